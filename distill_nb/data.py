@@ -14,7 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 from fastai.vision.all import *
 
-# %% ../nbs/00_data.ipynb #044050df
+# %% ../nbs/00_data.ipynb #46d6302d
 def _by_class(labels, classes=None):
     "Indices of each class's images as `{name: indices}`, in the order of the labels"
     labels = np.asarray(labels)
@@ -23,6 +23,7 @@ def _by_class(labels, classes=None):
     cs,counts = np.unique(labels, return_counts=True)
     idxs = dict(zip(cs.tolist(), np.split(np.argsort(labels, kind='stable'), np.cumsum(counts)[:-1])))
     names = {c:c for c in idxs} if classes is None else dict(enumerate(classes)) if labels.dtype.kind in 'biu' else {c:c for c in classes}
+    if len(set(names.values()))<len(names): raise ValueError("classes has the same name twice: rename one of them")
     if missing := [str(o) for c,o in names.items() if c not in idxs and o!='#na#']:
         raise ValueError(f"no labelled image of class {', '.join(missing)}: label at least one of each, or leave the class out of classes")
     if unknown := [str(c) for c in idxs if c not in names]: raise ValueError(f"label {', '.join(unknown)} is not in classes")
@@ -57,7 +58,7 @@ def _item_name(o):
     if isinstance(o, bytes): return f"{len(o)} bytes starting {o[:8]!r}"
     return f"{type(o).__name__} {getattr(o,'dtype','')} {tuple(getattr(o,'shape',()))}"
 
-# %% ../nbs/00_data.ipynb #b0f204d5
+# %% ../nbs/00_data.ipynb #1d1e25a6
 def _decode(item):
     if isinstance(item, TensorImage): return PILImage.create(item)
     if isinstance(item, (Tensor,ndarray)):
@@ -79,7 +80,7 @@ def open_image(
     "Open `item` in RGB; ValueError names an item that cannot be read"
     try: return _to_rgb(_decode(item))
     except Exception as e:
-        raise ValueError(f"cannot read image {_item_name(item)} ({type(e).__name__}): mend it or leave it out; "
+        raise ValueError(f"cannot read image {_item_name(item)} ({type(e).__name__}: {e}): mend it or leave it out; "
                          "check_images(items) lists all such items") from e
 
 # %% ../nbs/00_data.ipynb #4adad751
@@ -129,8 +130,8 @@ def item_labels(
         raise TypeError(f"expected one class per image (fastai's CategoryBlock), got labels of type {type(labels[0]).__name__}")
     return np.array([int(o) for o in labels], dtype=np.int64)
 
-# %% ../nbs/00_data.ipynb #3033f60b
-@dataclass
+# %% ../nbs/00_data.ipynb #f40bdff4
+@dataclass(eq=False)
 class Pack:
     "Encoded images with labels and a fixed test part"
     jpegs:L # image items (bytes)
@@ -139,18 +140,22 @@ class Pack:
     classes:L # names
     def _part(self, mask): return self.jpegs[mask],self.labels[mask]
     @property
-    def train(self): return self._part(~self.is_test)
+    def train(self):
+        "(items, labels) of the training part"
+        return self._part(~self.is_test)
     @property
-    def test(self): return self._part(self.is_test)
+    def test(self):
+        "(items, labels) of the test part"
+        return self._part(self.is_test)
     def __len__(self): return len(self.jpegs)
     def __repr__(self): return f"Pack: {(~self.is_test).sum()} training and {self.is_test.sum()} test images of {len(self.classes)} classes"
 
-# %% ../nbs/00_data.ipynb #a021c9ff
+# %% ../nbs/00_data.ipynb #aaab28b9
 def get_images(
     x, # folder, list of image items, uint8 array or tensor [N,H,W] or [N,H,W,3], `Pack`, or fastai Datasets / DataLoaders
     name:str='images' # what an error calls `x`
 )->L: # image items
-    "Image items of `x`: all files of a folder (recursive, sorted), the training part of a `Pack` or fastai data; ValueError if there is none"
+    "Image items of `x`: a folder's files (recursive, sorted), the training part of a `Pack` or fastai data; ValueError if there is none"
     if isinstance(x, (str,Path)):
         if not Path(x).is_dir(): raise ValueError(f"{name}: '{x}' is not a folder; give a folder or a list of image items")
         res = get_image_files(x).sorted()
@@ -162,21 +167,23 @@ def get_images(
     elif isinstance(x, Pack): res = x.train[0]
     elif isinstance(x, (Datasets,DataLoader,DataLoaders)):
         res = image_items(x.train if isinstance(x, Datasets) and x.split_idx is None else x)
-    elif isinstance(x, (bytes,Image.Image,dict,pd.DataFrame)): raise TypeError(f"{name}: expected a list of image items, got one {type(x).__name__}")
+    elif isinstance(x, (bytes,Image.Image,dict,pd.DataFrame)):
+        raise TypeError(f"{name}: expected a list of image items, got one {type(x).__name__}")
     else: res = L(list(x))
-    if not res: raise ValueError(f"{name}: there is no image in {repr(str(x)) if isinstance(x, (str,Path)) else type(x).__name__}; give at least one")
+    where = f"'{x}'" if isinstance(x, (str,Path)) else type(x).__name__
+    if not res: raise ValueError(f"{name}: there is no image in {where}; give at least one")
     if bad := [f'item {i} is a {type(o).__name__}' for i,o in enumerate(res) if not isinstance(o, _item_types)]:
         raise TypeError(f"{name}: {bad[0]}; an image item is a path, bytes, a uint8 array or tensor, or a PIL image")
     return res
 
-# %% ../nbs/00_data.ipynb #ff6d94bf
+# %% ../nbs/00_data.ipynb #6915a5c1
 def _split_valid(labels, pct, seed):
     "Stratified validation part: `pct` of each class, rounded, leaving at least one image to train on"
     if not 0<pct<1: raise ValueError(f"valid_pct must be in (0,1), got {pct}")
     groups,rng = list(_by_class(labels).values()),np.random.default_rng(seed)
     valid = [rng.permutation(o)[:min(round(pct*len(o)), len(o)-1)] for o in groups]
     if not sum(map(len, valid)): valid = [max(groups, key=len)[1:2]]
-    if not sum(map(len, valid)): raise ValueError("every class has a single image, so none is left for validation: give valid_items and valid_labels")
+    if not sum(map(len, valid)): raise ValueError("every class has a single image, none can be held out: give valid_items and valid_labels")
     valid = np.sort(np.concatenate(valid))
     return np.setdiff1d(np.arange(len(labels)), valid), valid
 
@@ -187,7 +194,7 @@ def _pair(items, labels, pre=''):
     if labels.shape!=(len(items),): raise ValueError(f"{pre}labels has shape {labels.shape} but there are {len(items)} {pre}items")
     return items,labels
 
-# %% ../nbs/00_data.ipynb #933a1afc
+# %% ../nbs/00_data.ipynb #3a2334e5
 def image_dls(
     items, # training images: whatever `get_images` takes
     labels, # their classes [N]: names, or integers that index `vocab`
@@ -211,7 +218,8 @@ def image_dls(
         train,valid = np.split(np.arange(len(items)+len(valid_items)), [len(items)])
         items,labels = items+valid_items,np.concatenate([labels, valid_labels])
     train_classes = list(_by_class(labels[train], vocab))
-    names = labels.tolist() if vocab is None or labels.dtype.kind not in 'biu' else [vocab[i] if 0<=i<len(vocab) else i for i in labels.tolist()]
+    names = labels.tolist()
+    if vocab is not None and labels.dtype.kind in 'biu': names = [vocab[i] if 0<=i<len(vocab) else i for i in names]
     if unknown := set(names)-set(train_classes): raise ValueError(f"validation class {', '.join(map(str, unknown))} has no training image")
     splits = [train.tolist(),valid.tolist()]
     cat = Categorize(vocab=list(train_classes if vocab is None else vocab), sort=False)
@@ -255,7 +263,7 @@ class _Index(Transform):
     def encodes(self, o:int): return tensor(o)
     def decodes(self, o): return TitledInt(o)
 
-# %% ../nbs/00_data.ipynb #33fe2aa6
+# %% ../nbs/00_data.ipynb #ee9ecb00
 def unlabeled_dl(
     dls:DataLoaders, # the target's; with the transforms a Learner has added by now
     items, # unlabelled images: whatever `get_images` takes
@@ -266,7 +274,7 @@ def unlabeled_dl(
     items,ds,train = get_images(items, 'unlabelled items'),_train_ds(dls),dls.train
     k = _n_open(ds.tls[0].tfms.fs)
     tfms = [OpenImage()] if k is None else [OpenImage() if _is_rgb(f) else f for f in ds.tls[0].tfms.fs[k:]]
-    pool = Datasets(tls=[TfmdLists(items, tfms, split_idx=0, do_setup=False), TfmdLists(range_of(items), _Index(), split_idx=0, do_setup=False)])
+    pool = Datasets(tls=[TfmdLists(o, t, split_idx=0, do_setup=False) for o,t in ((items,tfms), (range_of(items),_Index()))])
     return TfmdDL(pool, **merge(dict(bs=min(bs or train.bs, len(items)), shuffle=True, drop_last=True, num_workers=train.fake_l.num_workers,
         device=train.device, pin_memory=train.pin_memory, do_setup=False), _tfms(train), kwargs))
 
@@ -291,7 +299,7 @@ def repeat_dls(
     if n<1 or n!=int(n): raise ValueError(f"n must be a whole number of at least 1 image per epoch, got {n}")
     return _new_dls(dls, train.new(cls=RepeatDL, n=int(n), bs=min(bs or train.bs, int(n)), **_tfms(train)))
 
-# %% ../nbs/00_data.ipynb #6e164f0b
+# %% ../nbs/00_data.ipynb #32959e76
 def load_pack(
     path # .npz file
 )->Pack:
@@ -303,10 +311,11 @@ def load_pack(
     except Exception as e: raise ValueError(f"'{path}' is not an image pack ({e}): see load_pack for its arrays") from e
     jpeg,offs,labels = d['jpeg'].tobytes(),d['offsets'].tolist(),d['labels'].astype(np.int64)
     if not len(offs)-1==len(labels)==len(d['is_test']) or offs[-1]!=len(jpeg): raise ValueError(
-        f"'{path}': arrays do not fit: {len(offs)-1} images of {offs[-1:]} bytes, {len(labels)} labels, {len(d['is_test'])} is_test, {len(jpeg)} bytes")
+        f"'{path}': arrays do not fit: offsets for {len(offs)-1} images of {offs[-1:]} bytes, {len(labels)} labels, "
+        f"{len(d['is_test'])} is_test, {len(jpeg)} bytes in jpeg")
     return Pack(L(jpeg[a:b] for a,b in zip(offs,offs[1:])), labels, d['is_test'].astype(bool), L(d['classes'].tolist()))
 
-# %% ../nbs/00_data.ipynb #d20a794f
+# %% ../nbs/00_data.ipynb #0811c193
 def pack_dls(
     pack, # `Pack`, or path of its file
     n:int=None, # labelled images per class; with neither `n` nor `frac` all training images are labelled
@@ -317,7 +326,7 @@ def pack_dls(
     batch_tfms=None, # None: fastai's `aug_transforms()`
     **kwargs
 )->tuple: # (DataLoaders, L of the image items of the unlabelled training images)
-    "Target task from a pack: few labels, the other training images as unlabelled pool, the test part as `valid`. `kwargs` go to `image_dls`"
+    "Target task from a pack: few labels, the other training images as pool, the test part as `valid`. `kwargs` go to `image_dls`"
     if not isinstance(pack, Pack): pack = load_pack(pack)
     dls = image_dls(*pack.train, *pack.test, vocab=pack.classes, size=size, seed=seed, bs=bs,
                     batch_tfms=aug_transforms() if batch_tfms is None else batch_tfms, **kwargs)

@@ -8,12 +8,12 @@ Docs: https://distill-nb.github.io/distill_nb/distill.html.md"""
 __all__ = ['Student', 'student_splitter', 'load_backbone', 'create_student', 'softmax_segments', 'distill_loss', 'StoredTeachers',
            'LiveTeachers', 'PoolCallback', 'Distill', 'FreezeStats']
 
-# %% ../nbs/05_distill.ipynb #504a3d21
+# %% ../nbs/05_distill.ipynb #ea9442a3
 from fastai.vision.all import *
 from fastai.callback.hook import Hook
 from torch.nn.modules.batchnorm import _BatchNorm
 from .data import get_images, unlabeled_dl
-from .sources import Source, read_weights, load_strict
+from .sources import Source, find_classifier, load_strict, read_weights
 
 # %% ../nbs/05_distill.ipynb #ed41c474
 class Student(Module):
@@ -36,7 +36,7 @@ def student_splitter(
     "Parameter groups for `freeze`, `fine_tune` and discriminative learning rates"
     return L(params(m.backbone), params(m.head) + (params(m.source_heads) if m.source_heads else L()))
 
-# %% ../nbs/05_distill.ipynb #ba2bdf51
+# %% ../nbs/05_distill.ipynb #fa351631
 def load_backbone(
     backbone:nn.Module, # takes the weights
     start, # where they come from: a `Source`, a file (safetensors, or a state dict), a state dict
@@ -44,7 +44,9 @@ def load_backbone(
 )->nn.Module:
     "Load the weights of `start` but for its classifier; a `ValueError` lists the names that do not fit"
     state = start.load().model.state_dict() if isinstance(start, Source) else start if isinstance(start, dict) else read_weights(start)
-    load_strict(backbone, {k:v for k,v in state.items() if not k.startswith(tuple(f'{c}.' for c in L(classifier)))}, '`start`')
+    of_classifier = lambda k: k.startswith(tuple(f'{c}.' for c in L(classifier)))
+    own = {k:v for k,v in backbone.state_dict().items() if of_classifier(k)}
+    load_strict(backbone, {**{k:v for k,v in state.items() if not of_classifier(k)}, **own}, '`start`')
     return backbone
 
 # %% ../nbs/05_distill.ipynb #335d039a
@@ -63,7 +65,7 @@ class _Pooled(Module):
         self.train(training)
         return f.shape[1]
 
-# %% ../nbs/05_distill.ipynb #caacaec9
+# %% ../nbs/05_distill.ipynb #0f3f9dd5
 def create_student(
     arch, # a timm name, a fastai or torchvision function, or a module (images -> features or feature maps)
     n_out:int, # number of target classes C
@@ -78,8 +80,10 @@ def create_student(
         backbone = src.load('cpu').model.requires_grad_(True).train()
         if start is not None: load_backbone(backbone, start, backbone.pretrained_cfg['classifier'])
     else:
-        body = arch if isinstance(arch, nn.Module) else create_body(arch(weights='DEFAULT' if pretrained else None))
-        backbone = _Pooled(body if start is None else load_backbone(body, start))
+        body = arch if isinstance(arch, nn.Module) else arch(weights='DEFAULT' if pretrained else None)
+        names = [] if body is arch else [n for c in find_classifier(body) for n,m in body.named_modules() if m is c]
+        if start is not None: load_backbone(body, start, names)
+        backbone = _Pooled(body if body is arch else create_body(body))
     student = Student(backbone, nn.Linear(getattr(backbone, 'head_hidden_size', None) or backbone.num_features, n_out))
     student.arch,student.arch_kwargs = (arch,kwargs) if isinstance(arch, str) else (None,{})
     return student
@@ -141,7 +145,7 @@ class LiveTeachers:
         with torch.inference_mode(): out = torch.cat([(n(s.prep(x))[1].float()/self.T).softmax(1) for s,n in zip(self.sources, self.nets)], 1)
         return out.clone() # an ordinary tensor, which autograd may keep
 
-# %% ../nbs/05_distill.ipynb #30e9030b
+# %% ../nbs/05_distill.ipynb #9b87510b
 class PoolCallback(Callback):
     "Appends a batch of unlabelled images to every training batch, and adds what `pool_loss` makes of them to the loss"
     order,run_valid = 5,False
@@ -163,7 +167,9 @@ class PoolCallback(Callback):
 
     def before_fit(self):
         "A column for the loss on the pool; `validate` and `get_preds` hold the Learner's lock, and want none"
-        if not self.active or self.learn.lock.locked(): return
+        if self.learn.lock.locked(): return
+        if self.pool is None: warn(f'an exported Learner has neither pool nor teachers: it goes on training without {type(self).__name__}')
+        if not self.active: return
         self._drop_column()
         self._batches,self._sum,self._n = None,0.,0
         self.learn.metrics = self.learn.metrics + L(ValueMetric(self._mean, self.column))
@@ -203,7 +209,7 @@ class PoolCallback(Callback):
         self._batches = self.batch = self.loss_u = None
 
     def _mean(self): return self._sum/self._n if self._n else None
-    def __getstate__(self): return {**self.__dict__, 'pool':None, '_batches':None, 'batch':None, 'loss_u':None}
+    def __getstate__(self): return dict(learn=self.learn, pool=None, weights=self.weights)
 
 def _cycle(dl):
     while True: yield from dl
@@ -212,7 +218,7 @@ def _cycle(dl):
 def check_lam(lam):
     if not 0 <= lam <= 1: raise ValueError(f"`lam` is the share of the target loss, between 0 and 1, not {lam}")
 
-# %% ../nbs/05_distill.ipynb #aff47551
+# %% ../nbs/05_distill.ipynb #6be30a05
 class Distill(PoolCallback):
     "Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023)"
     column = 'distill_loss'
@@ -220,7 +226,7 @@ class Distill(PoolCallback):
         pool, # D_l and D_u: whatever `get_images` takes
         teachers, # `StoredTeachers` (of this very pool, in its order) or `LiveTeachers`
         alpha, # α_s of each teacher, [S]
-        lam:float=0.8, # λ, the share of the target loss, in [0,1]
+        lam:float=0.5, # λ, the share of the target loss, in [0,1]
         T:float=1., # temperature of the student, the same as the teachers'
         bs:int=None # images of the pool in a batch, by default as many as labelled ones
     ):
@@ -252,9 +258,8 @@ class Distill(PoolCallback):
         return distill_loss(z, self.teachers(x.as_subclass(Tensor), idx), self.teachers.sizes, self.alpha, self.T)
 
     def after_train(self):
-        if self.active: self.hook.remove(); self.hook = None
-    def after_cancel_train(self): self.after_train()
-    def __getstate__(self): return {**super().__getstate__(), 'teachers':None, 'hook':None}
+        if self.hook: self.hook.remove()
+        self.hook = None
 
 def _output(m, i, o): return o
 

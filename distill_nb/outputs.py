@@ -7,7 +7,7 @@ Docs: https://distill-nb.github.io/distill_nb/outputs.html.md"""
 # %% auto #0
 __all__ = ['image_key', 'Store', 'Outputs', 'get_outputs']
 
-# %% ../nbs/02_outputs.ipynb #720edd6c
+# %% ../nbs/02_outputs.ipynb #e199de7a
 import hashlib, os, uuid, warnings
 from pathlib import Path
 

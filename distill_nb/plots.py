@@ -21,10 +21,10 @@ def _axes(ax, width, height):
     ax.spines[['top','right']].set_visible(False)
     return ax
 
-# %% ../nbs/08_plots.ipynb #8e696da3
+# %% ../nbs/08_plots.ipynb #a715505b
 def plot_ranking(
     rank, # `Ranking`
-    p:float=12., # power, for the weights written beside the bars
+    p:float=4., # power, for the weights written beside the bars
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Scores of the sources, best on top, with the weight that each gets"
@@ -39,10 +39,10 @@ def plot_ranking(
     ax.set_xlabel(f'{rank.metric}{probe}; weight at p = {p:g}')
     return ax
 
-# %% ../nbs/08_plots.ipynb #85c66a73
+# %% ../nbs/08_plots.ipynb #e1e23fc1
 def plot_weights(
     rank, # `Ranking`
-    p:float=12., # power to mark
+    p:float=4., # power to mark
     p_max:float=32., # right end of the axis
     norm:str='clip', # see `normalize_scores`
     ax=None # a matplotlib Axes, by default a new one

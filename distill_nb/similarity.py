@@ -8,27 +8,31 @@ Docs: https://distill-nb.github.io/distill_nb/similarity.html.md"""
 __all__ = ['metrics', 'dissimilarity', 'spearman', 'register_metric', 'parc', 'rsa', 'cka', 'probe_set', 'Ranking',
            'rank_sources']
 
-# %% ../nbs/03_similarity.ipynb #28292385
+# %% ../nbs/03_similarity.ipynb #a0658f0b
 import difflib
+from html import escape
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from fastcore.foundation import L
 
-# %% ../nbs/03_similarity.ipynb #d3f0dff6
+# %% ../nbs/03_similarity.ipynb #0953231d
 def _matrix(x, name, device=None):
     "`x` as a float64 matrix [n,d]; ValueError naming the argument where that fails"
     if not isinstance(x, Tensor):
         x = np.asarray(x)
-        if x.dtype.kind not in 'biuf': raise ValueError(f"{name} must be numbers [n,d], got {x.dtype} of shape {x.shape}: are features and labels swapped?")
+        if x.dtype.kind not in 'biuf':
+            raise ValueError(f"{name} must be numbers [n,d], got {x.dtype} of shape {x.shape}: are features and labels swapped?")
         x = torch.from_numpy(x.astype(np.float64))
     x = x.detach().as_subclass(Tensor)
     if x.device.type=='mps': x = x.cpu()        # no float64 there
-    if x.ndim==1: raise ValueError(f"{name} must be a matrix [n,d], got one number an image, shape {tuple(x.shape)}: are features and labels swapped?")
+    if x.ndim==1:
+        raise ValueError(f"{name} must be a matrix [n,d], got one number an image, shape {tuple(x.shape)}: are features and labels swapped?")
     if x.ndim!=2: raise ValueError(f"{name} must be a matrix [n,d], got shape {tuple(x.shape)}: pool or flatten to one row an image")
     x = x.to(device or x.device, torch.float64)
     bad = ~x.isfinite().all(1)
-    if bad.any(): raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(x)} rows, the first is row {int(bad.nonzero()[0,0])}: "
-                                   "look at that image and at the model's number format (half precision overflows)")
+    if bad.any():
+        raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(x)} rows, the first is row {int(bad.nonzero()[0,0])}: "
+                         "look at that image and at the model's number format (half precision overflows)")
     if len(x) and (x==x[0]).all(): raise ValueError(f"{name} are constant: all {len(x)} rows are equal, nothing can be compared")
     return x
 
@@ -49,17 +53,18 @@ def _inputs(features, labels, least=3):
     if len(x)<least: raise ValueError(f"features of {len(x)} images: a score needs at least {least}, and a hundred or more to be trusted")
     return x, (_classes if labels.ndim==1 else lambda y,d: _matrix(y, 'labels', d))(labels, x.device)
 
-# %% ../nbs/03_similarity.ipynb #76083485
+# %% ../nbs/03_similarity.ipynb #49b221d9
 def _pearson_rows(x, name):
     "1 - Pearson between all rows of a float64 matrix [n,d]; ValueError for rows without variance"
-    if x.shape[1]<2: raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2 (class indices are 1-d, [n])")
+    if x.shape[1]<2:
+        raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2 (class indices are 1-d, [n])")
     z = x - x.mean(1, keepdim=True)
     norm = z.norm(dim=1, keepdim=True)
     flat = (norm <= 1e-10*x.norm()/len(x)**0.5).squeeze(1)
     if flat.any(): raise ValueError(f"{name} are the same number in all columns of {int(flat.sum())} of {len(x)} rows, the first is row "
         f"{int(flat.nonzero()[0,0])}: Pearson correlation is undefined there; leave these images out")
     z = z/norm
-    return (1 - z@z.T).round_(decimals=12)
+    return (1 - z@z.T).round_(decimals=12).add_(0.)     # adding turns -0 into 0
 
 def dissimilarity(
     x, # Features [n,d], a label matrix [n,k], or class labels [n]
@@ -127,13 +132,14 @@ def _principal(x, n_dims):
     sign = vt.gather(1, vt.abs().argmax(1, keepdim=True)).sign().squeeze(1)
     return (u*s*sign)[:,:k]
 
-# %% ../nbs/03_similarity.ipynb #e6574649
+# %% ../nbs/03_similarity.ipynb #8c564c74
 def _pairs(d): return d.masked_select(torch.ones_like(d, dtype=torch.bool).triu_(1))
 
 def _compare(x, y):
     "Spearman's correlation of the pairwise dissimilarities of checked features and labels"
     a,b = _pairs(_pearson_rows(x, 'features')),_pairs(_label_rows(y))
-    for o,name,why in [(a,'features','all pairs of images are equally alike'), (b,'labels','no two images share a class, or all pairs are equally alike')]:
+    for o,name,why in [(a,'features','all pairs of images are equally alike'),
+                       (b,'labels','no two images share a class, or all pairs are equally alike')]:
         if (o==o[0]).all(): raise ValueError(f"{name}: {why}, so there is no order of pairs to compare; use more images")
     return spearman(a, b)
 
@@ -147,7 +153,7 @@ def parc(
     x,y = _inputs(features, labels)
     return _compare(_standardise(x if n_dims is None else _principal(x, n_dims)), y)
 
-# %% ../nbs/03_similarity.ipynb #e0b45d49
+# %% ../nbs/03_similarity.ipynb #b090cb38
 @register_metric
 def rsa(
     features, # [n,d], one row an image
@@ -156,7 +162,7 @@ def rsa(
     "RSA: Spearman's correlation of the pairwise 1 - Pearson of features, as they are, and of a reference. Dwivedi & Roig, CVPR 2019."
     return _compare(*_inputs(features, labels))
 
-# %% ../nbs/03_similarity.ipynb #f6090590
+# %% ../nbs/03_similarity.ipynb #4b16d3b6
 def _sq_cross(x, y):
     "||X'Y||_F^2 of centred matrices [n,d] and [n,k], through the smaller side"
     return (x.T@y).square().sum() if min(x.shape[1], y.shape[1])<=len(x) else ((x@x.T)*(y@y.T)).sum()
@@ -166,14 +172,14 @@ def _sq_cross_debiased(x, y):
     n,a,b = len(x),x.square().sum(1),y.square().sum(1)
     return _sq_cross(x, y) - n/(n-2)*(a@b) + a.sum()*b.sum()/((n-1)*(n-2))
 
-# %% ../nbs/03_similarity.ipynb #afd8a75c
+# %% ../nbs/03_similarity.ipynb #e383ec50
 @register_metric(range=(0.,1.))
 def cka(
     features, # [n,d], one row an image
     labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)
     debiased:bool=False, # Use the unbiased estimate of HSIC: fair to models of different width; may be negative
 )->float: # From 0 to 1; debiased from -1 to 1
-    "Linear CKA: Kornblith et al., ICML 2019, section 3; debiased: HSIC_1 of Song et al., JMLR 2012, as in Nguyen et al., ICLR 2021. No n by n matrix unless d > n."
+    "Linear CKA, Kornblith et al., ICML 2019, section 3; debiased by HSIC_1 of Song et al., JMLR 2012, as Nguyen et al., ICLR 2021"
     x,y = _inputs(features, labels, least=4 if debiased else 3)
     if y.ndim==1: y = torch.nn.functional.one_hot(y).double()
     x,y = [o - o.mean(0) for o in (x,y)]
@@ -181,11 +187,12 @@ def cka(
     f = _sq_cross_debiased if debiased else _sq_cross
     xx,yy = f(x, x),f(y, y)
     for o,v,name in [(xx,x,'features'), (yy,y,'labels')]:
-        if o <= 1e-12*_sq_cross(v, v): raise ValueError(f"{name}: all pairs of images are equally alike (as if each image were a class of its own), "
-                                                        "so there is nothing to align; use more images, or debiased=False")
+        if o <= 1e-12*_sq_cross(v, v):
+            raise ValueError(f"{name}: all pairs of images are equally alike (as if each image were a class of its own), "
+                             "so there is nothing to align; use more images, or debiased=False")
     return (f(x, y) / (xx*yy).sqrt()).item()
 
-# %% ../nbs/03_similarity.ipynb #a6d9f721
+# %% ../nbs/03_similarity.ipynb #60a21f67
 def probe_set(
     labels, # Class of each image [N]
     n:int=500, # At most so many images
@@ -204,7 +211,7 @@ def probe_set(
     take[np.argsort(-(share+1-take), kind='stable')[:n-take.sum()]] += 1     # the largest remainders
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(codes==i))[:k] for i,k in enumerate(take)]))
 
-# %% ../nbs/03_similarity.ipynb #0fe80b43
+# %% ../nbs/03_similarity.ipynb #92c76258
 class Ranking:
     "Sources and their scores: `scores` in the order of `zoo`, everything shown from best to worst"
     def __init__(self,
@@ -216,12 +223,15 @@ class Ranking:
         self.zoo = zoo if hasattr(zoo, 'names') else L(zoo)
         self.names = [str(getattr(o, 'name', o)) for o in self.zoo]
         if not self.names: raise ValueError("zoo is empty: a ranking needs at least one source")
-        if len(set(self.names))<len(self.names): raise ValueError(f"zoo has two sources of one name: {sorted(o for o in self.names if self.names.count(o)>1)[0]}")
+        if len(set(self.names))<len(self.names):
+            raise ValueError(f"zoo has two sources of one name: {sorted(o for o in self.names if self.names.count(o)>1)[0]}")
         if isinstance(scores, dict):
-            if set(scores)!=set(self.names): raise ValueError(f"scores and zoo differ in {sorted(set(scores)^set(self.names))}: one score a source")
+            if set(scores)!=set(self.names):
+                raise ValueError(f"scores and zoo differ in {sorted(set(scores)^set(self.names))}: one score a source")
             scores = [scores[o] for o in self.names]
         self.scores = np.array(scores, dtype=np.float64)
-        if self.scores.shape!=(len(self.names),): raise ValueError(f"scores of shape {self.scores.shape} for {len(self.names)} sources: one score a source")
+        if self.scores.shape!=(len(self.names),):
+            raise ValueError(f"scores of shape {self.scores.shape} for {len(self.names)} sources: one score a source")
         bad = [o for o,s in zip(self.names, self.scores) if not np.isfinite(s)]
         if bad: raise ValueError(f"scores of {', '.join(bad)} are not finite: leave these sources out, or find out why")
         self.metric,self.n_probe = metric,n_probe
@@ -248,22 +258,24 @@ class Ranking:
     )->pd.DataFrame: # Index rank; source, task (where a source names one), score
         "A data frame, best first"
         tasks = [(getattr(o, 'meta', None) or {}).get('task') or '' for o in self.zoo]
-        cols = {'source':self.names, **({'task':tasks} if any(tasks) else {}), 'score':self.scores, **{k:np.asarray(v) for k,v in columns.items()}}
-        df = pd.DataFrame(cols).iloc[self.order]
+        cols = {'source':self.names, **({'task':tasks} if any(tasks) else {}), 'score':self.scores}
+        df = pd.DataFrame(cols | {k:np.asarray(v) for k,v in columns.items()}).iloc[self.order]
         return df.set_index(pd.RangeIndex(1, len(df)+1, name='rank'))
 
     def _html(self, df):
         probe = f' on {self.n_probe} labelled images' if self.n_probe else ''
-        return f'<p>{len(self)} sources by <b>{self.metric}</b>{probe}</p>' + df.reset_index().to_html(index=False, border=0, float_format='{:.3f}'.format)
+        table = df.reset_index().to_html(index=False, border=0, float_format='{:.3f}'.format)
+        return f'<p>{len(self)} sources by <b>{escape(self.metric)}</b>{probe}</p>{table}'
     def _repr_html_(self): return self._html(self.to_frame())
 
-# %% ../nbs/03_similarity.ipynb #23ff06d9
+# %% ../nbs/03_similarity.ipynb #ee8b7125
 def _find_metric(metric):
     "The function, and its name in tables"
     if callable(metric): return metric,getattr(metric, '__name__', type(metric).__name__)
     if metric in metrics: return metrics[metric],metric
     near = difflib.get_close_matches(str(metric), metrics, 1)
-    raise ValueError(f"metric '{metric}' is unknown{f', did you mean {near[0]}?' if near else ''}: one of {', '.join(metrics)}, or a function (features, labels) -> float")
+    raise ValueError(f"metric '{metric}' is unknown{f', did you mean {near[0]}?' if near else ''}: "
+                     f"one of {', '.join(metrics)}, or a function (features, labels) -> float")
 
 def rank_sources(
     dls, # fastai DataLoaders; the probe set is drawn from its training images
@@ -281,17 +293,21 @@ def rank_sources(
     from distill_nb.data import image_items,item_labels     # here, since they load fastai
     from distill_nb.outputs import get_outputs
     f,name = _find_metric(metric)
+    needs = getattr(f, 'needs', 'features')
     labels = item_labels(dls)
     probe = probe_set(labels, n, seed)
     items,labels = L(image_items(dls))[probe.tolist()],labels[probe]
     scores = []
     for src in zoo:
         out = get_outputs(src, items, store=store, bs=bs, device=device, progress=progress)
-        if getattr(f, 'needs', 'features')=='probs' and out.logits is None:
-            raise ValueError(f"source '{src.name}' has no classifier, and {name} looks at its probabilities: leave it out, or rank by a metric of features")
-        try: score = float(f(out.probs() if getattr(f, 'needs', 'features')=='probs' else out.features, labels, **metric_kwargs))
+        if needs=='probs' and out.logits is None:
+            raise ValueError(f"source '{src.name}' has no classifier, and {name} looks at its probabilities: "
+                             "leave it out, or rank by a metric of features")
+        x = out.probs() if needs=='probs' else out.features
+        try: score = float(f(x, labels, **metric_kwargs))
         except ValueError as e: raise ValueError(f"source '{src.name}' cannot be scored by {name}: {e}") from e
-        if not np.isfinite(score): raise ValueError(f"source '{src.name}': {name} returned {score}; a metric must return a finite number or raise")
+        if not np.isfinite(score):
+            raise ValueError(f"source '{src.name}': {name} returned {score}; a metric must return a finite number or raise")
         scores.append(score)
     if metric_kwargs: name += '(' + ', '.join(f'{k}={v}' for k,v in metric_kwargs.items()) + ')'
     return Ranking(zoo, scores, metric=name, n_probe=len(probe))

@@ -7,7 +7,7 @@ Docs: https://distill-nb.github.io/distill_nb/sources.html.md"""
 # %% auto #0
 __all__ = ['find_classifier', 'SourceNet', 'Source', 'read_weights', 'load_strict', 'Zoo']
 
-# %% ../nbs/01_sources.ipynb #471a897c
+# %% ../nbs/01_sources.ipynb #a271cdac
 import copy, difflib, hashlib, json, re, warnings
 from collections.abc import Sequence
 from importlib import resources
@@ -21,9 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.data import resolve_data_config
 from timm.data.transforms_factory import transforms_imagenet_eval
+from timm.layers import ClassifierHead
 from timm.models import get_pretrained_cfg, load_model_config_from_hf, parse_model_name
 
-# %% ../nbs/01_sources.ipynb #db008470
+# %% ../nbs/01_sources.ipynb #b7fc6205
 def find_classifier(
     model:nn.Module,  # any network
     classifier=None,  # dotted name or module of the last classifier; `False`: the model has none; `None`: find it
@@ -38,6 +39,7 @@ def find_classifier(
     if hasattr(model, 'get_classifier'):
         res = model.get_classifier()
         res = list(res) if isinstance(res, (tuple, list, nn.ModuleList)) else [res]
+        res = [o.fc if isinstance(o, ClassifierHead) else o for o in res]
         return [o for o in res if isinstance(o, nn.Module) and not isinstance(o, nn.Identity)]
     return [o for o in model.modules() if isinstance(o, nn.Linear)][-1:]
 
@@ -269,7 +271,7 @@ def from_timm(cls:Source,
     return cls(name or arch, build, n_classes=(trained if asked is None else asked) or None, classes=classes,
         meta=dict(arch=arch, kwargs=kwargs, weights=origin, license=cfg.get('license')) | (meta or {}), **prep)
 
-# %% ../nbs/01_sources.ipynb #176c7d4e
+# %% ../nbs/01_sources.ipynb #f6ca9564
 def _unwrap(keys):
     "Common prefix to strip from the names in a state dict: 'module.' (of DataParallel) or nothing"
     return 'module.' if keys and all(k.startswith('module.') for k in keys) else ''
@@ -309,16 +311,15 @@ def load_strict(
     weights:dict,    # name -> tensor
     what='checkpoint', # how errors call it
 ):
-    "Load `weights` into `model`, all of them or none; `ValueError` lists the missing, unexpected and misshapen names"
-    own = model.state_dict()
-    weights = dict(sorted(weights.items(), key=lambda o: o[0].endswith('num_batches_tracked')))
+    "Load `weights` into `model`, all of them or none (but batch norm's counter of batches); `ValueError` lists the missing, unexpected and misshapen names"
+    own,weights = ({k:v for k,v in o.items() if not k.endswith('num_batches_tracked')} for o in (model.state_dict(), weights))
     def some(names): return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names)>4 else ''})"
     bad = {'missing': [k for k in own if k not in weights], 'unexpected': [k for k in weights if k not in own],
            'of another shape': [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(own[k].shape)} in the model' for k in own if k in weights and weights[k].shape!=own[k].shape]}
     if any(bad.values()): raise ValueError(f"{what} does not fit: " + '; '.join(f'{k} {some(v)}' for k,v in bad.items() if v) + ". Check arch, num_classes and the keyword arguments")
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, strict=False)
 
-# %% ../nbs/01_sources.ipynb #d9fb1e11
+# %% ../nbs/01_sources.ipynb #0d2a0abd
 @patch(cls_method=True)
 def from_checkpoint(cls:Source,
     path,                # .safetensors, or a state dict saved by torch; see `read_weights`
@@ -349,7 +350,7 @@ def from_checkpoint(cls:Source,
         load_strict(model, read_weights(path), f"checkpoint '{path.name}' and arch '{arch}' (num_classes={num_classes})")
         return fit(model)
     n_params = sum(int(np.prod(s)) for k,s in shapes.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
-    return cls(name or path.stem, build, _FileHash(path), n_classes=num_classes or None, classes=classes, classifier=classifier,
+    return cls(name or path.stem, build, _FileHash(path), n_classes=None if classifier is False else num_classes or None, classes=classes, classifier=classifier,
         meta=dict(arch=arch, kwargs=kwargs, weights=f'file: {path.name}', n_params=n_params) | (meta or {}), **prep)
 
 class _FileHash:
@@ -464,7 +465,7 @@ def from_export(cls:Source,
     src.meta['weights'] = f'file: {path.name}'
     return src
 
-# %% ../nbs/01_sources.ipynb #4b1f5a72
+# %% ../nbs/01_sources.ipynb #88cd408b
 def _array(name, what, x, n):
     "Float32 tensor [n,k] on the CPU, checked"
     t = torch.as_tensor(np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)).to(torch.float32, copy=True)
@@ -501,7 +502,7 @@ def from_arrays(cls:Source,
     src._weights_hash = lambda: h
     return src
 
-# %% ../nbs/01_sources.ipynb #4f2618d0
+# %% ../nbs/01_sources.ipynb #fdd12771
 class Zoo(Sequence):
     "A list of sources, found by position or by name"
     def __init__(self,
@@ -552,7 +553,7 @@ class Zoo(Sequence):
         return df.to_html(index=False, na_rep='', justify='left', formatters={'classes': lambda o: 'none' if pd.isna(o) else f'{int(o)}',
             'size': lambda o: '' if pd.isna(o) else f'{int(o)}', 'parameters': millions, 'task': lambda o: '' if o is None or pd.isna(o) else str(o)})
 
-# %% ../nbs/01_sources.ipynb #3348fba9
+# %% ../nbs/01_sources.ipynb #f1004a98
 @patch(cls_method=True)
 def checkpoints(cls:Zoo,
     path,        # folder with a manifest.json and a NAME.safetensors for each of its entries, or the manifest itself

@@ -13,12 +13,13 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .similarity import Ranking
 
-# %% ../nbs/04_weights.ipynb #12146d82
+# %% ../nbs/04_weights.ipynb #288bfd42
 def _scores(scores):
     "Scores as a float64 array [S], checked"
     e = np.array(list(scores.values()) if isinstance(scores, dict) else scores, dtype=np.float64)
     if e.ndim!=1 or not len(e): raise ValueError(f"`scores` must be one number a source, at least one; got shape {e.shape}")
-    if not np.isfinite(e).all(): raise ValueError(f"`scores` hold NaN or infinity at {np.flatnonzero(~np.isfinite(e)).tolist()}: leave these sources out, or score them again")
+    if bad := np.flatnonzero(~np.isfinite(e)).tolist():
+        raise ValueError(f"`scores` hold NaN or infinity at {bad}: leave these sources out, or score them again")
     return e
 
 def normalize_scores(
@@ -31,13 +32,14 @@ def normalize_scores(
     if how=='minmax': e = e - e.min()
     best = e.max()
     if best>0: return np.maximum(e, 0)/best
-    if how=='clip': warnings.warn("no source scores above 0: none is more similar to the target than chance, so all get the same weight", stacklevel=2)
+    if how=='clip':
+        warnings.warn("no source scores above 0: none is more similar to the target than chance, so all get the same weight", stacklevel=2)
     return np.ones_like(e)
 
-# %% ../nbs/04_weights.ipynb #65c339d8
+# %% ../nbs/04_weights.ipynb #4b4d9a59
 def source_weights(
     scores, # One score a source [S]
-    p:float=12, # 0 for equal weights, `math.inf` for the best source alone
+    p:float=4, # 0 for equal weights, `math.inf` for the best source alone
     norm:str='clip', # How scores become numbers in [0,1]: see `normalize_scores`
     top:int=None, # Weights for the `top` best only, 0 for the others
 )->np.ndarray: # alpha [S], sums to 1
@@ -67,7 +69,7 @@ def effective_sources(
     "Effective number of sources, 1/sum(alpha^2) (inverse Simpson index)"
     return float(1/np.square(_alpha(alpha)).sum())
 
-# %% ../nbs/04_weights.ipynb #be2a9862
+# %% ../nbs/04_weights.ipynb #6f393b79
 def prune_weights(
     alpha, # Weights [S]
     min_weight:float=0.01, # Weights below this become 0, unless the largest is below it too
@@ -78,10 +80,10 @@ def prune_weights(
     a[a < min(min_weight, a.max())] = 0
     return a/a.sum()
 
-# %% ../nbs/04_weights.ipynb #8ce70557
+# %% ../nbs/04_weights.ipynb #638a7120
 @patch
 def weights(self:Ranking,
-    p:float=12, # 0 for equal weights, `math.inf` for the best source alone
+    p:float=4, # 0 for equal weights, `math.inf` for the best source alone
     norm:str='clip', # How scores become numbers in [0,1]: see `normalize_scores`
     top:int=None, # Weights for the `top` best only, 0 for the others
 )->pd.Series: # By name, in the order of the zoo

@@ -183,7 +183,7 @@ def test_few_labels_properties(labels, seed, by_n, data):
     (dict(labels=[0,1], n=1, frac=.5), 'exactly one'), (dict(labels=[0,1], n=0), 'n must'), (dict(labels=[0,1], n=1.5), 'n must'),
     (dict(labels=[0,1], frac=0), 'frac must'), (dict(labels=[0,1], frac=1.1), 'frac must'), (dict(labels=[0,1], frac=float('nan')), 'frac must'),
     (dict(labels=[0,1,1,1], n=2, classes=['cat','dog']), r'cat \(1\)'), (dict(labels=[0,2,2], n=1, classes=['cat','dog','eel']), 'class dog'),
-    (dict(labels=[0,1,2], n=1, classes=['cat','dog']), 'label 2'), (dict(labels=['a','b',None], n=1), 'without gaps'),
+    (dict(labels=[0,1,2], n=1, classes=['cat','dog']), 'label 2'), (dict(labels=[0,1], n=1, classes=['cat','cat']), 'twice'), (dict(labels=['a','b',None], n=1), 'without gaps'),
     (dict(labels=[0.,1.], n=1), 'labels must'), (dict(labels=[[0,1]], n=1), 'labels must')])
 def test_few_labels_rejects(args, match):
     with pytest.raises(ValueError, match=match): few_labels(**args)

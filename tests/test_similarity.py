@@ -121,7 +121,7 @@ def test_ranks():
 
 small = st.integers(0, 10**6)
 @settings(max_examples=25, deadline=None)
-@given(seed=small, n=st.integers(8,30), d=st.integers(2,40))
+@given(seed=small, n=st.integers(8,30), d=st.integers(3,40))
 def test_renumbering_classes(seed, n, d):
     x,y = data('random', n, d, c=3, seed=seed)
     new = np.random.default_rng(seed).permutation(50)[:3][y]
@@ -216,3 +216,49 @@ def test_register():
     try: assert metrics['mine'] is mine and mine.needs=='probs' and mine.range==(None,0)
     finally: metrics.pop('mine')
     with pytest.raises(ValueError, match='needs'): register_metric(needs='images')(lambda a,b: 0)
+
+# rank_sources, on sources that are arrays
+
+def world(n=60, d=6):
+    from distill_nb.data import image_dls
+    from distill_nb.sources import Source, Zoo
+    r = np.random.default_rng(0)
+    imgs,y = list(r.integers(0, 255, (n,8,8), dtype=np.uint8)),np.arange(n)%3
+    good = np.eye(3)[y]@r.normal(size=(3,d)) + r.normal(size=(n,d))*.3
+    zoo = Zoo([Source.from_arrays('noise', imgs, r.normal(size=(n,d))), Source.from_arrays('good', imgs, good, probs=np.full((n,4), .25))])
+    return image_dls(imgs, y, imgs[:6], y[:6], bs=16),zoo,good,y,Source,imgs
+
+def test_rank_sources():
+    dls,zoo,good,y,Source,imgs = world()
+    r = rank_sources(dls, zoo, store=False, progress=False)
+    assert r.names==['noise','good'] and r.best is zoo['good'] and r.n_probe==60 and [s.name for s in r]==['good','noise'] and len(r)==2
+    assert r.scores[1] == pytest.approx(scipy_parc(good.astype(np.float32), y), abs=1e-6)
+    small = rank_sources(dls, zoo, n=20, seed=3, store=False, progress=False)
+    p = probe_set(y, 20, 3)
+    assert small.n_probe==20 and small.scores[1] == pytest.approx(scipy_parc(good[p].astype(np.float32), y[p]), abs=1e-6)
+    np.testing.assert_array_equal(small.scores, rank_sources(dls, zoo, n=20, seed=3, store=False, progress=False).scores)
+    deb = rank_sources(dls, zoo, 'cka', debiased=True, store=False, progress=False)
+    assert deb.metric=='cka(debiased=True)' and deb.scores[1] == pytest.approx(naive_debiased(good, y), abs=1e-5)
+    top = r.top(1)
+    assert top.names==['good'] and top.best is zoo['good'] and top.zoo.names==['good']
+    assert r.to_frame().source.tolist()==['good','noise'] and r.to_frame(x=[1,2]).x.tolist()==[2,1]
+    assert 'good' in r._repr_html_() and 'parc' in repr(r)
+
+def test_rank_sources_names_the_source():
+    dls,zoo,good,y,Source,imgs = world()
+    flat = Source.from_arrays('flat', imgs, np.ones((60,4)))
+    with pytest.raises(ValueError, match="'flat' cannot be scored by parc: features are constant"): rank_sources(dls, zoo+[flat], store=False)
+    with pytest.raises(ValueError, match="'noise'.*returned nan"): rank_sources(dls, zoo, lambda x,y: float('nan'), store=False)
+    with pytest.raises(ValueError, match='did you mean cka'): rank_sources(dls, zoo, 'ckaa', store=False)
+    with pytest.raises(ValueError, match='empty'): rank_sources(dls, [], store=False)
+    @register_metric(needs='probs')
+    def width(probs, labels): return probs.shape[1]
+    try:
+        assert rank_sources(dls, zoo[1:], 'width', store=False).scores.tolist()==[4]
+        with pytest.raises(ValueError, match="'noise' has no classifier"): rank_sources(dls, zoo, 'width', store=False)
+    finally: metrics.pop('width')
+
+def test_ranking_survives_pickle():
+    import pickle
+    r = pickle.loads(pickle.dumps(Ranking(['a','b'], [.1,.2], n_probe=9)))
+    assert r.best=='b' and r.n_probe==9 and r.names==['a','b']
