@@ -218,10 +218,10 @@ def _cycle(dl):
 def check_lam(lam):
     if not 0 <= lam <= 1: raise ValueError(f"`lam` is the share of the target loss, between 0 and 1, not {lam}")
 
-# %% ../nbs/05_distill.ipynb #6be30a05
+# %% ../nbs/05_distill.ipynb #2a995220
 class Distill(PoolCallback):
     "Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023)"
-    column = 'distill_loss'
+    column,hook = 'distill_loss',None
     def __init__(self,
         pool, # D_l and D_u: whatever `get_images` takes
         teachers, # `StoredTeachers` (of this very pool, in its order) or `LiveTeachers`
@@ -236,7 +236,7 @@ class Distill(PoolCallback):
         if len(alpha) != len(teachers.sizes): raise ValueError(f"`alpha`: {len(alpha)} weights for {len(teachers.sizes)} teachers")
         if not teachers.live and len(teachers.probs) != len(self.pool):
             raise ValueError(f"`teachers` know {len(teachers.probs)} images, `pool` has {len(self.pool)}: they must be the same images in the same order")
-        self.teachers,self.alpha,self.lam,self.T,self.weights,self.hook = teachers,alpha,lam,T,(lam, 1-lam),None
+        self.teachers,self.alpha,self.lam,self.T,self.weights = teachers,alpha,lam,T,(lam, 1-lam)
 
     def after_create(self):
         "The student gets its source heads before there is an optimizer"

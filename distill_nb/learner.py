@@ -175,12 +175,13 @@ def fixmatch_learner(
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
     return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u)) + L(cbs), **kwargs)
 
-# %% ../nbs/07_learner.ipynb #e4031a10
-def _scratch(dls, pool, rank, arch, start=None, arch_kwargs=None, store=None, progress=None, **kw):
+# %% ../nbs/07_learner.ipynb #c70d89ed
+def _scratch(dls, pool, rank, arch, start=None, arch_kwargs=None, store=None, progress=None, bs_u=None, **kw):
     if isinstance(start, Source): arch,arch_kwargs = arch or start.meta['arch'], arch_kwargs or _arch_kwargs(start)
     return transfer_learner(dls, arch, arch_kwargs=arch_kwargs, **{**kw, 'pretrained': False})
-def _transfer(dls, pool, rank, arch, store=None, progress=None, **kw): return transfer_learner(dls, arch, **kw)
-def _fixmatch(dls, pool, rank, arch, store=None, progress=None, **kw): return fixmatch_learner(dls, pool, arch, **kw)
+def _transfer(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw): return transfer_learner(dls, arch, **kw)
+def _fixmatch(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw):
+    return fixmatch_learner(dls, pool, arch, **{'mu': max(1, (bs_u or dls.train.bs)//dls.train.bs), **kw})
 
 compare_methods = dict(scratch=_scratch, transfer=_transfer, fixmatch=_fixmatch, nearest=nearest_learner,
                        equal=partial(distill_learner, p=0), weighted=distill_learner)
@@ -213,23 +214,27 @@ class Comparison:
         return show.to_html()
     def __repr__(self): return self.table().round(4).to_string()
 
-# %% ../nbs/07_learner.ipynb #eb25e448
-def _run(name, method, data, seed, rank, n_epoch, lr, after_run, threads, **kwargs):
+# %% ../nbs/07_learner.ipynb #db4e8752
+class _ValidateOnce(Callback):
+    "Leave out the validation after each epoch: only the last one counts"
+    def before_validate(self): raise CancelValidException()
+
+def _run(name, method, data, seed, rank, n_epoch, lr, after_run, threads, bs_u=None, **kwargs):
     "One cell of `compare`: train, validate, and say how it went"
     if threads: torch.set_num_threads(threads)
     dls,pool = data(seed) if callable(data) else data
-    kwargs = {'epoch_len': pool_epoch(dls, pool), **kwargs}
+    kwargs = {'epoch_len': pool_epoch(dls, pool, bs_u), 'bs_u': bs_u, **kwargs}
     with no_random(seed):
         start = time.perf_counter()
         learn = method(dls, pool, rank, metrics=accuracy, progress=False, **kwargs)
         with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(n_epoch, lr)
+            learn.fit_one_cycle(n_epoch, lr, cbs=None if kwargs.get('cbs') else _ValidateOnce())
             loss,acc = learn.validate()
     row = dict(method=name, seed=seed, accuracy=acc, valid_loss=loss, seconds=time.perf_counter()-start)
     if after_run: after_run(row, learn)
     return row
 
-# %% ../nbs/07_learner.ipynb #82e55f93
+# %% ../nbs/07_learner.ipynb #786ceca5
 def compare(
     data, # function seed -> (dls, pool); or one (dls, pool) for all seeds
     sources, # a `Zoo`, ranked anew with each seed's labels; or a `Ranking`
@@ -239,6 +244,7 @@ def compare(
     seeds=range(3), # of the split, the student's head and the batches
     n_epoch:int=10, # passes over the pool
     lr:float=2e-3, # peak of the one-cycle schedule; a dict for a rate per method
+    bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
     metric:str='parc', # for `rank_sources`
     store=None, # where outputs are kept, see `get_outputs`
     reference:str=None, # method that the others are compared with
@@ -260,6 +266,6 @@ def compare(
     ranks = {seed: ranking(seed) for seed in seeds}
     threads = None if n_jobs == 1 else max(1, (os.cpu_count() or 1)//n_jobs) # more threads than cores cost far more than they bring
     cells = [delayed(_run)(m, f, data, seed, ranks[seed], n_epoch, lr[m] if isinstance(lr, dict) else lr, after_run, threads,
-                           arch=arch, start=start, store=store, **{**kwargs, **own.get(m, {})}) for seed in seeds for m,f in methods.items()]
+                           arch=arch, start=start, store=store, bs_u=bs_u, **{**kwargs, **own.get(m, {})}) for seed in seeds for m,f in methods.items()]
     rows = Parallel(n_jobs=n_jobs, return_as='generator')(cells)
     return Comparison(list(progress_bar(rows, total=len(cells)) if progress else rows), reference)

@@ -1,0 +1,13 @@
+"`from distill_nb.all import *`: fastai's vision, and what a notebook user types of this package"
+from fastai.vision.all import *
+from distill_nb.data import *
+from distill_nb.sources import *
+from distill_nb.outputs import *
+from distill_nb.similarity import *
+from distill_nb.weights import *
+from distill_nb.distill import *
+from distill_nb.fixmatch import *
+from distill_nb.learner import *
+from distill_nb.plots import *
+from distill_nb.deploy import *
+from distill_nb.bench import *
