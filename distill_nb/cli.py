@@ -100,7 +100,7 @@ def rank(a):
     if a.csv: df.to_csv(a.csv)
     print(df.round(4).to_string())
 
-# %% ../nbs/12_cli.ipynb #83c0f12e
+# %% ../nbs/12_cli.ipynb #5e3a0ffc
 def train(a):
     "`distill_nb train`"
     import shlex
@@ -120,7 +120,7 @@ def train(a):
                             live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=CSVLogger('log.csv'))
     if sys.stderr.isatty(): learn.fit_one_cycle(a.epochs, a.lr)
     else:
-        with learn.no_bar(): learn.fit_one_cycle(a.epochs, a.lr)
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(a.epochs, a.lr) # log.csv has it all
     save_student(learn, out/'student.safetensors')
     with learn.no_bar(): loss,acc = learn.validate()
     run = dict(command=shlex.join(['distill_nb', *sys.argv[1:]]), arguments={k:v for k,v in vars(a).items() if k not in ('run','command')},
@@ -135,13 +135,14 @@ def demo(a):
     from distill_nb.bench import demo
     demo(a.out, seeds=a.seeds)
 
-# %% ../nbs/12_cli.ipynb #8ea69865
+# %% ../nbs/12_cli.ipynb #2943432d
 def main(
     argv=None # arguments, by default those of the command line
 ):
     "Entry point of `distill_nb`"
-    import warnings
-    warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
+    import os, warnings
+    warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # of fastai's and timm's imports, nothing that a user could mend
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore::FutureWarning:torch.jit._script') # the same for the processes of `compare`
     a = parser().parse_args(argv)
     try: {'demo':demo, 'rank':rank, 'train':train}[a.command](a)
     except (ValueError, FileNotFoundError, RuntimeError, KeyError) as e: raise SystemExit(f'distill_nb {a.command}: {e}')
