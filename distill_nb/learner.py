@@ -266,6 +266,6 @@ def compare(
     ranks = {seed: ranking(seed) for seed in seeds}
     threads = None if n_jobs == 1 else max(1, (os.cpu_count() or 1)//n_jobs) # more threads than cores cost far more than they bring
     cells = [delayed(_run)(m, f, data, seed, ranks[seed], n_epoch, lr[m] if isinstance(lr, dict) else lr, after_run, threads,
-                           arch=arch, start=start, store=store, bs_u=bs_u, **{**kwargs, **own.get(m, {})}) for seed in seeds for m,f in methods.items()]
+                           arch=arch, start=start, store=store, **{'bs_u': bs_u, **kwargs, **own.get(m, {})}) for seed in seeds for m,f in methods.items()]
     rows = Parallel(n_jobs=n_jobs, return_as='generator')(cells)
     return Comparison(list(progress_bar(rows, total=len(cells)) if progress else rows), reference)

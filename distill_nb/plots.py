@@ -73,7 +73,7 @@ def plot_comparison(
     ax = _axes(ax, 1.3 + 1.1*len(t), 3.4)
     for i,m in enumerate(t.index):
         acc = 100*rows[rows.method==m].accuracy.to_numpy()
-        ax.scatter(i + np.linspace(-.12, .12, len(acc)), acc, s=22, color=palette[i%len(palette)], alpha=.55, lw=0)
+        ax.scatter(i + (np.linspace(-.12, .12, len(acc)) if len(acc) > 1 else 0), acc, s=22, color=palette[i%len(palette)], alpha=.55, lw=0)
         ax.errorbar(i, 100*t.accuracy[m], yerr=100*t['sem'][m], fmt='D', ms=6, capsize=4, color=palette[i%len(palette)])
         ax.annotate(f'{100*t.accuracy[m]:.1f}', (i, 100*t.accuracy[m]), xytext=(12,0), textcoords='offset points', va='center', fontsize=9)
     ax.set_xticks(range(len(t)), t.index); ax.set_ylabel('accuracy, %'); ax.margins(x=.12); ax.grid(axis='y', lw=.4, alpha=.6)

@@ -355,6 +355,8 @@ def readme(manifest, out):
         'The weights are fp16 and under Apache-2.0 like the rest of the package; no image is part of it. None of the sources has seen',
         "scikit-learn's handwritten digits, the demo's target. `objects` has the architecture of the demo's student,",
         'which can start from it.', '',
+        'No image of the target was used to train a source or to pick its weights. Two choices were made with the target in sight, though: the augmentation',
+        'of `digits` (tight crops, thicker pen, scans at low resolution) after looking at how its images look, and the student\'s architecture after trials on it.', '',
         '| source | task | classes | network | images from | licence of the images | '
         'trained on | held-out accuracy | cut tight, scanned at 8x8 | KB |',
         '|---|---|---|---|---|---|---|---|---|---|', *rows, ''])
