@@ -21,7 +21,7 @@ from .plots import plot_ranking, plot_weights, plot_comparison
 # %% ../nbs/11_bench.ipynb #6c1dbdd7
 def digits(seed): return digits_dls(n=5, seed=seed, bs=25)
 
-recipe = dict(n_epoch=6, lr=6e-3, freeze_stats=False, bs_u=64)
+recipe = dict(n_epoch=5, lr=6e-3, freeze_stats=False, bs_u=64)
 
 # %% ../nbs/11_bench.ipynb #4673cd53
 def run_digits(
