@@ -10,8 +10,8 @@ __all__ = ['recipe', 'digits', 'run_digits', 'write_report', 'demo']
 # %% ../nbs/11_bench.ipynb #a9197a9a
 import base64, html, io, os, sys, time
 from pathlib import Path
-import pandas as pd
-from .data import digits_dls
+import matplotlib.pyplot as plt
+from .data import digits_dls, open_image
 from .sources import Zoo
 from .similarity import rank_sources
 from .weights import effective_sources
@@ -59,15 +59,12 @@ def _figure(out, name, ax):
     buf = io.BytesIO()
     ax.figure.savefig(buf, format='png', dpi=144, bbox_inches='tight')
     (out/f'{name}.png').write_bytes(buf.getvalue())
-    import matplotlib.pyplot as plt
     plt.close(ax.figure)
     return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
 
 # %% ../nbs/11_bench.ipynb #90bc7652
 def _show_images(items, n=12):
     "A strip of the target's images"
-    import matplotlib.pyplot as plt
-    from distill_nb.data import open_image
     fig,axs = plt.subplots(1, n, figsize=(9,1), layout='constrained')
     for ax,o in zip(axs, items): ax.imshow(open_image(o)); ax.axis('off')
     return axs[0]

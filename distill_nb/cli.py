@@ -25,12 +25,16 @@ def parse_zoo(
     return Zoo.timm(*s.split(','), size=size)
 
 # %% ../nbs/12_cli.ipynb #25d89429
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    "Names the default of an option that has one"
+    def _get_help_string(self, action): return action.help if action.default is None else super()._get_help_string(action)
+
 def parser()->argparse.ArgumentParser:
     "The command line"
     top = argparse.ArgumentParser(prog='distill_nb', description='Rank source models against your task, weight them, and distil them all into one small student.')
     top.add_argument('--version', action='version', version=__version__)
     sub = top.add_subparsers(dest='command', required=True, metavar='demo|rank|train')
-    new = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    new = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=_Help)
 
     d = new('demo', 'the whole method on a small embedded task: no network, no GPU, a minute and a half')
     d.add_argument('--out', default='distill_nb_demo', help='folder for tables, figures and the page')

@@ -177,6 +177,7 @@ class PoolCallback(Callback):
     def before_train(self):
         "Start a column anew; the pool's loader is made here, when the Learner's normalisation is in place"
         self._sum,self._n = 0.,0
+        self.norm = first(self.dls.train.after_batch.fs, risinstance(Normalize)) # None if there is none
         if self.active and self._batches is None: self._batches = _cycle(unlabeled_dl(self.dls, self.pool, bs=self.bs or self.dls.train.bs))
 
     def before_batch(self):
@@ -249,7 +250,6 @@ class Distill(PoolCallback):
         if not self.active: return
         self.teachers.to(self.dls.device)
         if self.hook: self.hook.remove() # of an interrupted fit
-        self.norm = first(self.dls.train.after_batch.fs, risinstance(Normalize))
         self.hook = Hook(get_model(self.model).backbone, _output, detach=False)
 
     def pool_loss(self, x, idx):

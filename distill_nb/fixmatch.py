@@ -101,7 +101,6 @@ class FixMatch(PoolCallback):
 
     def before_train(self):
         self.bs,self._counted = self.mu*self.dls.train.bs,0.
-        self.norm = first(self.dls.train.after_batch.fs, risinstance(Normalize))
         super().before_train()
 
     def views(self, x):

@@ -23,7 +23,7 @@ from .distill import check_lam
 from .fixmatch import FixMatch
 
 # %% ../nbs/07_learner.ipynb #ee502380
-def _stats(student, start, arch):
+def _stats(student, start):
     "Mean and std that the student's start was trained with"
     if isinstance(start, Source): return start.mean,start.std
     cfg = getattr(student.backbone, 'pretrained_cfg', {})
@@ -57,7 +57,7 @@ def student_learner(
     dls = repeat_dls(dls, epoch_len or len(dls.train_ds))
     student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
-        dls.add_tfms([Normalize.from_stats(*_stats(student, start, arch))], 'after_batch')
+        dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained
     return Learner(dls, student, splitter=student_splitter, cbs=L(FreezeStats() if freeze_stats else None).filter() + L(cbs), **kwargs)
 
