@@ -7,7 +7,7 @@ Docs: https://distill-nb.github.io/distill_nb/bench.html.md"""
 # %% auto #0
 __all__ = ['recipe', 'digits', 'run_digits', 'write_report', 'demo']
 
-# %% ../nbs/11_bench.ipynb #a9197a9a
+# %% ../nbs/11_bench.ipynb #4fcd4e2d
 import base64, html, io, os, sys, time
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from .weights import effective_sources
 from .learner import compare
 from .plots import plot_ranking, plot_weights, plot_comparison
 
-# %% ../nbs/11_bench.ipynb #6c1dbdd7
+# %% ../nbs/11_bench.ipynb #e0571ff7
 def digits(seed): return digits_dls(n=5, seed=seed, bs=25)
 
 recipe = dict(n_epoch=5, lr=6e-3, freeze_stats=False, bs_u=64)
@@ -40,7 +40,7 @@ def run_digits(
     return rank, compare(digits, zoo, start=zoo[start], methods=methods, seeds=seeds, store=store, progress=progress,
                          n_jobs=n_jobs or max(1, min(os.cpu_count() or 1, len(seeds)*len(methods))), **{**recipe, **kwargs})
 
-# %% ../nbs/11_bench.ipynb #aa54b886
+# %% ../nbs/11_bench.ipynb #bba02ee6
 _page = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>
 body {{font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 52rem; margin: 3rem auto; padding: 0 1.2rem}}
@@ -62,7 +62,7 @@ def _figure(out, name, ax):
     plt.close(ax.figure)
     return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
 
-# %% ../nbs/11_bench.ipynb #90bc7652
+# %% ../nbs/11_bench.ipynb #1e9e7a51
 def _show_images(items, n=12):
     "A strip of the target's images"
     fig,axs = plt.subplots(1, n, figsize=(9,1), layout='constrained')

@@ -24,7 +24,7 @@ def parse_zoo(
     if '/' in s or '\\' in s or s.endswith('.json'): raise ValueError(f"zoo: there is no folder or manifest {s!r}")
     return Zoo.timm(*s.split(','), size=size)
 
-# %% ../nbs/12_cli.ipynb #25d89429
+# %% ../nbs/12_cli.ipynb #b91ad03e
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     "Names the default of an option that has one"
     def _get_help_string(self, action): return action.help if action.default is None else super()._get_help_string(action)
@@ -41,7 +41,7 @@ def parser()->argparse.ArgumentParser:
     d.add_argument('--seeds', type=int, default=3, help='number of splits')
 
     def shared(c):
-        c.add_argument('--metric', default='parc', help='how sources are scored')
+        c.add_argument('--metric', default='cka', help='how sources are scored')
         c.add_argument('--probe', type=int, default=500, help='labelled images to score on, at most')
         c.add_argument('--size', type=int, default=160, help="side of the student's images in pixels")
         c.add_argument('--source-size', type=int, help="side of the sources' images in pixels (default: their own)")

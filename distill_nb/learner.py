@@ -22,7 +22,7 @@ from .distill import *
 from .distill import check_lam
 from .fixmatch import FixMatch
 
-# %% ../nbs/07_learner.ipynb #ee502380
+# %% ../nbs/07_learner.ipynb #bba9e928
 def _stats(student, start):
     "Mean and std that the student's start was trained with"
     if isinstance(start, Source): return start.mean,start.std
@@ -32,7 +32,7 @@ def _stats(student, start):
 # %% ../nbs/07_learner.ipynb #84333c14
 def _arch_kwargs(source): return {k:v for k,v in source.meta.get('kwargs', {}).items() if k != 'num_classes'}
 
-# %% ../nbs/07_learner.ipynb #574d56c5
+# %% ../nbs/07_learner.ipynb #d5106be3
 @delegates(Learner.__init__, but=['dls','model','splitter'])
 def student_learner(
     dls:DataLoaders, # labelled images for training and validation; never changed
@@ -234,7 +234,7 @@ def _run(name, method, data, seed, rank, n_epoch, lr, after_run, threads, bs_u=N
     if after_run: after_run(row, learn)
     return row
 
-# %% ../nbs/07_learner.ipynb #786ceca5
+# %% ../nbs/07_learner.ipynb #15831a18
 def compare(
     data, # function seed -> (dls, pool); or one (dls, pool) for all seeds
     sources, # a `Zoo`, ranked anew with each seed's labels; or a `Ranking`
@@ -245,7 +245,7 @@ def compare(
     n_epoch:int=10, # passes over the pool
     lr:float=2e-3, # peak of the one-cycle schedule; a dict for a rate per method
     bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
-    metric:str='parc', # for `rank_sources`
+    metric:str='cka', # for `rank_sources`
     store=None, # where outputs are kept, see `get_outputs`
     reference:str=None, # method that the others are compared with
     n_jobs:int=1, # runs at a time, each in a process of its own (joblib)

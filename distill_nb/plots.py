@@ -21,20 +21,25 @@ def _axes(ax, width, height):
     ax.spines[['top','right']].set_visible(False)
     return ax
 
-# %% ../nbs/08_plots.ipynb #a715505b
+# %% ../nbs/08_plots.ipynb #7063d249
 def plot_ranking(
     rank, # `Ranking`
     p:float=4., # power, for the weights written beside the bars
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
-    "Scores of the sources, best on top, with the weight that each gets"
+    "Scores of the sources, best on top, with 90 % intervals and the null where the ranking knows them, and the weight that each gets"
     ax = _axes(ax, 6, .6 + .3*len(rank))
     order = rank.order[::-1]
     alpha = source_weights(rank.scores, p=p)[order]
     names,scores = [rank.names[i] for i in order],rank.scores[order]
     bars = ax.barh(names, scores, color=[palette[0] if a > 1/len(rank) else '#9aa0a6' for a in alpha], height=.7)
-    ax.bar_label(bars, [f' {s:.3f}   {a:.0%}' for s,a in zip(scores, alpha)], fontsize=9)
-    ax.margins(x=.25); ax.axvline(0, lw=.8, color='#9aa0a6')
+    low,high = rank.interval()[order].T
+    known = np.isfinite(low)
+    ax.errorbar(scores[known], np.flatnonzero(known), xerr=(high-low)[known]/2, fmt='none', ecolor='#3c4043', elinewidth=1.2, capsize=3)
+    if len(rank.null): ax.scatter(np.quantile(rank.null[:,order], .95, axis=0), range(len(rank)), marker='|', s=90, color='#d93025', zorder=3, label='null: 95 % of shuffled labels')
+    for y,(s,a,x) in enumerate(zip(scores, alpha, np.fmax(scores, high))): ax.annotate(f'{s:.3f}   {a:.0%}', (max(x, 0), y), (8,0), textcoords='offset points', va='center', fontsize=9)
+    if len(rank.null): ax.legend(loc='lower right', fontsize=8, frameon=False)
+    ax.margins(x=.32); ax.axvline(0, lw=.8, color='#9aa0a6')
     probe = f' on {rank.n_probe} labelled images' if rank.n_probe else ''
     ax.set_xlabel(f'{rank.metric}{probe}; weight at p = {p:g}')
     return ax
@@ -63,7 +68,7 @@ def plot_weights(
     ax.legend(loc='upper left', bbox_to_anchor=(1.12,1), frameon=False, fontsize=9)
     return ax
 
-# %% ../nbs/08_plots.ipynb #faf79574
+# %% ../nbs/08_plots.ipynb #d6a6bcfa
 def plot_comparison(
     comparison, # `Comparison`
     ax=None # a matplotlib Axes, by default a new one

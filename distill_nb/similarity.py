@@ -48,13 +48,13 @@ def probe_set(
     take[np.argsort(-(share+1-take), kind='stable')[:n-take.sum()]] += 1     # the largest remainders
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(codes==i))[:k] for i,k in enumerate(take)]))
 
-# %% ../nbs/03_similarity.ipynb #979d1e36
+# %% ../nbs/03_similarity.ipynb #d280ed03
 class Ranking:
     "Sources and their scores: `scores` in the order of `zoo`, everything shown from best to worst"
     def __init__(self,
         zoo, # `Zoo` or list of sources (anything with a `name`, or names)
         scores, # One number a source: a sequence in the order of `zoo`, or a dict by name
-        metric:str='parc', # What the scores are
+        metric:str='cka', # What the scores are
         n_probe:int=None, # On how many labelled images they were measured
         replicates=None, # Scores that could have been [times,S], see `replicate_scores`
         null=None, # Scores under shuffled labels [times,S], see `null_scores`
@@ -131,7 +131,7 @@ class Ranking:
         return f'<p>{len(self)} sources by <b>{escape(self.metric)}</b>{probe}{how}</p>{table}'
     def _repr_html_(self): return self._html(self.to_frame())
 
-# %% ../nbs/03_similarity.ipynb #73e49e62
+# %% ../nbs/03_similarity.ipynb #b5523067
 def _find_metric(metric):
     "The function, and its name in tables"
     if callable(metric): return metric,getattr(metric, '__name__', type(metric).__name__)
@@ -143,7 +143,7 @@ def _find_metric(metric):
 def rank_sources(
     dls, # fastai DataLoaders; the probe set is drawn from its training images
     zoo, # `Zoo`, or a list of sources
-    metric='parc', # Name in `metrics`, or a function (features [n,d], labels [n]) -> float
+    metric='cka', # Name in `metrics`, or a function (features [n,d], labels [n]) -> float
     n:int=500, # Size of the probe set at most
     seed:int=42, # Which images are drawn
     times:int=None, # Halves scored for intervals; None: as the metric suggests (fewer for slow ones), 0 for none

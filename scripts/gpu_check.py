@@ -1,6 +1,6 @@
 """What a GPU is asked to show: `python scripts/gpu_check.py [DATA]` on a machine with one.
 
-Runs the GPU tests, then times a distillation step of the embedded task in fp32 and fp16, looked up and live, beside the student's plain step,
+Runs the GPU tests, compares the estimators on GPU and CPU (gpu_estimators.csv), then times a distillation step of the embedded task in fp32 and fp16, looked up and live, beside the student's plain step,
 and, where DATA (the folder of tests/README.md) is there, trains the tutorial's students with more epochs. Prints; writes gpu_check.csv."""
 import subprocess, sys, time
 from distill_nb.all import *
@@ -28,6 +28,21 @@ def steps():
         rows += [dict(what=k, half=half, seconds=seconds(l.to_fp16() if half else l)) for k,l in made.items()]
     return pd.DataFrame(rows)
 
+def estimators(n=5000, d=2048, c=100, device='cuda'):
+    "Every estimator on the GPU beside the CPU: the same number, and seconds of the second call (nleep fits its mixture on the CPU: left out)"
+    r,rows = np.random.default_rng(0),[]
+    y = r.permutation(np.arange(n)%c)
+    x = torch.tensor(np.maximum(r.normal(size=(n,d)) + .3*r.normal(size=(c,d))[y], 0))
+    for name,f in metrics.items():
+        if name=='nleep': continue
+        here,row = x.softmax(1) if f.needs=='probs' else x,dict(metric=name, n=n, d=d, classes=c)
+        for where in ('cpu',device):
+            o = here.to(where)
+            f(o[:200], y[:200]); t = time.perf_counter()
+            row |= {f'{where}_score':f(o, y), f'{where}_seconds':time.perf_counter()-t}
+        rows.append(row | dict(same=bool(np.isclose(row['cpu_score'], row[f'{device}_score'], rtol=1e-6, atol=1e-9))))
+    return pd.DataFrame(rows)
+
 def tutorial(data, steps=1200):
     zoo,rows = Zoo.checkpoints(data/'weights', size=128),[]
     for name,n in dict(birds=5, pets=3).items():
@@ -42,5 +57,6 @@ if __name__ == '__main__':
     if not torch.cuda.is_available(): raise SystemExit('no GPU here: nothing to check')
     print(torch.cuda.get_device_name(), torch.__version__)
     subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_distill.py', 'tests/test_fixmatch.py', 'tests/test_outputs.py'], check=True)
+    e = estimators(); print(e.to_string()); e.to_csv('gpu_estimators.csv', index=False)
     t = steps(); print(t.to_string()); t.to_csv('gpu_check.csv', index=False)
     if len(sys.argv) > 1: tutorial(Path(sys.argv[1])).to_csv('gpu_tutorial.csv', index=False)

@@ -85,7 +85,7 @@ def spearman(
     y, # Numbers [m]
 )->float: # From -1 to 1
     "Spearman's rank correlation with average ranks for ties. ValueError if either is constant: its order says nothing."
-    r = [_ranks(torch.as_tensor(o)) for o in (x,y)]
+    r = [_ranks(o if isinstance(o, Tensor) else torch.from_numpy(np.array(o))) for o in (x,y)]
     for o,name in zip(r, 'xy'):
         if (o==o[0]).all(): raise ValueError(f"{name} is constant, {len(o)} equal numbers: its ranks say nothing")
     a,b = [o-o.mean() for o in r]
@@ -130,7 +130,7 @@ def register_metric(
     range=(-1.,1.), # Least and greatest value, None where there is no bound
     name=None, # Name in `metrics`; the function's own by default
     multi_label=False, # It takes a matrix [n,k] of labels too
-    rotation=False, # A rotation of the features changes nothing
+    rotation=False, # It depends on the features through their inner products alone: a rotation changes nothing, nor do dimensions that no image uses
     times:int=100, # How often `rank_sources` scores again for its intervals unless told otherwise; less for slow ones
     caution='', # When not to trust it, in a few words
 ):

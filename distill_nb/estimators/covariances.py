@@ -85,7 +85,7 @@ def _h_shrunk(x, y):
     solved = torch.cholesky_solve((sums/counts[:,None]**0.5).T, r, upper=True)
     return (solved.gather(1, y[:,None]).squeeze(1)/counts[y]**0.5).sum().item()
 
-@register_metric(range=(0.,None), rotation=True, caution='does not see which means are close to which')
+@register_metric(range=(0.,None), caution='does not see which means are close to which')
 def h_score(
     features, # Features [n,d]
     labels, # Class labels [n]

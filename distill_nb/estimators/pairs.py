@@ -75,7 +75,7 @@ def _rank_sums(k):
     size,same = steps(last+1).double(),steps((k&1).cumsum(0)[last])
     return (same*(last + 1.5 - size/2)).sum().item(), int(same.sum()), (size**3 - size).sum().item()
 
-# %% ../../nbs/estimators/01_pairs.ipynb #7249e938
+# %% ../../nbs/estimators/01_pairs.ipynb #a9d035a0
 def _ranges(z, y, parts, images=1024):
     "Ends of ranges of dissimilarity (in 1e-14) of about as many pairs each"
     pick = torch.linspace(0, len(z)-1, min(images, len(z)), device=z.device).long()
@@ -91,7 +91,7 @@ def _one_value(blocks):
     size,same = map(sum, zip(*((len(k),int((k&1).sum())) for k in blocks)))
     return same*(size+1)/2, same, size, float(size)**3 - size
 
-def _spearman_classes(z, y, room=2**24):
+def _spearman_classes(z, y, room=3*2**23):
     "Spearman's correlation, over pairs, of 1 - products of unit rows `z` [n,d] and of different classes `y` [n]; `room`: about how many pairs are held in memory"
     n,c = len(z),torch.bincount(y)
     m,m1 = n*(n-1)//2, int((c*(c-1)).sum())//2

@@ -27,7 +27,7 @@ def half_samples(
 def _rows(x, o): return x[torch.as_tensor(o, device=x.device)] if isinstance(x, torch.Tensor) else np.asarray(x)[o]
 
 def _narrow(f, x):
-    "Features [n,d] with d>n, turned into [n,n] if `f` does not see rotations: the same score for less work"
+    "Features [n,d] with d>n as [n,n] with the same inner products, if `f` depends on these alone: the same score for less work"
     if not getattr(f, 'rotation', False) or x.shape[1]<=len(x): return x
     return torch.linalg.qr(torch.as_tensor(x).double().T)[1].T
 
