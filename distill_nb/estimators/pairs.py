@@ -56,7 +56,7 @@ def _pair_keys(z, y, lo=0, hi=_most):
         keep = (d<hi) if lo==0 else (d>=lo)&(d<hi)
         yield d[keep].to(torch.int64).mul_(2).add_((y[i:i+rows,None]==y[None,i:])[keep])
 
-# %% ../../nbs/estimators/01_pairs.ipynb #7e4bb7ea
+# %% ../../nbs/estimators/01_pairs.ipynb #93d9f22b
 def _sort(k):
     if k.device.type!='cpu': return k.sort()[0]
     k.numpy().sort()                # in place, and NumPy's sort of integers is several times faster
@@ -64,18 +64,25 @@ def _sort(k):
 
 _same = 100         # dissimilarities in units of 1e-14 that differ by less than this are tied
 
-def _rank_sums(k):
+def _tied_sums(k):
     "Sum of the ranks (from 1) of same-class pairs among the sorted keys `k` and their number, and the sum of t^3-t over groups of t tied ones"
-    tied = (k[1:]-k[:-1]) <= 2*_same
-    if not tied.any():
-        same = (k&1).nonzero()
-        return (same.sum()+len(same)).item(), len(same), 0.
-    last = torch.cat([(~tied).nonzero().squeeze(1), tied.new_full((1,), len(k)-1, dtype=torch.int64)])
+    new = torch.diff(k)>2*_same
+    last = torch.cat([new.nonzero().squeeze(1), new.new_full((1,), len(k)-1, dtype=torch.int64)])
     def steps(o): return torch.diff(o, prepend=o.new_zeros(1))
     size,same = steps(last+1).double(),steps((k&1).cumsum(0)[last])
-    return (same*(last + 1.5 - size/2)).sum().item(), int(same.sum()), (size**3 - size).sum().item()
+    return torch.stack([(same*(last + 1.5 - size/2)).sum(), same.sum(), (size**3 - size).sum()]).tolist()
 
-# %% ../../nbs/estimators/01_pairs.ipynb #a9d035a0
+def _rank_sums(k, part=2**20):
+    "`_tied_sums` of many keys, in parts that end between ties"
+    i,S,same,T = 0,0.,0.,0.
+    while i<len(k):
+        j = min(i+part, len(k))
+        while j<len(k) and (e:=int(torch.searchsorted(k, k[j-1]+2*_same, right=True)))>j: j = e
+        s,m,t = _tied_sums(k[i:j])
+        S,same,T,i = S + s + i*m, same + m, T + t, j
+    return S, int(same), T
+
+# %% ../../nbs/estimators/01_pairs.ipynb #883365c5
 def _ranges(z, y, parts, images=1024):
     "Ends of ranges of dissimilarity (in 1e-14) of about as many pairs each"
     pick = torch.linspace(0, len(z)-1, min(images, len(z)), device=z.device).long()
@@ -86,13 +93,23 @@ def _ranges(z, y, parts, images=1024):
     ends = torch.cat([q.new_zeros(1), q, tied+_same]).sort()[0]
     return [0, *ends[1:][torch.diff(ends)>=_same//2].tolist(), _most]
 
+def _gather(blocks, room):
+    "The blocks in one piece, which grows where `room` is too small"
+    out,n = None,0
+    for b in blocks:
+        if out is None: out = b.new_empty(room)
+        if n+len(b)>len(out): out = torch.cat([out[:n], b.new_empty(max(len(b), room//4))])
+        out[n:n+len(b)] = b
+        n += len(b)
+    return out[:n]
+
 def _one_value(blocks):
     "`_rank_sums` of keys that are all tied, without holding them"
     size,same = map(sum, zip(*((len(k),int((k&1).sum())) for k in blocks)))
     return same*(size+1)/2, same, size, float(size)**3 - size
 
 def _spearman_classes(z, y, room=3*2**23):
-    "Spearman's correlation, over pairs, of 1 - products of unit rows `z` [n,d] and of different classes `y` [n]; `room`: about how many pairs are held in memory"
+    "Spearman's correlation, over pairs, of 1 - products of unit rows `z` [n,d] and of different classes `y` [n]; `room`: about how many pairs are held at a time"
     n,c = len(z),torch.bincount(y)
     m,m1 = n*(n-1)//2, int((c*(c-1)).sum())//2
     if not m1: raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
@@ -102,13 +119,13 @@ def _spearman_classes(z, y, room=3*2**23):
         blocks = _pair_keys(z, y, lo, hi)
         if hi-lo<=_same: s,same,size,t = _one_value(blocks)
         else:
-            k = _sort(torch.cat(list(blocks)))
+            k = _sort(_gather(blocks, min(m, room+room//2)))
             (s,same,t),size = _rank_sums(k),len(k)
         S,T,below = S + s + below*same, T + t, below + size
     if T >= (m**3-m)*(1-1e-15): raise ValueError("features: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
     return (m1*(m+1)/2 - S) / (m1*(m-m1)/m * (m**3-m-T)/12)**0.5
 
-# %% ../../nbs/estimators/01_pairs.ipynb #50912394
+# %% ../../nbs/estimators/01_pairs.ipynb #59ae7152
 def _compare(x, y):
     "Spearman's correlation of the pairwise dissimilarities of checked features (overwritten) and labels; matrices of labels need O(n^2) memory"
     if y.ndim==1: return _spearman_classes(_unit_rows(x, 'features'), y)
@@ -118,7 +135,7 @@ def _compare(x, y):
         if (o==o[0]).all(): raise ValueError(f"{name}: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
     return spearman(a, b)
 
-@register_metric(multi_label=True, caution='all pairs count alike, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
+@register_metric(multi_label=True, times=50, caution='all pairs count alike, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
 def parc(
     features, # [n,d], one row an image
     labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)
