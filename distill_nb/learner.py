@@ -98,7 +98,7 @@ def weigh_sources(
     else: zoo,scores = Zoo(sources),None
     if not len(zoo): raise ValueError("`sources` is empty: distillation needs at least one")
     if alpha is None:
-        if scores is None: scores = np.ones(len(zoo)) if p==0 and top is None else rank_sources(dls, zoo, **kwargs).scores
+        if scores is None: scores = np.ones(len(zoo)) if p==0 and top is None else rank_sources(dls, zoo, **{'times':0, **kwargs}).scores    # the scores alone are needed
         alpha = source_weights(scores, p=p, norm=norm, top=top)
     alpha = np.asarray(alpha, dtype=float)
     if len(alpha) != len(zoo): raise ValueError(f"`alpha`: {len(alpha)} weights for {len(zoo)} sources")
@@ -262,7 +262,7 @@ def compare(
     def ranking(seed):
         if isinstance(sources, Ranking): return sources
         dls,pool = data(seed) if callable(data) else data
-        return rank_sources(dls, sources, metric=metric, store=store, seed=seed, progress=False)
+        return rank_sources(dls, sources, metric=metric, times=0, store=store, seed=seed, progress=False)
     ranks = {seed: ranking(seed) for seed in seeds}
     threads = None if n_jobs == 1 else max(1, (os.cpu_count() or 1)//n_jobs) # more threads than cores cost far more than they bring
     cells = [delayed(_run)(m, f, data, seed, ranks[seed], n_epoch, lr[m] if isinstance(lr, dict) else lr, after_run, threads,
