@@ -17,7 +17,7 @@ from .data import get_images, image_items, repeat_dls
 from .sources import Source, Zoo
 from .outputs import get_outputs
 from .similarity import Ranking, rank_sources
-from .weights import source_weights, prune_weights
+from .weights import prune_weights
 from .distill import *
 from .distill import check_lam
 from .fixmatch import FixMatch
@@ -85,7 +85,7 @@ def transfer_learner(
 def weigh_sources(
     sources, # a `Ranking`, a `Zoo` or list of sources (ranked on `dls` unless `alpha` or p=0 makes that needless), or one `Source`
     p:float=4., # power of the scores: 0 weights all alike, inf takes the best alone
-    norm:str='clip', # how scores become numbers in [0,1], see `normalize_scores`
+    norm:str=None, # how scores become numbers in [0,1], see `Ranking.weights`
     top:int=None, # only the best `top` sources
     alpha=None, # weights of your own, one a source, instead of all that
     min_weight:float=0.01, # sources below are dropped
@@ -94,12 +94,13 @@ def weigh_sources(
 )->tuple: # list of sources, their weights (adding up to one)
     "The sources worth distilling from, and the weight of each"
     if isinstance(sources, Source): sources,alpha = [sources],[1.]
-    if isinstance(sources, Ranking): zoo,scores = sources.zoo,sources.scores
-    else: zoo,scores = Zoo(sources),None
+    zoo = sources.zoo if isinstance(sources, Ranking) else Zoo(sources)
     if not len(zoo): raise ValueError("`sources` is empty: distillation needs at least one")
     if alpha is None:
-        if scores is None: scores = np.ones(len(zoo)) if p==0 and top is None else rank_sources(dls, zoo, **{'times':0, **kwargs}).scores    # the scores alone are needed
-        alpha = source_weights(scores, p=p, norm=norm, top=top)
+        if isinstance(sources, Ranking): rank = sources
+        elif p==0 and top is None: rank = Ranking(zoo, np.ones(len(zoo)))
+        else: rank = rank_sources(dls, zoo, **{'times':0, **kwargs})      # the scores alone are needed
+        alpha = rank.weights(p, norm, top)
     alpha = np.asarray(alpha, dtype=float)
     if len(alpha) != len(zoo): raise ValueError(f"`alpha`: {len(alpha)} weights for {len(zoo)} sources")
     if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() == 0: raise ValueError("`alpha`: weights must be finite, not negative, and not all nil")
@@ -121,7 +122,7 @@ def distill_learner(
     lam:float=0.5, # λ, the share of the target loss
     top:int=None, # distil from the best `top` sources only
     T:float=1., # temperature
-    norm:str='clip', # how scores become numbers in [0,1], see `normalize_scores`
+    norm:str=None, # how scores become numbers in [0,1], see `Ranking.weights`
     alpha=None, # weights of your own, one a source
     min_weight:float=0.01, # sources below are never run
     live:bool=False, # ask the sources about the student's own augmented batch, instead of looking up what they said of the image

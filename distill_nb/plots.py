@@ -10,7 +10,7 @@ __all__ = ['palette', 'plot_ranking', 'plot_weights', 'plot_comparison']
 # %% ../nbs/08_plots.ipynb #33c08188
 import math
 import numpy as np, matplotlib.pyplot as plt, seaborn as sns
-from .weights import source_weights, effective_sources
+from .weights import effective_sources
 
 # %% ../nbs/08_plots.ipynb #aa4f68b1
 palette = sns.color_palette('colorblind')
@@ -30,7 +30,7 @@ def plot_ranking(
     "Scores of the sources, best on top, with 90 % intervals and the null where the ranking knows them, and the weight that each gets"
     ax = _axes(ax, 6, .6 + .3*len(rank))
     order = rank.order[::-1]
-    alpha = source_weights(rank.scores, p=p)[order]
+    alpha = rank.weights(p).values[order]
     names,scores = [rank.names[i] for i in order],rank.scores[order]
     bars = ax.barh(names, scores, color=[palette[0] if a > 1/len(rank) else '#9aa0a6' for a in alpha], height=.7)
     low,high = rank.interval()[order].T
@@ -49,13 +49,13 @@ def plot_weights(
     rank, # `Ranking`
     p:float=4., # power to mark
     p_max:float=32., # right end of the axis
-    norm:str='clip', # see `normalize_scores`
+    norm:str=None, # see `Ranking.weights`
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Weights of the sources against the power p, and the effective number of sources"
     ax = _axes(ax, 7, 3.6)
     ps = np.linspace(0, p_max, 129)
-    alpha = np.stack([source_weights(rank.scores, p=o, norm=norm) for o in ps])
+    alpha = np.stack([rank.weights(o, norm).values for o in ps])
     best = list(rank.order[:len(palette)-1])
     for i in rank.order:
         c = palette[best.index(i)] if i in best else '#9aa0a6'

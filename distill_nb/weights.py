@@ -11,7 +11,7 @@ __all__ = ['normalize_scores', 'source_weights', 'effective_sources', 'prune_wei
 import math, warnings
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .similarity import Ranking
+from .similarity import Ranking, metrics
 
 # %% ../nbs/04_weights.ipynb #288bfd42
 def _scores(scores):
@@ -81,16 +81,22 @@ def prune_weights(
     return a/a.sum()
 
 # %% ../nbs/04_weights.ipynb #638a7120
+def _norm(rank):
+    "'minmax' for a metric that has no least value, whose zero means nothing, 'clip' for the others"
+    f = metrics.get(rank.metric.split('(')[0])
+    return 'minmax' if f is not None and f.range[0] is None else 'clip'
+
 @patch
 def weights(self:Ranking,
     p:float=4, # 0 for equal weights, `math.inf` for the best source alone
-    norm:str='clip', # How scores become numbers in [0,1]: see `normalize_scores`
+    norm:str=None, # How scores become numbers in [0,1], see `normalize_scores`; None: 'clip', or 'minmax' for a metric without a least value (logme, leep)
     top:int=None, # Weights for the `top` best only, 0 for the others
 )->pd.Series: # By name, in the order of the zoo
     "Weights of the sources, see `source_weights`"
-    return pd.Series(source_weights(self.scores, p, norm, top), index=pd.Index(self.names, name='source'), name='weight')
+    return pd.Series(source_weights(self.scores, p, norm or _norm(self), top), index=pd.Index(self.names, name='source'), name='weight')
 
 @patch
 def _repr_html_(self:Ranking):
     "The table, with weights unless no score is positive"
-    return self._html(self.to_frame(**({'weight':source_weights(self.scores)} if self.scores.max()>0 else {})))
+    known = self.scores.max()>0 or _norm(self)=='minmax'
+    return self._html(self.to_frame(**({'weight':self.weights().values} if known else {})))

@@ -87,3 +87,11 @@ def test_inputs_stay_and_ranking():
     np.testing.assert_allclose(w, source_weights(before, 2))
     prune_weights(e.clip(0)); np.testing.assert_array_equal(e, before)
     assert 'weight' in r._repr_html_() and Ranking(['a'], [-.1])._repr_html_()
+
+@pytest.mark.parametrize('metric,scores,norm', [('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
+def test_metrics_without_a_zero(metric, scores, norm):
+    from distill_nb.similarity import Ranking
+    from distill_nb.plots import plot_ranking, plot_weights
+    r = Ranking(list('abc'), scores, metric)
+    np.testing.assert_allclose(r.weights(p=3).values, source_weights(scores, 3, norm))
+    plot_ranking(r); plot_weights(r)
