@@ -141,22 +141,22 @@ def test_rank_sources():
     dls,zoo,good,y,Source,imgs = world()
     r = rank_sources(dls, zoo, store=False, progress=False)
     assert r.names==['noise','good'] and r.best is zoo['good'] and r.n_probe==60 and [s.name for s in r]==['good','noise'] and len(r)==2
-    assert r.scores[1] == pytest.approx(parc(good.astype(np.float32), y), abs=1e-6)
+    assert r.scores[1] == pytest.approx(cka(good.astype(np.float32), y), abs=1e-6)
     small = rank_sources(dls, zoo, n=20, seed=3, store=False, progress=False)
     p = probe_set(y, 20, 3)
-    assert small.n_probe==20 and small.scores[1] == pytest.approx(parc(good[p].astype(np.float32), y[p]), abs=1e-6)
+    assert small.n_probe==20 and small.scores[1] == pytest.approx(cka(good[p].astype(np.float32), y[p]), abs=1e-6)
     np.testing.assert_array_equal(small.scores, rank_sources(dls, zoo, n=20, seed=3, store=False, progress=False).scores)
     deb = rank_sources(dls, zoo, 'cka', debiased=True, store=False, progress=False)
     assert deb.metric=='cka(debiased=True)' and deb.scores[1] == pytest.approx(cka(good, y, debiased=True), abs=1e-5)
     top = r.top(1)
     assert top.names==['good'] and top.best is zoo['good'] and top.zoo.names==['good']
     assert r.to_frame().source.tolist()==['good','noise'] and r.to_frame(x=[1,2]).x.tolist()==[2,1]
-    assert 'good' in r._repr_html_() and 'parc' in repr(r)
+    assert 'good' in r._repr_html_() and 'cka' in repr(r)
 
 def test_rank_sources_names_the_source():
     dls,zoo,good,y,Source,imgs = world()
     flat = Source.from_arrays('flat', imgs, np.ones((60,4)))
-    with pytest.raises(ValueError, match="'flat' cannot be scored by parc: features are constant"): rank_sources(dls, zoo+[flat], store=False)
+    with pytest.raises(ValueError, match="'flat' cannot be scored by cka: features are constant"): rank_sources(dls, zoo+[flat], store=False)
     with pytest.raises(ValueError, match="'noise'.*returned nan"): rank_sources(dls, zoo, lambda x,y: float('nan'), store=False)
     with pytest.raises(ValueError, match='did you mean cka'): rank_sources(dls, zoo, 'ckaa', store=False)
     with pytest.raises(ValueError, match='empty'): rank_sources(dls, [], store=False)
