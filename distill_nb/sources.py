@@ -137,7 +137,7 @@ class Source:
         meta=None,             # dict: arch, kwargs, weights (where they come from), task, license...
     ):
         self.name,self.build,self.classifier,self.meta = str(name),build,classifier,dict(meta or {})
-        self._weights_hash,self._hash,self._tfm,self.arrays = weights_hash,None,None,None
+        self._weights_hash,self._hash,self.arrays = weights_hash,None,None
         self.n_classes,self.classes = n_classes,None if classes is None else [str(o) for o in classes]
         if self.classes is not None and len(self.classes)!=n_classes:
             raise ValueError(f"source '{name}': {len(self.classes)} names in classes, but its classifier has {n_classes or 'no'} classes")
@@ -173,12 +173,27 @@ class Source:
         return SourceNet(model, self.classifier).to(device)
 
     @property
+    def geometry(self):
+        "Sources of the same geometry resize and crop an image alike"
+        return self.size,self.crop_pct,self.interpolation,self.crop_mode
+
+    @property
+    def pixels(self):
+        "The first half of `tfm`: PIL image -> uint8 tensor [3,size,size], resized and cropped; it can be sent to another process"
+        self._needs_network('pixels')
+        return _Pixels(transforms_imagenet_eval(self.size, crop_pct=self.crop_pct, crop_mode=self.crop_mode, interpolation=self.interpolation, use_prefetcher=True))
+
+    def normalize(self,
+        x:Tensor, # [N,3,H,W], uint8 or in [0,1]
+    )->Tensor:    # float32
+        "The second half, for a batch on its device: the source's mean and std"
+        return _normalize(x, self.mean, self.std)
+
+    @property
     def tfm(self):
         "The source's own evaluation preprocessing of one image: PIL image -> normalised float tensor [3,size,size]"
         self._needs_network('tfm')
-        if self._tfm is None: self._tfm = _Preprocess(transforms_imagenet_eval(self.size, crop_pct=self.crop_pct, crop_mode=self.crop_mode,
-            interpolation=self.interpolation, mean=self.mean, std=self.std))
-        return self._tfm
+        return _Preprocess(self.pixels, self.mean, self.std)
 
     def prep(self,
         x01:Tensor, # images [N,3,H,W] in [0,1], already cropped
@@ -190,17 +205,26 @@ class Source:
         if tuple(x.shape[-2:])!=(self.size,self.size):
             mode = 'bilinear' if self.interpolation in ('bilinear','nearest','box','hamming') else 'bicubic'
             x = F.interpolate(x, (self.size,self.size), mode=mode, antialias=True).clamp(0,1)
-        return (x - x.new_tensor(self.mean)[:,None,None])/x.new_tensor(self.std)[:,None,None]
+        return self.normalize(x)
 
     def __repr__(self):
         c = 'no classifier' if self.n_classes is None else f'{self.n_classes} classes'
         return f"Source({self.name}: {self.meta.get('arch','')}, {c}, " + ('arrays)' if self.build is None else f"{self.size} px, {self.meta.get('weights','?')})")
 
-class _Preprocess:
-    "A transform of one image that makes it RGB first; it can be sent to a worker process, a `Source` cannot"
+def _normalize(x, mean, std):
+    x = x.float().div_(255) if x.dtype==torch.uint8 else x
+    return (x - x.new_tensor(mean)[:,None,None])/x.new_tensor(std)[:,None,None]
+
+class _Pixels:
+    "A transform of one image that makes it RGB first"
     def __init__(self, tfm): self.tfm = tfm
-    def __call__(self, img): return self.tfm(img if img.mode=='RGB' else img.convert('RGB'))
+    def __call__(self, img): return torch.as_tensor(self.tfm(img if img.mode=='RGB' else img.convert('RGB')))
     def __repr__(self): return repr(self.tfm)
+class _Preprocess:
+    "`_Pixels`, then mean and std"
+    def __init__(self, pixels, mean, std): self.pixels,self.mean,self.std = pixels,mean,std
+    def __call__(self, img): return _normalize(self.pixels(img), self.mean, self.std)
+    def __repr__(self): return f'{self.pixels}, mean {self.mean}, std {self.std}'
 
 # %% ../nbs/01_sources.ipynb #b1f7a3b5
 def _timm_cfg(
