@@ -311,12 +311,14 @@ def repeat_dls(
     dls:DataLoaders, # few labelled images
     n:int, # labelled images drawn per training epoch
     bs:int=None # batch size; None keeps that of `dls`; lowered to `n` if that is smaller
-)->DataLoaders: # `train` has `n//bs` batches
+)->DataLoaders: # `train` has `n//bs` batches; launched on many processes, as many more as it takes to give each the same number
     "`dls` whose training epoch draws `n` images, each equally often; `dls` itself is unchanged, its transforms are copied"
     train = dls.train
     if type(train) not in (TfmdDL,RepeatDL): raise TypeError(f"dls.train is a {type(train).__name__}, repeat_dls repeats a TfmdDL only")
     if n<1 or n!=int(n): raise ValueError(f"n must be a whole number of at least 1 image per epoch, got {n}")
-    return _new_dls(dls, train.new(cls=RepeatDL, n=int(n), bs=min(bs or train.bs, int(n)), **_tfms(train)))
+    n,bs = int(n),min(bs or train.bs, int(n))
+    if num_distrib() > 1: n = math.ceil(n/(bs*num_distrib())) * bs*num_distrib()
+    return _new_dls(dls, train.new(cls=RepeatDL, n=n, bs=bs, **_tfms(train)))
 
 # %% ../nbs/00_data.ipynb #32959e76
 def load_pack(

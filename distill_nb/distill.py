@@ -6,11 +6,13 @@ Docs: https://distill-nb.github.io/distill_nb/distill.html.md"""
 
 # %% auto #0
 __all__ = ['Student', 'student_splitter', 'load_backbone', 'create_student', 'logsumexp_segments', 'softmax_segments',
-           'distill_loss', 'StoredTeachers', 'LiveTeachers', 'PoolCallback', 'Distill', 'FreezeStats']
+           'distill_loss', 'StoredTeachers', 'LiveTeachers', 'PoolCallback', 'Distill', 'FreezeStats', 'sync_norms',
+           'SyncNorms']
 
 # %% ../nbs/05_distill.ipynb #ea9442a3
 from fastai.vision.all import *
 from fastai.callback.hook import Hook
+from timm.layers import convert_sync_batchnorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from .data import get_images, unlabeled_dl
 from .outputs import PseudoLabels, segments
@@ -182,19 +184,20 @@ class PoolCallback(Callback):
         self.learn.metrics = self.learn.metrics.filter(lambda m: m.name != self.column)
 
     def before_fit(self):
-        "A column for the loss on the pool; `validate` and `get_preds` hold the Learner's lock, and want none"
+        "The pool's loader, and a column for its loss; `validate` and `get_preds` hold the Learner's lock, and want neither"
+        sync_norms(self.learn)
         if self.learn.lock.locked(): return
         if self.pool is None: warn(f'an exported Learner has neither pool nor teachers: it goes on training without {type(self).__name__}')
         if not self.active: return
         self._drop_column()
-        self._batches,self._sum,self._n = None,0.,0
+        self._sum,self._n = 0.,0
+        self.norm = first(self.dls.train.after_batch.fs, risinstance(Normalize)) # None if there is none
+        self._batches = _cycle(_pool_dl(self.learn, self.pool, self.bs or self.dls.train.bs))
         self.learn.metrics = self.learn.metrics + L(ValueMetric(self._mean, self.column))
 
     def before_train(self):
-        "Start a column anew; the pool's loader is made here, when the Learner's normalisation is in place"
+        "Start a column anew"
         self._sum,self._n = 0.,0
-        self.norm = first(self.dls.train.after_batch.fs, risinstance(Normalize)) # None if there is none
-        if self.active and self._batches is None: self._batches = _cycle(unlabeled_dl(self.dls, self.pool, bs=self.bs or self.dls.train.bs))
 
     def before_batch(self):
         "One forward pass for both"
@@ -225,8 +228,14 @@ class PoolCallback(Callback):
         self._drop_column()
         self._batches = self.batch = self.loss_u = None
 
-    def _mean(self): return self._sum/self._n if self._n else None
+    def _mean(self): return to_detach(self._sum/self._n) if self._n else None # over all processes
     def __getstate__(self): return dict(learn=self.learn, pool=None, weights=self.weights)
+
+def _pool_dl(learn, pool, bs):
+    "Each process under `distrib_ctx` draws its own share of every pass; fastai's `DistributedDL` wants accelerate"
+    if not hasattr(learn, 'distributed_trainer'): return unlabeled_dl(learn.dls, pool, bs=bs)
+    from fastai.distributed import DistributedDL
+    return DistributedDL(unlabeled_dl(learn.dls, pool, bs=min(bs, math.ceil(len(pool)/num_distrib()))))
 
 def _cycle(dl):
     while True: yield from dl
@@ -286,3 +295,15 @@ class FreezeStats(Callback):
     def before_train(self):
         for m in get_model(self.model).backbone.modules():
             if isinstance(m, _BatchNorm): m.eval()
+
+# %% ../nbs/05_distill.ipynb #c9d2e7f4
+def sync_norms(learn):
+    "Synchronise batch norms as `distrib_ctx` would, but timm's way, which keeps the activations inside of them, and on GPUs only"
+    trainer = getattr(learn, 'distributed_trainer', None)
+    if trainer is None or not trainer.sync_bn: return
+    trainer.sync_bn = False
+    if trainer.accelerator.device.type != 'cpu' and not any(isinstance(m, nn.SyncBatchNorm) for m in learn.model.modules()): convert_sync_batchnorm(learn.model)
+
+class SyncNorms(Callback):
+    "`sync_norms` before `distrib_ctx` wraps the student; `PoolCallback`s do so by themselves"
+    def before_fit(self): sync_norms(self.learn)

@@ -96,12 +96,13 @@ class FixMatch(PoolCallback):
 
     def before_fit(self):
         "A second column: the share of the pool images that counted"
+        self.bs = self.mu*self.dls.train.bs
         super().before_fit()
         if self.column in self.learn.metrics.attrgot('name'): self.learn.metrics = self.learn.metrics + L(ValueMetric(self._share, 'confident'))
 
     def before_train(self):
-        self.bs,self._counted = self.mu*self.dls.train.bs,0.
         super().before_train()
+        self._counted = 0.
 
     def views(self, x):
         "The batch as it is, and its strong view"
@@ -115,7 +116,7 @@ class FixMatch(PoolCallback):
         self._counted = self._counted + mask.float().mean()
         return loss
 
-    def _share(self): return self._counted/self._n if self._n else None
+    def _share(self): return to_detach(self._counted/self._n) if self._n else None
     def _drop_column(self):
         super()._drop_column()
         self.learn.metrics = self.learn.metrics.filter(lambda m: m.name != 'confident')

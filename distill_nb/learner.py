@@ -63,7 +63,7 @@ def student_learner(
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained
-    return Learner(dls, student, splitter=student_splitter, opt_func=opt_func, cbs=L(FreezeStats() if freeze_stats else None).filter() + L(cbs), **kwargs)
+    return Learner(dls, student, splitter=student_splitter, opt_func=opt_func, cbs=L(SyncNorms(), FreezeStats() if freeze_stats else None).filter() + L(cbs), **kwargs)
 
 # %% ../nbs/07_learner.ipynb #8348fe1a
 def pool_epoch(
