@@ -14,7 +14,7 @@ from . import __version__
 
 # %% ../nbs/12_cli.ipynb #a93d2c38
 def parse_zoo(
-    s:str, # a folder with manifest.json, the manifest, 'embedded', or timm names separated by commas
+    s:str, # a folder with manifest.json, the manifest, 'embedded', or timm names and patterns separated by commas
     size:int=None # input size of all sources, by default their own
 ):
     "The `Zoo` that `s` means"
@@ -43,6 +43,7 @@ def parser()->argparse.ArgumentParser:
     def shared(c):
         c.add_argument('--metric', default='cka', help='how sources are scored')
         c.add_argument('--probe', type=int, default=500, help='labelled images to score on, at most')
+        c.add_argument('--halving', type=int, metavar='N', help='look at N images first, and at twice as many with the better half of the sources, until --probe is reached (default: all sources see all images)')
         c.add_argument('--size', type=int, default=160, help="side of the student's images in pixels")
         c.add_argument('--source-size', type=int, help="side of the sources' images in pixels (default: their own)")
         c.add_argument('--store', help='folder where outputs of sources are kept (default: the user\'s cache)')
@@ -50,14 +51,14 @@ def parser()->argparse.ArgumentParser:
 
     r = new('rank', 'score every source of a zoo on labelled images')
     r.add_argument('labeled', help='folder with one folder of images for each class')
-    r.add_argument('zoo', help="folder with manifest.json, 'embedded', or timm names separated by commas")
+    r.add_argument('zoo', help="folder with manifest.json, 'embedded', or timm names and patterns ('*resnet*') separated by commas")
     r.add_argument('--csv', help='write the table to this file as well')
     shared(r)
 
     t = new('train', 'rank, weight and distil all sources into one student')
     t.add_argument('labeled', help='folder with one folder of images for each class')
     t.add_argument('unlabeled', help='folder of images without labels')
-    t.add_argument('zoo', help="folder with manifest.json, 'embedded', or timm names separated by commas")
+    t.add_argument('zoo', help="folder with manifest.json, 'embedded', or timm names and patterns ('*resnet*') separated by commas")
     t.add_argument('--arch', help='timm name of the student (default: that of --start)')
     t.add_argument('--start', help='source of the zoo, or checkpoint file, that the student starts from (default: hub weights)')
     t.add_argument('--scratch', action='store_true', help='start from random weights instead')
@@ -92,17 +93,23 @@ def _dls(a, valid=None):
         else: kw['valid_pct'] = float(valid)
     return image_dls(items, labels, size=a.size, bs=getattr(a, 'bs', 64), seed=a.seed, batch_tfms=aug_transforms(), **kw)
 
-def _rank(a, dls):
+def _rank(a, dls, zoo):
+    import warnings
     from distill_nb.similarity import rank_sources
     import distill_nb.weights # Ranking.weights
-    return rank_sources(dls, parse_zoo(a.zoo, a.source_size), metric=a.metric, n=a.probe, seed=a.seed, store=a.store, progress=sys.stderr.isatty())
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='failed and not in the ranking') # named below, one a line
+        r = rank_sources(dls, zoo, metric=a.metric, n=a.probe, seed=a.seed, store=a.store, progress=sys.stderr.isatty(), halving=a.halving)
+    for name,why in r.failed.items(): print(f'failed: {name} ({why})', file=sys.stderr)
+    return r
 
 def rank(a):
     "`distill_nb rank`"
-    r = _rank(a, _dls(a, valid=a.labeled))
+    r = _rank(a, _dls(a, valid=a.labeled), parse_zoo(a.zoo, a.source_size))
     df = r.to_frame(weight=r.weights().values)
     if a.csv: df.to_csv(a.csv)
     print(df.round(4).to_string())
+    if len(r.eliminated): print('\neliminated on fewer images:\n' + r.eliminated.round(4).to_string(index=False))
 
 # %% ../nbs/12_cli.ipynb #5e3a0ffc
 def train(a):
@@ -114,11 +121,12 @@ def train(a):
     from distill_nb.deploy import save_student
     out = Path(a.out); out.mkdir(parents=True, exist_ok=True)
     dls = _dls(a, valid=a.valid)
-    r = _rank(a, dls)
+    zoo = parse_zoo(a.zoo, a.source_size)
+    r = _rank(a, dls, zoo)
     df = r.to_frame(weight=r.weights(a.p, top=a.top).values)
     df.to_csv(out/'ranking.csv')
     print(df.round(4).to_string(), '\n')
-    start = a.start if a.start is None or Path(a.start).exists() else r.zoo[a.start]
+    start = a.start if a.start is None or Path(a.start).exists() else zoo[a.start]
     set_seed(a.seed)
     learn = distill_learner(dls, a.unlabeled, r, a.arch, start=start, pretrained=not a.scratch, p=a.p, lam=a.lam, T=a.temperature, top=a.top,
                             live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=CSVLogger('log.csv'))

@@ -527,6 +527,20 @@ def from_arrays(cls:Source,
     return src
 
 # %% ../nbs/01_sources.ipynb #fdd12771
+def _timm_names(names, pretrained, exclude):
+    "`names`, with what the patterns among them match in place of these; each model once"
+    res = {}
+    for n in names:
+        found = timm.list_models(n, pretrained=pretrained, exclude_filters=exclude) if set(n)&set('*?[') else [n]
+        if not found: raise ValueError(f"pattern '{n}' matches no timm model{' that has pretrained weights' if pretrained else ''}{f' and is not among exclude={exclude!r}' if exclude else ''}")
+        for o in found: res.setdefault(_with_tag(o), o)
+    return list(res.values())
+
+def _with_tag(name):
+    "A timm name in full: 'resnet50' are the weights 'resnet50.a1_in1k'"
+    cfg = get_pretrained_cfg(name) if '.' not in name and timm.is_model(name) else None
+    return f'{name}.{cfg.tag}' if cfg and cfg.tag else name
+
 class Zoo(Sequence):
     "A list of sources, found by position or by name"
     def __init__(self,
@@ -540,12 +554,21 @@ class Zoo(Sequence):
 
     @classmethod
     def timm(cls,
-        *names,          # timm names
+        *names,          # timm names, or patterns such as '*resnet*' (`*`, `?`, `[...]`: see `timm.list_models`)
         pretrained=True, # the hub's trained weights, or an error; `False`: random ones
+        exclude='',      # pattern, or patterns, of models that patterns in `names` are not to match
         **kwargs,        # for `Source.from_timm`
     ):
-        "A zoo from timm names"
-        return cls([Source.from_timm(n, pretrained=pretrained, **kwargs) for n in names])
+        "A zoo from timm names: a pattern stands for all weights of that name, or with `pretrained=False` for all architectures. A model that is named twice is in it once"
+        res,odd = [],{}
+        for n in _timm_names(names, pretrained, exclude):
+            try: res.append(Source.from_timm(n, pretrained=pretrained, **kwargs))
+            except ValueError as e:
+                if n in names: raise
+                odd[n] = e
+        if odd and not res: raise next(iter(odd.values()))
+        if odd: warnings.warn("matched by a pattern but left out of the zoo: " + '; '.join(map(str, odd.values())), stacklevel=2)
+        return cls(res)
 
     @property
     def names(self)->list: return [s.name for s in self.sources]

@@ -1,5 +1,5 @@
 "What the sources notebook cannot hold well: every way a source could quietly be the wrong model"
-import copy, json, os, pickle, warnings
+import copy, json, os, pickle, time, warnings
 from pathlib import Path
 import numpy as np, pytest, timm, torch
 from hypothesis import given, settings, strategies as st
@@ -244,6 +244,40 @@ def test_building_a_source_holds_no_weights(ckpt):
     assert sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) <= before
 
 # Zoos
+
+def test_patterns_fetch_and_build_nothing(monkeypatch):
+    monkeypatch.setattr(timm, 'create_model', lambda *a, **kw: pytest.fail('a network was built'))
+    start = time.process_time()
+    zoo = Zoo.timm('*resnet*', '*vit*', 'mobilenetv3_large_100', exclude=['test_*','*sapiens2*'])
+    assert len(zoo)>400 and time.process_time()-start<10
+    assert len(set(zoo.names))==len(zoo) and not any(n.startswith('test_') for n in zoo.names)
+    assert all('.' in n for n in zoo.names[:-1]) and zoo.names[-1]=='mobilenetv3_large_100'
+    zoo.to_frame(); zoo._repr_html_(); repr(zoo)
+
+def test_patterns():
+    def names(*a, **kw): return Zoo.timm(*a, **kw).names
+    assert names('resnet18.a?_in1k')==['resnet18.a1_in1k', 'resnet18.a2_in1k', 'resnet18.a3_in1k']
+    assert names('resnet18.a[12]_in1k', 'test_resnet', 'resnet18.a*')[:3]==['resnet18.a1_in1k', 'resnet18.a2_in1k', 'test_resnet']
+    assert names('resnet18*', exclude='*.*a*')==[n for n in timm.list_pretrained('resnet18*') if 'a' not in n.partition('.')[2]]
+    assert 'resnet18' in names('resnet*', pretrained=False) and not any('.' in n for n in names('resnet*', pretrained=False))
+    assert names('resnet18', 'resnet18')==['resnet18'] and names('resnet18.a1_in1k', 'resnet18')==['resnet18.a1_in1k']
+    assert len(names('resnet18.*', 'resnet18'))==len(names('resnet18.*'))
+    assert names('resnet18', exclude='*')==['resnet18']                          # a plain name is what is wanted
+    assert [s.size for s in Zoo.timm('resnet18.a?_in1k', size=96)]==[96]*3
+    for a,kw in ((('resnet18','resnot*'), {}), (('resnet18.*',), dict(pretrained=False)), (('resnet18*',), dict(exclude='resnet*'))):
+        with pytest.raises(ValueError, match='pattern .* matches no timm model'): names(*a, **kw)
+    with pytest.raises(ValueError, match='Nearest'): names('resnet1*', 'resnot18')
+
+def test_a_pattern_leaves_out_what_cannot_be_a_source(monkeypatch):
+    real = Source.from_timm
+    def from_timm(arch, **kw):
+        if arch=='resnet18.a2_in1k': raise ValueError(f"arch='{arch}' is broken")
+        return real(arch, **kw)
+    monkeypatch.setattr(Source, 'from_timm', from_timm)
+    with pytest.warns(UserWarning, match="left out of the zoo: arch='resnet18.a2_in1k' is broken"): zoo = Zoo.timm('resnet18.a*')
+    assert 'resnet18.a1_in1k' in zoo.names and 'resnet18.a2_in1k' not in zoo.names
+    for a in (('resnet18.a1_in1k','resnet18.a2_in1k'), ('resnet18.a2*',)):
+        with pytest.raises(ValueError, match='is broken'): Zoo.timm(*a)
 
 def test_manifest_mistakes(ckpt):
     path,_ = ckpt
