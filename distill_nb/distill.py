@@ -157,11 +157,17 @@ class LiveTeachers:
         self.sources,self.T,self.nets = L(sources),T,None
         self.sizes = [s.n_classes for s in sources]
     def to(self, device):
-        self.nets = [s.load(device) for s in self.sources] if self.nets is None else [n.to(device) for n in self.nets]
+        self.nets = [n.to(device, memory_format=torch.channels_last) for n in self.nets or [s.load() for s in self.sources]]
         return self
-    def __call__(self, x, idx):
-        with torch.inference_mode(): out = torch.cat([(n(s.prep(x))[1].float()/self.T).softmax(1) for s,n in zip(self.sources, self.nets)], 1)
-        return out.clone() # an ordinary tensor, which autograd may keep
+    @torch.inference_mode()
+    def _ask(self, x):
+        x,resized,out = x.contiguous(memory_format=torch.channels_last),{},[]
+        for s,n in zip(self.sources, self.nets):
+            k = s.size,s.interpolation # sources that resize alike share the images
+            if k not in resized: resized[k] = s.resize(x)
+            out.append((n(s.normalize(resized[k]))[1].float()/self.T).softmax(1))
+        return torch.cat(out, 1)
+    def __call__(self, x, idx): return self._ask(x).clone() # an ordinary tensor, which autograd may keep
 
 # %% ../nbs/05_distill.ipynb #9b87510b
 class PoolCallback(Callback):

@@ -19,7 +19,6 @@ import numpy as np, pandas as pd, torch
 from scipy import stats
 from fastcore.basics import patch
 from fastcore.foundation import L
-from fastprogress import progress_bar
 from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning
 from .estimators.pairs import dissimilarity, parc, rsa
 from .estimators.kernels import cka, dds
@@ -237,14 +236,15 @@ def rank_sources(
     store=None, # `Store` of outputs; None for the default one, False to keep nothing
     bs:int=64, # Batch size of the pass through the sources
     device=None, # Where sources run; the GPU if there is one
-    progress:bool=True, # Show one progress bar over the images of all sources, with the time left
+    progress:bool=True, # Show a progress bar over the images of all sources, with the time left
     halving:int=None, # Images of the first round of successive halving, see `halving_plan`; None: all sources see all images
     keep:int=8, # Finalists of the halving, at least
     on_error:str='warn', # What a source that fails does: 'warn', it is left out and in `Ranking.failed`, or 'raise'
     **metric_kwargs, # Options of the metric, such as `debiased=True` for `cka`
 )->Ranking:
     "Score each source of `zoo` on labelled images of `dls`, with intervals and a null. ValueError if no source can be scored, or, with `on_error='raise'`, for the first that cannot."
-    from distill_nb.data import image_items,item_labels     # here, since it loads fastai
+    from distill_nb.data import image_items,item_labels     # here, since they load fastai
+    from distill_nb.outputs import compute_outputs
     if on_error not in ('warn','raise'): raise ValueError(f"on_error={on_error!r}: 'warn' or 'raise'")
     f,name = _find_metric(metric)
     if metric_kwargs: inspect.signature(f).bind(None, None, **metric_kwargs)     # TypeError now rather than after the first pass
@@ -253,14 +253,14 @@ def rank_sources(
     zoo,names,items,labels = named.zoo,named.names,L(image_items(dls)),item_labels(dls)
     plan = halving_plan(len(zoo), min(n, len(labels)), halving, keep)
     probes = nested_probes(labels, [m for _,m in plan], seed)
-    bar = progress_bar(range(n_passes(plan)), leave=False) if progress else None
-    alive,failed,first,gone,done = range(len(zoo)),{},None,[],0
-    with TemporaryDirectory() if store is False and len(plan)>1 else nullcontext(store) as store:     # a round finds what the one before it computed
-        for k,probe in enumerate(probes):
+    alive,failed,first,gone = range(len(zoo)),{},None,[]
+    with TemporaryDirectory() if store is False else nullcontext(store) as store:     # a round finds what the one before it computed
+        for probe in probes:
             here,y,scores,small,trust = items[probe.tolist()],labels[probe],{},{},{}
+            broken = compute_outputs([zoo[i] for i in alive], here, store, bs, device=device, on_error='skip', progress=progress)     # an image is opened once for all
             for i in alive:
-                if progress: bar.comment = names[i]; bar.update(min(done, bar.total-1))
                 try:
+                    if names[i] in broken: raise broken[names[i]]
                     x = _look(zoo[i], here, f, name, store=store, bs=bs, device=device)
                     score,note = _score(zoo[i], x, y, f, name, metric_kwargs)
                     if probe is probes[-1]: trust[i] = _trust(x, y, score, f, times, seed, metric_kwargs)
@@ -269,13 +269,11 @@ def rank_sources(
                 except Exception as e:
                     if on_error=='raise': raise
                     failed[names[i]],first = _reason(e, names[i]),first or e
-                done += len(probe)-(len(probes[k-1]) if k else 0)
             if not scores: raise ValueError(f"no source could be scored, of {len(zoo)}; the first that failed: {first}") from first
             alive = list(scores)
             if probe is not probes[-1]:
                 stay,out = _halve([names[i] for i in alive], list(scores.values()), len(probe), keep)
                 alive,gone = [alive[i] for i in stay],[out]+gone
-    if progress: bar.update(bar.total)
     if failed: warnings.warn(f"failed and not in the ranking, {len(failed)} of {len(zoo)} sources: " + '; '.join(f'{k} ({v})' for k,v in failed.items()), stacklevel=2)
     if small: warnings.warn(f"{len(small)} of {len(alive)} sources, first '{next(iter(small))}': {next(iter(small.values()))}", SmallProbeWarning, stacklevel=2)
     undefined = [o for o in trust.values() if isinstance(o, ValueError)]

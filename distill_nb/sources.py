@@ -195,17 +195,22 @@ class Source:
         self._needs_network('tfm')
         return _Preprocess(self.pixels, self.mean, self.std)
 
+    def resize(self,
+        x01:Tensor, # images [N,3,H,W] in [0,1], already cropped
+    )->Tensor:      # [N,3,size,size]
+        "A batch at the source's size (antialiased), on the batch's device"
+        self._needs_network('resize')
+        x = x01.as_subclass(Tensor)
+        if x.ndim!=4 or x.shape[1]!=3 or not x.is_floating_point(): raise ValueError(f"x01 must be a float batch [N,3,H,W] in [0,1], got {tuple(x.shape)} of {x.dtype}")
+        if tuple(x.shape[-2:])==(self.size,self.size): return x
+        mode = 'bilinear' if self.interpolation in ('bilinear','nearest','box','hamming') else 'bicubic'
+        return F.interpolate(x, (self.size,self.size), mode=mode, antialias=True).clamp(0,1)
+
     def prep(self,
         x01:Tensor, # images [N,3,H,W] in [0,1], already cropped
     )->Tensor:      # [N,3,size,size], normalised
-        "The same preprocessing for a batch: resize (antialiased) if the size differs, then normalise; on the batch's device"
-        self._needs_network('prep')
-        x = x01.as_subclass(Tensor)
-        if x.ndim!=4 or x.shape[1]!=3 or not x.is_floating_point(): raise ValueError(f"x01 must be a float batch [N,3,H,W] in [0,1], got {tuple(x.shape)} of {x.dtype}")
-        if tuple(x.shape[-2:])!=(self.size,self.size):
-            mode = 'bilinear' if self.interpolation in ('bilinear','nearest','box','hamming') else 'bicubic'
-            x = F.interpolate(x, (self.size,self.size), mode=mode, antialias=True).clamp(0,1)
-        return self.normalize(x)
+        "What `tfm` does, for a batch on its device: resize if the size differs, then normalise"
+        return self.normalize(self.resize(x01))
 
     def __repr__(self):
         c = 'no classifier' if self.n_classes is None else f'{self.n_classes} classes'

@@ -223,7 +223,7 @@ def test_hundreds_of_sources_one_broken():
         return build
     zoo = [live(f's{i}', fail('torn file') if i==123 else make(i)) for i in range(300)]
     with pytest.warns(UserWarning, match=r'1 of 300 sources: s123 \(torn file\)$'): r = rank_sources(dls, zoo, n=12, times=5, store=False, progress=False)
-    assert len(r)==299 and built==[i for i in range(300) if i!=123] and r.replicates.shape==(5,299) and 's123' not in r.names
+    assert len(r)==299 and sorted(built)==sorted(2*[i for i in range(300) if i!=123]) and r.replicates.shape==(5,299) and 's123' not in r.names
 
 def test_a_run_that_is_broken_off_goes_on(tmp_path):
     dls,*_ = world()
@@ -248,24 +248,16 @@ def test_a_run_that_is_broken_off_goes_on(tmp_path):
     assert loads==[0,1,2,3] and len(r)==4
 
 def test_one_bar_for_all(monkeypatch):
-    import distill_nb.similarity as module
+    import distill_nb.outputs as module
     dls,zoo,*_ = world()
-    class Bar:
-        def __init__(self, gen, **kw): self.total,self.comment,self.seen = len(gen),'',[]; bars.append(self)
-        def update(self, v): self.seen.append((v, self.comment))
     bars = []
+    class Bar:
+        def __init__(self, gen, total, leave): self.gen,self.total,self.comment,self.seen = gen,total,'',[]; bars.append(self)
+        def __iter__(self):
+            for o in self.gen: self.seen.append(self.comment); yield o
     monkeypatch.setattr(module, 'progress_bar', Bar)
-    rank_sources(dls, zoo, store=False)
-    assert [b.seen for b in bars]==[[(0,'noise'), (60,'good'), (120,'good')]] and bars[0].total==120
-    bars.clear()
-    with pytest.warns(UserWarning): rank_sources(dls, list(zoo)+[live('a', fail('x')), live('b')], halving=20, keep=1, store=False)
-    values = [v for v,_ in bars[0].seen]
-    assert len(bars)==1 and values==sorted(values) and values[-1]==bars[0].total==4*20+2*20+1*20 and max(values[:-1])<bars[0].total
-    bars.clear()
-    rank_sources(dls, zoo, store=False, progress=False)
-    assert not bars
-
-# Successive halving
+    with pytest.warns(UserWarning): rank_sources(dls, [live('a', fail('x')), live('b'), live('c')], store=False)
+    assert [(b.total, sorted(set(b.seen)), len(b.seen)) for b in bars]==[(120, ['b','c'], 120)]
 
 def crowd(s=20, n=200, d=8):
     "Sources that are arrays, each with more noise than the one before: source 0 is the best"
