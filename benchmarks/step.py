@@ -145,7 +145,7 @@ def timm_task(arch, teacher, x, bs, device, a):
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--device'); ap.add_argument('--half', action='store_true', help='mixed precision')
-    ap.add_argument('--steps', type=int, default=6); ap.add_argument('--rounds', type=int, default=4)
+    ap.add_argument('--steps', type=int, default=5); ap.add_argument('--rounds', type=int, default=3)
     a = ap.parse_args()
     if a.device is None: default_device(False)
     if a.small: a.steps,a.rounds = 2,1

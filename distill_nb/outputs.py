@@ -218,10 +218,10 @@ def _run_block(jobs, opened, bs, device, half, compile):
             except Exception as e: yield i, None, e; break
             for rows,out in got: yield i, rows, out
 
-def _run_block_away(jobs, items, tfm, bs, num_workers, device, half, compile):
-    "`_run_block` in another process, which opens the images itself"
-    if device is None: device = _device()
-    return list(_run_block(jobs, _opened(items, tfm, bs, num_workers, 4), bs, torch.device(device), half, compile))
+def _run_block_away(keys, jobs, items, bs, num_workers, device, half, compile):
+    "`_run_block` in another process, which opens the images itself: (keys, list of what it yields)"
+    opened = _opened(items, jobs[0][1].pixels, bs, num_workers, 4)
+    return keys, list(_run_block(jobs, opened, bs, torch.device(device or _device()), half, compile))
 
 # %% ../nbs/02_outputs.ipynb #a2f0c0de
 class _Writer:
@@ -232,12 +232,12 @@ class _Writer:
         if len(self.keys)>=self.store.chunk: self.flush(self.store.chunk)
 
     def flush(self, least=1):
-        f,l = ([] if not self.outs or o[0] is None else torch.cat(o) for o in zip(*self.outs)) if self.outs else ([],[])
+        outs = [None if o[0] is None else torch.cat(o) for o in zip(*self.outs)]
         while len(self.keys)>=least:
             n = min(self.store.chunk, len(self.keys))
-            self.writes.append(self.disk.submit(self.store.write, self.source, self.keys[:n], f[:n], l[:n] if len(l) else None))
-            self.keys,f,l = self.keys[n:],f[n:],l[n:]
-        self.outs = [(f, l if len(l) else None)] if self.keys else []
+            self.writes.append(self.disk.submit(self.store.write, self.source, self.keys[:n], *(None if o is None else o[:n] for o in outs)))
+            self.keys,outs = self.keys[n:],[None if o is None else o[n:] for o in outs]
+        self.outs = [outs] if self.keys else []
         while len(self.writes)>2: self.writes.popleft().result()
 
     def close(self):
@@ -273,12 +273,15 @@ def _compute(store, sources, items, bs=64, block=1024, num_workers=None, device=
             some = np.any([w for *_,w in jobs], 0)
             keys,jobs = [k for k,s in zip(items, some) if s], [(i, s, w[some]) for i,s,w in jobs]
             if away:
-                call = joblib.delayed(lambda ks,js: (ks, _run_block_away(js, [items[k] for k in ks], js[0][1].pixels, bs, workers, device, half, compile)))
-                for ks,res in joblib.Parallel(return_as='generator_unordered')(call(*o) for o in blocks(jobs, keys)): yield from ((ks, *o) for o in res)
+                tasks = (joblib.delayed(_run_block_away)(ks, js, [items[k] for k in ks], bs, workers, device, half, compile) for ks,js in blocks(jobs, keys) if js)
+                for ks,res in joblib.Parallel(return_as='generator_unordered')(tasks): yield from ((ks, *o) for o in res)
                 continue
             opened = _opened([items[k] for k in keys], jobs[0][1].pixels, bs, workers, block//bs)
             for ks,js in blocks(jobs, keys):
-                for o in _run_block(js, islice(opened, math.ceil(len(ks)/bs)), bs, torch.device(device or _device()), half, compile): yield ks, *o
+                part = islice(opened, math.ceil(len(ks)/bs))
+                for o in _run_block(js, part, bs, torch.device(device or _device()), half, compile): yield ks, *o
+                if all(i in errors for i,*_ in jobs): break
+                deque(part, maxlen=0)                                             # what a source that failed has left
 
     def ticks():
         "Work through it; one tick an image and source"

@@ -221,3 +221,15 @@ def test_arrays_find_their_rows_by_content(source, tmp_path):
     assert torch.equal(res.features, out.features.flip(0)) and stored(tmp_path) == []
     torch.testing.assert_close(res.probs(), out.probs().flip(0))
     with pytest.raises(ValueError, match='no row for 1 of 2'): get(arrays, [imgs[0], imgs[0]+1])
+
+def test_a_failure_does_not_shift_the_images_of_others(source, tmp_path):
+    "The second source lacks only the last images; the first breaks off before the pass has come to them"
+    def fail(): raise RuntimeError('no luck')
+    class Bad(nn.Module):
+        def forward(self, x): fail()
+    bad = Source('bad', Bad, lambda: 'bad', size=12, mean=.5, std=.5)
+    bad.n_classes = 4
+    want,store = get(source),Store(tmp_path)
+    get(source, imgs[:20], store)
+    assert list(compute_outputs([bad, source], imgs, store, bs=5, block=10, on_error='skip', progress=False)) == ['bad']
+    assert torch.equal(get(source, store=store).logits, want.logits)

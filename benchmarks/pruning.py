@@ -1,0 +1,27 @@
+"""What do savings cost in accuracy? `python benchmarks/pruning.py [--small]`
+
+On scikit-learn's digits (the recipe of `distill_nb demo`, p = 4, eight sources): sources below a weight are never run over the pool (`min_weight`), only the largest pseudo-labels
+of each source are kept (`top_k`), and the pool is seen in cached crops as well (`views`). All on the same splits; gaps are paired with nothing saved. Writes `benchmarks/pruning.csv`."""
+import argparse, warnings
+from functools import partial
+warnings.simplefilter('ignore')
+import pandas as pd
+from common import machine, write
+from distill_nb.bench import digits, recipe
+from distill_nb.learner import compare, distill_learner
+from distill_nb.sources import Zoo
+
+def count(row, learn): row.update(sources=len(learn.distill.names), classes=sum(learn.distill.teachers.sizes))
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--seeds', type=int, default=6)
+    a = ap.parse_args()
+    methods = {'all sources': dict(min_weight=0), **{f'min_weight={w}': dict(min_weight=w) for w in (.02,.05,.15)},
+               **{f'top_k={k}': dict(min_weight=0, top_k=k) for k in (1,3)}, 'with two crops': dict(min_weight=0, views=('crop0','crop1'))}
+    if a.small: methods = {k: methods[k] for k in ('all sources','top_k=1')}
+    zoo = Zoo.embedded()
+    c = compare(digits, zoo, start=zoo['objects'], methods={k: partial(distill_learner, **kw) for k,kw in methods.items()}, seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
+                reference='all sources', after_run=count, **{**recipe, **(dict(n_epoch=1) if a.small else {})})
+    df = c.table().join(c.rows.groupby('method').sources.mean()).reset_index()
+    write(df.drop(columns='seconds').assign(n_epoch=recipe['n_epoch'], **machine()), 'pruning', a)
