@@ -13,8 +13,9 @@ import timm
 from distill_nb.all import *
 from distill_nb.distill import Distill, LiveTeachers, StoredTeachers, create_student, student_splitter
 from distill_nb.outputs import PseudoLabels
-from distill_nb.learner import fused_adam
 from distill_nb.sources import Source
+
+fused_adam = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, betas=(.9,.99), eps=1e-5, weight_decay=.01)     # fastai's Adam in PyTorch's fused form
 
 SIZES = [1000]*4 + [555,400,373,200,200,101,100,90,81,43,37,27,19,10] + [7]*5
 SIZES += [(8000-sum(SIZES))//5]*4; SIZES += [8000-sum(SIZES)]   # 28 sources, 8,000 classes
@@ -66,18 +67,16 @@ def looked_up(arch, px, bs, a):
     "Rows for pseudo-labels that are looked up"
     x = images(256, px)
     labels = PseudoLabels(torch.rand(len(x), sum(SIZES)).half(), SIZES)
-    def made(bs, cbs=None, opt_func=fused_adam):
+    def made(bs, cbs=None, opt_func=Adam):
         l = student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=cbs, opt_func=opt_func)
         return l.to_fp16() if a.half else l
-    def ours(n, cls=Distill, opt_func=fused_adam):
+    def ours(n, cls=Distill, opt_func=Adam):
         some = PseudoLabels(labels.probs[:,:sum(SIZES[:n])], SIZES[:n])
         return made(bs, cls(x, StoredTeachers(some), torch.ones(n)/n), opt_func)
-    plain = "student alone, fastai's Adam"
-    makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28),
-             plain: partial(made, 2*bs, opt_func=Adam), "28 sources, fastai's Adam": partial(ours, 28, opt_func=Adam),
-             "28 sources, fastai's Adam, a loss a source": partial(ours, 28, OldDistill, Adam)}
+    makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28), '28 sources, a loss a source': partial(ours, 28, OldDistill),
+             'student alone, fused Adam': partial(made, 2*bs, opt_func=fused_adam), '28 sources, fused Adam': partial(ours, 28, opt_func=fused_adam)}
     t = rounds(makes, a.steps, a.rounds)
-    for k,v in t.items(): yield dict(what=k, student=arch, px=px, images=2*bs, seconds=v, floor=t[plain if 'Adam' in k else 'student alone'])
+    for k,v in t.items(): yield dict(what=k, student=arch, px=px, images=2*bs, seconds=v, floor=t['student alone, fused Adam' if 'fused' in k else 'student alone'])
 
 def bare(nets, x, n):
     "Median seconds of each network's forward pass on `x`"
@@ -145,15 +144,21 @@ def timm_task(arch, teacher, x, bs, device, a):
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--device'); ap.add_argument('--half', action='store_true', help='mixed precision')
-    ap.add_argument('--steps', type=int, default=5); ap.add_argument('--rounds', type=int, default=3)
+    ap.add_argument('--only', choices=('looked up','live'), help='one part'); ap.add_argument('--steps', type=int, default=5); ap.add_argument('--rounds', type=int, default=3)
     a = ap.parse_args()
     if a.device is None: default_device(False)
     if a.small: a.steps,a.rounds = 2,1
-    rows = []
-    for arch,px in [('mobilenetv3_small_050',64)] if a.small else [('mobilenetv3_small_100',160), ('tf_efficientnet_lite0',128)]:
-        rows += [dict(bench='looked up', **r) for r in looked_up(arch, px, 8 if a.small else 32, a)]
-    teachers = ['resnet18','mobilenetv3_large_100'] if a.small else ['resnet18','mobilenetv3_large_100','resnet26','tf_efficientnet_lite0']
-    rows += [dict(bench='live', **r) for r in live('mobilenetv3_small_050' if a.small else 'mobilenetv3_small_100', teachers, 64 if a.small else 160, 8 if a.small else 32, a)]
+    rows,old,device = [],Path(__file__).with_name('step.csv' if a.device in (None,'cpu') else 'step_gpu.csv'),a.device or 'cpu'
+    if a.only!='live':
+        for arch,px in [('mobilenetv3_small_050',64)] if a.small else [('mobilenetv3_small_100',160)]:
+            rows += [dict(bench='looked up', **r) for r in looked_up(arch, px, 8 if a.small else 32, a)]
+    if a.only!='looked up':
+        teachers = ['resnet18','mobilenetv3_large_100'] if a.small else ['resnet18','mobilenetv3_large_100','resnet26','tf_efficientnet_lite0']
+        rows += [dict(bench='live', **r) for r in live('mobilenetv3_small_050' if a.small else 'mobilenetv3_small_100', teachers, 64 if a.small else 160, 8 if a.small else 32, a)]
     df = pd.DataFrame(rows)
     df['ratio'] = df.seconds/df.floor
-    write(df.assign(device=a.device or 'cpu', half=a.half, **machine()), 'step', a)
+    df = df.assign(device=device, half=a.half, **machine())
+    if a.only and old.exists() and not a.small: # the other part as it was measured before
+        was = pd.read_csv(old)
+        df = pd.concat([df, was[was.bench!=a.only]]).sort_values('bench', kind='stable', ascending=False)
+    write(df, 'step', a)
