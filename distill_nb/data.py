@@ -53,7 +53,7 @@ def few_labels(
 # %% ../nbs/00_data.ipynb #ba59d680
 @dataclass(frozen=True)
 class ImageView:
-    "An image item seen in one fixed way, itself an image item: 'hflip' (mirrored), or 'crop0', 'crop1', ... (a crop, the same each time)"
+    "An image item seen in one fixed way, itself an image item: 'hflip' (mirrored), or 'crop0', 'crop1', ... (a crop, the same each time, at the image's own size)"
     item:object # image item
     view:str
     def __post_init__(self):
@@ -66,7 +66,7 @@ class ImageView:
         area,ratio = rng.uniform(.35, 1),np.exp(rng.uniform(-1, 1)*np.log(4/3))       # as torchvision's RandomResizedCrop, but for the least area
         w,h = (min(1, np.sqrt(area*r)) for r in (ratio,1/ratio))
         x,y = rng.uniform(0, 1-w),rng.uniform(0, 1-h)
-        return PILImage(img.crop([round(o*s) for o,s in zip((x,y,x+w,y+h), img.size*2)]))
+        return PILImage(img.resize(img.size, Image.BICUBIC, box=tuple(o*s for o,s in zip((x,y,x+w,y+h), img.size*2))))
 
 _item_types = (Path,str,bytes,ndarray,Tensor,Image.Image,ImageView)
 
