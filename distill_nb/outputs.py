@@ -11,7 +11,7 @@ __all__ = ['image_key', 'Store', 'Outputs', 'compute_outputs', 'get_outputs', 's
 import hashlib, json, math, os, shutil, tempfile, uuid, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from itertools import chain, count, islice, tee
 from pathlib import Path
@@ -220,8 +220,8 @@ def _run_block(jobs, opened, bs, device, half, compile):
 
 def _run_block_away(keys, jobs, items, bs, num_workers, device, half, compile):
     "`_run_block` in another process, which opens the images itself: (keys, list of what it yields)"
-    opened = _opened(items, jobs[0][1].pixels, bs, num_workers, 4)
-    return keys, list(_run_block(jobs, opened, bs, torch.device(device or _device()), half, compile))
+    with closing(_opened(items, jobs[0][1].pixels, bs, num_workers, 4)) as opened:
+        return keys, list(_run_block(jobs, opened, bs, torch.device(device or _device()), half, compile))
 
 # %% ../nbs/02_outputs.ipynb #a2f0c0de
 class _Writer:
@@ -276,19 +276,19 @@ def _compute(store, sources, items, bs=64, block=1024, num_workers=None, device=
                 tasks = (joblib.delayed(_run_block_away)(ks, js, [items[k] for k in ks], bs, workers, device, half, compile) for ks,js in blocks(jobs, keys) if js)
                 for ks,res in joblib.Parallel(return_as='generator_unordered')(tasks): yield from ((ks, *o) for o in res)
                 continue
-            opened = _opened([items[k] for k in keys], jobs[0][1].pixels, bs, workers, block//bs)
-            for ks,js in blocks(jobs, keys):
-                part = islice(opened, math.ceil(len(ks)/bs))
-                for o in _run_block(js, part, bs, torch.device(device or _device()), half, compile): yield ks, *o
-                if all(i in errors for i,*_ in jobs): break
-                deque(part, maxlen=0)                                             # what a source that failed has left
+            with closing(_opened([items[k] for k in keys], jobs[0][1].pixels, bs, workers, block//bs)) as opened:
+                for ks,js in blocks(jobs, keys):
+                    part = islice(opened, math.ceil(len(ks)/bs))
+                    for o in _run_block(js, part, bs, torch.device(device or _device()), half, compile): yield ks, *o
+                    if all(i in errors for i,*_ in jobs): break
+                    deque(part, maxlen=0)                                         # what a source that failed has left
 
     def ticks():
         "Work through it; one tick an image and source"
-        with ThreadPoolExecutor(1) as disk:
+        with ThreadPoolExecutor(1) as disk, closing(results()) as found:
             writers = {i: _Writer(store, s, disk) for jobs in groups for i,s,_ in jobs}
             try:
-                for keys,i,rows,out in results():
+                for keys,i,rows,out in found:
                     if rows is None:
                         errors[i] = out
                         if failed is None: raise out
@@ -462,10 +462,11 @@ def pseudo_labels(
     keys,sizes = [image_key(o) for o in images],[s.n_classes for s in sources]
     items,widths = dict(zip(keys, images)),[min(top_k or c, c) for c in sizes]
     columns = dict(probs=('float16', sum(widths))) | (dict(classes=('int32', sum(widths))) if top_k else {})
-    starts = dict(zip(range(len(sizes)), np.cumsum([0]+sizes[:-1])))
+    starts,places = np.cumsum([0]+sizes),np.cumsum([0]+widths)      # of each source's classes, and of its columns in the table
     def fill(table):
+        _compute(store, [s for s in sources if s.arrays is None], items, **kwargs)
         for i,(s,w) in enumerate(zip(sources, widths)):
-            here = slice(sum(widths[:i]), sum(widths[:i])+w)
+            here = slice(places[i], places[i+1])
             for rows,_,logits in _rows(store, s, keys, items, **kwargs):
                 p = (logits/T).softmax(1)
                 if top_k:
@@ -474,7 +475,6 @@ def pseudo_labels(
                 table['probs'][rows,here] = p.half()
     mapped = store is not False and len(keys)*sum(widths)*(6 if top_k else 2)>memory
     with _open_store(store) as store:
-        _compute(store, [s for s in sources if s.arrays is None], items, **kwargs)
         if not mapped:
             table = {k: torch.empty(len(keys), width, dtype=getattr(torch, dtype)) for k,(dtype,width) in columns.items()}
             fill(table)

@@ -12,8 +12,6 @@ __all__ = ['probe_set', 'Ranking', 'halving_plan', 'n_passes', 'nested_probes', 
 
 # %% ../nbs/03_similarity.ipynb #00647d7f
 import difflib, inspect, math, warnings
-from contextlib import nullcontext
-from tempfile import TemporaryDirectory
 from html import escape
 import numpy as np, pandas as pd, torch
 from scipy import stats
@@ -244,7 +242,7 @@ def rank_sources(
 )->Ranking:
     "Score each source of `zoo` on labelled images of `dls`, with intervals and a null. ValueError if no source can be scored, or, with `on_error='raise'`, for the first that cannot."
     from distill_nb.data import image_items,item_labels     # here, since they load fastai
-    from distill_nb.outputs import compute_outputs
+    from distill_nb.outputs import _open_store,compute_outputs
     if on_error not in ('warn','raise'): raise ValueError(f"on_error={on_error!r}: 'warn' or 'raise'")
     f,name = _find_metric(metric)
     if metric_kwargs: inspect.signature(f).bind(None, None, **metric_kwargs)     # TypeError now rather than after the first pass
@@ -254,7 +252,7 @@ def rank_sources(
     plan = halving_plan(len(zoo), min(n, len(labels)), halving, keep)
     probes = nested_probes(labels, [m for _,m in plan], seed)
     alive,failed,first,gone = range(len(zoo)),{},None,[]
-    with TemporaryDirectory() if store is False else nullcontext(store) as store:     # a round finds what the one before it computed
+    with _open_store(store) as store:     # a round finds what the one before it computed
         for probe in probes:
             here,y,scores,small,trust = items[probe.tolist()],labels[probe],{},{},{}
             broken = compute_outputs([zoo[i] for i in alive], here, store, bs, device=device, on_error='skip', progress=progress)     # an image is opened once for all
