@@ -2,7 +2,8 @@
 
 JPEG files of 256 by 256 pixels go through `compute_outputs`: opened, resized, computed, copied, written to a new store. Beside it, in the same run, the bare models on
 ready tensors (channels last, inference mode, mixed precision on a GPU, the same batch), and a loop as people write it: a DataLoader for each source with its
-transforms, outputs collected in memory. `ratio` is throughput over that of the bare models. Weights are random. Writes `benchmarks/outputs.csv`."""
+transforms, outputs collected in memory. `ratio` is throughput over that of the bare models in the
+same round: the median of the rounds, with the least and the most. Weights are random. Writes `benchmarks/outputs.csv`."""
 import argparse, io, tempfile, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -71,6 +72,7 @@ if __name__=='__main__':
                         'a DataLoader for each source': lambda: loop(sources, items, bs, a.device),
                         **({'compute_outputs, compiled': lambda: ours(sources, items, bs, a.device, compile=True)} if a.compile else {})}.items(): got.setdefault(k, []).append(f())
         for k,v in got.items():
-            t = float(np.median(v))
-            rows.append(dict(what=what, how=k, sources=', '.join(names), images=a.images, seconds=t, images_per_second=len(sources)*a.images/t, ratio=float(np.median(got['bare models']))/t, rounds=a.rounds))
+            t,ratios = float(np.median(v)),np.divide(got['bare models'], v)
+            rows.append(dict(what=what, how=k, sources=', '.join(names), images=a.images, seconds=t, images_per_second=len(sources)*a.images/t,
+                             ratio=float(np.median(ratios)), least=ratios.min(), most=ratios.max(), rounds=a.rounds))
     write(pd.DataFrame(rows).assign(device=a.device, **machine()), 'outputs', a)

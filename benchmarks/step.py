@@ -1,6 +1,6 @@
 """What does a distillation step cost beside the student's own? `python benchmarks/step.py [--small] [--device cuda] [--half]`
 
-Everything is timed in one process, the variants in turn, round after round; medians count. The floor of a step with looked-up pseudo-labels is the student's plain
+Everything is timed in one process, the variants in turn, round after round; `ratio` is the median of the rounds' ratios, with the least and the most. The floor of a step with looked-up pseudo-labels is the student's plain
 supervised step on a batch of as many images; with live teachers it is that plus the teachers' bare forward passes (channels last, no gradients, ready tensors) on the
 images that they see. Images are random and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback (where
 fasterai is installed) and timm's LogitDistillationTask, each with one teacher, which is what they take, and a plain PyTorch loop over the teachers as people write it.
@@ -39,11 +39,13 @@ def seconds(make, n):
     return clock.seconds
 
 def rounds(makes, n, times):
-    "Median seconds of a step of each of `makes`, timed in turn"
-    got = {k: [] for k in makes}
-    for _ in range(times):
-        for k,make in makes.items(): got[k] += seconds(make, n)
-    return {k: float(np.median(v)) for k,v in got.items()}
+    "Seconds of a step of each of `makes`, timed in turn: the median of each round, an array"
+    return {k: np.array(v) for k,v in zip(makes, zip(*[[np.median(seconds(make, n)) for make in makes.values()] for _ in range(times)]))}
+
+def row(what, t, floor, **kw):
+    "A row of the table; `ratio` is the median of the rounds' ratios"
+    ratios = t/floor
+    return dict(what=what, **kw, seconds=np.median(t), floor=np.median(floor), ratio=np.median(ratios), least=ratios.min(), most=ratios.max(), rounds=len(t))
 
 def images(n, px): return np.random.default_rng(0).integers(0, 256, (n,px,px,3), dtype=np.uint8)
 
@@ -76,7 +78,7 @@ def looked_up(arch, px, bs, a):
     makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28), '28 sources, a loss a source': partial(ours, 28, OldDistill),
              'student alone, fused Adam': partial(made, 2*bs, opt_func=fused_adam), '28 sources, fused Adam': partial(ours, 28, opt_func=fused_adam)}
     t = rounds(makes, a.steps, a.rounds)
-    for k,v in t.items(): yield dict(what=k, student=arch, px=px, images=2*bs, seconds=v, floor=t['student alone, fused Adam' if 'fused' in k else 'student alone'])
+    for k,v in t.items(): yield row(k, v, t['student alone, fused Adam' if 'fused' in k else 'student alone'], student=arch, px=px, images=2*bs)
 
 def bare(nets, x, n):
     "Median seconds of each network's forward pass on `x`"
@@ -123,7 +125,7 @@ def live(arch, teachers, px, bs, a):
         n = len(sources) if f' {len(sources)} ' in k else 0 if 'alone' in k else 1
         mine = k.startswith('live')
         floor = t['student alone' if mine or k=='student alone' else 'student alone, 1000 classes'] + sum((small if mine else large)[:n])
-        yield dict(what=k, student=arch, px=px, images=2*bs, seconds=v, floor=floor, teachers=', '.join(teachers[:n]) if n else '')
+        yield row(k, v, floor, student=arch, px=px, images=2*bs, teachers=', '.join(teachers[:n]) if n else '')
 
 def timm_task(arch, teacher, x, bs, device, a):
     "Median seconds of a training step of timm's task, with its own loop: forward, backward, fused AdamW"
@@ -131,7 +133,7 @@ def timm_task(arch, teacher, x, bs, device, a):
     student = timm.create_model(arch, num_classes=1000).to(device)
     task = LogitDistillationTask(student, teacher.to(device), criterion=nn.CrossEntropyLoss(), task_loss_weight=.5, device=torch.device(device), verbose=False).train()
     opt,got = torch.optim.AdamW(student.parameters(), 1e-3, fused=True),[]
-    for i in range(a.steps*a.rounds+2):
+    for i in range(a.steps*a.rounds + 2):
         t,j = time.perf_counter(),np.random.permutation(len(x))[:bs]
         xb = torch.from_numpy(x[j]).permute(0,3,1,2).to(device).float()/255
         yb = torch.from_numpy(j%1000).to(device)
@@ -139,7 +141,7 @@ def timm_task(arch, teacher, x, bs, device, a):
         loss.backward(); opt.step(); opt.zero_grad()
         if device!='cpu': torch.cuda.synchronize()
         got.append(time.perf_counter()-t)
-    return float(np.median(got[2:]))
+    return np.array([np.median(o) for o in np.array_split(got[2:], a.rounds)])
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,9 +157,7 @@ if __name__=='__main__':
     if a.only!='looked up':
         teachers = ['resnet18','mobilenetv3_large_100'] if a.small else ['resnet18','mobilenetv3_large_100','resnet26','tf_efficientnet_lite0']
         rows += [dict(bench='live', **r) for r in live('mobilenetv3_small_050' if a.small else 'mobilenetv3_small_100', teachers, 64 if a.small else 160, 8 if a.small else 32, a)]
-    df = pd.DataFrame(rows)
-    df['ratio'] = df.seconds/df.floor
-    df = df.assign(device=device, half=a.half, **machine())
+    df = pd.DataFrame(rows).assign(device=device, half=a.half, **machine())
     if a.only and old.exists() and not a.small: # the other part as it was measured before
         was = pd.read_csv(old)
         df = pd.concat([df, was[was.bench!=a.only]]).sort_values('bench', kind='stable', ascending=False)

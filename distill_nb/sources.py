@@ -217,8 +217,8 @@ class Source:
         return f"Source({self.name}: {self.meta.get('arch','')}, {c}, " + ('arrays)' if self.build is None else f"{self.size} px, {self.meta.get('weights','?')})")
 
 def _normalize(x, mean, std):
-    x = x.float().div_(255) if x.dtype==torch.uint8 else x
-    return (x - x.new_tensor(mean)[:,None,None])/x.new_tensor(std)[:,None,None]
+    x = x.float().div_(255) if x.dtype==torch.uint8 else x.clone()
+    return x.sub_(x.new_tensor(mean)[:,None,None]).div_(x.new_tensor(std)[:,None,None]) # in place: a batch is large
 
 class _Pixels:
     "A transform of one image that makes it RGB first"
