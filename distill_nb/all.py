@@ -11,3 +11,4 @@ from distill_nb.learner import *
 from distill_nb.plots import *
 from distill_nb.deploy import *
 from distill_nb.bench import *
+from distill_nb.suites import *

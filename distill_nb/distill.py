@@ -252,38 +252,54 @@ def check_lam(lam):
 
 # %% ../nbs/05_distill.ipynb #2a995220
 class Distill(PoolCallback):
-    "Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023)"
+    """Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023).
+    With `probes`, pseudo-labels in the target's own classes, the target head g learns from the pool as well."""
     column,hook = 'distill_loss',None
     def __init__(self,
         pool, # D_l and D_u: whatever `get_images` takes
-        teachers, # `StoredTeachers` (of this very pool, in its order) or `LiveTeachers`
-        alpha, # α_s of each teacher, [S]
+        teachers=None, # `StoredTeachers` (of this very pool, in its order) or `LiveTeachers`; none with `probes` alone
+        alpha=None, # α_s of each teacher, [S]
         lam:float=0.5, # λ, the share of the target loss, in [0,1]
         T:float=1., # temperature of the student, the same as the teachers'
-        bs:int=None # images of the pool in a batch, by default as many as labelled ones
+        bs:int=None, # images of the pool in a batch, by default as many as labelled ones
+        probes=None, # probabilities of the target's classes for each image of the pool, [n, C]
+        mix:float=0.5 # share of `probes` in the loss on the pool where there are teachers too, in [0,1]
     ):
         super().__init__(pool, bs)
         check_lam(lam)
-        alpha = tensor(alpha).float()
-        if len(alpha) != len(teachers.sizes): raise ValueError(f"`alpha`: {len(alpha)} weights for {len(teachers.sizes)} teachers")
-        if not teachers.live and len(teachers) != len(self.pool):
-            raise ValueError(f"`teachers` know {len(teachers)} images, `pool` has {len(self.pool)}: they must be the same images in the same order")
-        self.teachers,self.alpha,self.lam,self.T,self.weights = teachers,alpha,lam,T,(lam, 1-lam)
+        if teachers is None and probes is None: raise ValueError("`teachers`: without any, and without `probes`, there is nothing to distil from")
+        if not 0 <= mix <= 1: raise ValueError(f"`mix` is the share of `probes`, between 0 and 1, not {mix}")
+        self.mix = 0. if probes is None else 1. if teachers is None else mix
+        if alpha is not None: alpha = tensor(alpha).float()
+        for name,o in dict(teachers=teachers, probes=probes).items():
+            if o is not None and not getattr(o, 'live', False) and len(o) != len(self.pool):
+                raise ValueError(f"`{name}` know {len(o)} images, `pool` has {len(self.pool)}: they must be the same images in the same order")
+        if teachers is not None and (alpha is None or len(alpha) != len(teachers.sizes)):
+            raise ValueError(f"`alpha`: {0 if alpha is None else len(alpha)} weights for {len(teachers.sizes)} teachers")
+        self.teachers,self.alpha,self.lam,self.T,self.probes,self.weights = teachers,alpha,lam,T,probes,(lam, 1-lam)
 
     def after_create(self):
         "The student gets its source heads before there is an optimizer"
         m = self.model
         if not isinstance(m, Student): raise TypeError("Distill trains a Student: make one with `create_student`, or use `distill_learner`")
-        if self.active: m.source_heads = nn.Linear(m.head.in_features, sum(self.teachers.sizes))
+        if self.active and self.mix < 1: m.source_heads = nn.Linear(m.head.in_features, sum(self.teachers.sizes))
 
     def before_train(self):
         super().before_train()
         if not self.active: return
+        if self.mix > 0: self.probes = self.probes.to(self.dls.device)
+        if self.mix == 1: return
         self.teachers.to(self.dls.device)
         if self.hook: self.hook.remove() # of an interrupted fit
         self.hook = Hook(get_model(self.model).backbone, _output, detach=False)
 
     def pool_loss(self, x, idx):
+        loss = 0.
+        if self.mix < 1: loss = (1-self.mix)*self._source_loss(x, idx)
+        if self.mix > 0: loss = loss + self.mix*F.cross_entropy(self.pred[self.lo:self.hi].as_subclass(Tensor).float(), self.probes[idx].float())
+        return loss
+
+    def _source_loss(self, x, idx):
         z = get_model(self.model).source_heads(self.hook.stored[self.lo:self.hi])
         if self.teachers.live: x = x if self.norm is None else (x*self.norm.std + self.norm.mean).clamp(0,1)
         return distill_loss(z, self.teachers(x.as_subclass(Tensor), idx), self.teachers.sizes, self.alpha, self.T)

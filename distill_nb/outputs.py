@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/outputs.html.md"""
 __all__ = ['image_key', 'Store', 'Outputs', 'compute_outputs', 'get_outputs', 'segments', 'PseudoLabels', 'pseudo_labels']
 
 # %% ../nbs/02_outputs.ipynb #e199de7a
-import hashlib, json, math, os, shutil, tempfile, uuid, warnings
+import hashlib, json, math, os, shutil, sqlite3, tempfile, uuid, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -19,7 +19,7 @@ from pathlib import Path
 import joblib, numpy as np, torch
 from PIL import Image
 from torch import Tensor
-from fastcore.basics import chunked
+from fastcore.basics import chunked, patch
 from fastcore.xdg import xdg_cache_home
 from fastprogress import progress_bar
 from safetensors import safe_open, SafetensorError
@@ -152,6 +152,30 @@ def _open_store(store):
     if store is not False: yield store if isinstance(store, Store) else Store(store)
     else:
         with tempfile.TemporaryDirectory() as d: yield Store(d)
+
+# %% ../nbs/02_outputs.ipynb #806d6416
+@patch
+def image_keys(self:Store,
+    images, # image items
+)->list: # a key each
+    "`image_key` of all `images`; a file that was hashed before is not read again unless its size or time has changed"
+    bare = [o.item if isinstance(o, ImageView) else o for o in images]
+    paths = {os.path.abspath(o) for o in bare if isinstance(o, (str,Path))}
+    if not paths: return [image_key(o) for o in images]
+    try:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path/'files.sqlite', timeout=30)) as db, db:
+            db.execute('create table if not exists files (path text primary key, mtime_ns integer, size integer, key text)')
+            known = {tuple(at): k for *at,k in db.execute('select path, mtime_ns, size, key from files') if at[0] in paths}
+    except sqlite3.Error: known = None
+    _path_keys.update(known or {})
+    keys = [image_key(o) for o in images]
+    if known is None: return keys
+    new = [(*at,k) for at,k in _path_keys.items() if at[0] in paths and at not in known]
+    try:
+        with closing(sqlite3.connect(self.path/'files.sqlite', timeout=30)) as db, db: db.executemany('insert or replace into files values (?,?,?,?)', new)
+    except sqlite3.Error: pass
+    return keys
 
 # %% ../nbs/02_outputs.ipynb #498a19da
 class Outputs:
@@ -324,7 +348,7 @@ def compute_outputs(
     images,failed = get_images(images),{}
     sources = [s for s in _sources(sources) if s.arrays is None]
     with _open_store(store) as store:
-        _compute(store, sources, {image_key(o): o for o in images}, bs, block, num_workers, device, compile, progress, failed if on_error=='skip' else None)
+        _compute(store, sources, dict(zip(store.image_keys(images), images)), bs, block, num_workers, device, compile, progress, failed if on_error=='skip' else None)
     return {sources[i].name: e for i,e in failed.items()}
 
 def _sources(sources):
@@ -372,8 +396,9 @@ def get_outputs(
     "Features and logits of `images`: looked up where they are stored, computed where not; an image that occurs twice is computed once"
     source, = _sources([source])
     images = get_images(images)
-    keys,res = [image_key(o) for o in images],None
+    res = None
     with _open_store(store) as store:
+        keys = store.image_keys(images)
         for i,*out in _rows(store, source, keys, dict(zip(keys, images)), bs=bs, num_workers=num_workers, device=device, progress=progress):
             if res is None: res = [None if o is None else torch.empty(len(keys), o.shape[1]) for o in out]
             for r,o in zip(res, out):
@@ -459,8 +484,8 @@ def pseudo_labels(
     if mute := [s.name for s in sources if s.n_classes is None]: raise ValueError(f"sources: {', '.join(mute)} has no classifier, hence no pseudo-labels")
     if not T>0: raise ValueError(f"T must be positive, got {T}")
     if top_k is not None and top_k<1: raise ValueError(f"top_k must be at least 1, got {top_k}")
-    keys,sizes = [image_key(o) for o in images],[s.n_classes for s in sources]
-    items,widths = dict(zip(keys, images)),[min(top_k or c, c) for c in sizes]
+    sizes = [s.n_classes for s in sources]
+    widths = [min(top_k or c, c) for c in sizes]
     columns = dict(probs=('float16', sum(widths))) | (dict(classes=('int32', sum(widths))) if top_k else {})
     starts,places = np.cumsum([0]+sizes),np.cumsum([0]+widths)      # of each source's classes, and of its columns in the table
     def fill(table):
@@ -473,8 +498,10 @@ def pseudo_labels(
                     p,c = p.topk(w)
                     table['classes'][rows,here] = (c+starts[i]).int()
                 table['probs'][rows,here] = p.half()
-    mapped = store is not False and len(keys)*sum(widths)*(6 if top_k else 2)>memory
+    mapped = store is not False and len(images)*sum(widths)*(6 if top_k else 2)>memory
     with _open_store(store) as store:
+        keys = store.image_keys(images)
+        items = dict(zip(keys, images))
         if not mapped:
             table = {k: torch.empty(len(keys), width, dtype=getattr(torch, dtype)) for k,(dtype,width) in columns.items()}
             fill(table)

