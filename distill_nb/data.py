@@ -152,12 +152,12 @@ def item_labels(
 # %% ../nbs/00_data.ipynb #f40bdff4
 @dataclass(eq=False)
 class Pack:
-    "Encoded images with labels and a fixed test part"
-    jpegs:L # image items (bytes)
+    "Image items with labels and a fixed test part"
+    items:L # image items: encoded bytes, or paths
     labels:ndarray # int64 [N]
     is_test:ndarray # bool [N]
     classes:L # names
-    def _part(self, mask): return self.jpegs[mask],self.labels[mask]
+    def _part(self, mask): return self.items[mask],self.labels[mask]
     @property
     def train(self):
         "(items, labels) of the training part"
@@ -166,7 +166,7 @@ class Pack:
     def test(self):
         "(items, labels) of the test part"
         return self._part(self.is_test)
-    def __len__(self): return len(self.jpegs)
+    def __len__(self): return len(self.items)
     def __repr__(self): return f"Pack: {(~self.is_test).sum()} training and {self.is_test.sum()} test images of {len(self.classes)} classes"
 
 # %% ../nbs/00_data.ipynb #aaab28b9

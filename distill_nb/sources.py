@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/sources.html.md"""
 __all__ = ['find_classifier', 'SourceNet', 'Source', 'read_weights', 'load_strict', 'Zoo']
 
 # %% ../nbs/01_sources.ipynb #a271cdac
-import copy, difflib, hashlib, json, re, warnings
+import copy, difflib, functools, hashlib, json, re, warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -637,3 +637,30 @@ def embedded(cls:Zoo,
 )->Zoo:
     "The small zoo that is shipped in this package"
     return cls.checkpoints(resources.files('distill_nb')/'zoo', **kwargs)
+
+# %% ../nbs/01_sources.ipynb #bee256de
+_parc_tasks = dict(nabird=555, oxford_pets=37, cub200=200, caltech101=101, stanford_dogs=120, voc2007=21, cifar10=10, imagenet=1000)
+_parc_archs = 'resnet50','resnet18','googlenet','alexnet'
+
+def _parc_net(arch, task, file):
+    import torchvision.models
+    kw = dict(aux_logits=False, init_weights=False) if arch=='googlenet' else {}
+    with torch.random.fork_rng(devices=[]): model = getattr(torchvision.models, arch)(weights=None, num_classes=_parc_tasks[task], **kw)
+    load_strict(model, read_weights(file), f"checkpoint '{file.name}' and torchvision's {arch} of {_parc_tasks[task]} classes")
+    return model
+
+@patch(cls_method=True)
+def parc(cls:Zoo,
+    path,       # folder with ARCH/ARCH_TASK.pth, as the bank unpacks; the files that are there are taken
+    exclude=(), # tasks that are left out: those of the target
+)->Zoo:
+    "The model bank of PARC (Bolya et al., 2021): torchvision networks of eight tasks, with the preprocessing of its code"
+    path,exclude = Path(path),[exclude] if isinstance(exclude, str) else list(exclude)
+    if odd := [o for o in exclude if o not in _parc_tasks]: raise ValueError(f"exclude: the bank has no task '{odd[0]}'.{_nearest(odd[0], _parc_tasks)} It has {', '.join(_parc_tasks)}")
+    files = [(a, t, path/a/f'{a}_{t}.pth') for t in _parc_tasks if t not in exclude for a in _parc_archs]
+    files = [o for o in files if o[-1].is_file()]
+    if not files: raise FileNotFoundError(f"no model of PARC's bank in '{path}', such as resnet50/resnet50_cub200.pth: see 'All Trained Models' in the README of https://github.com/dbolya/parc")
+    imagenet = dict(mean=(.485,.456,.406), std=(.229,.224,.225), crop_pct=.875)
+    prep = dict(cifar10=dict(mean=(.4914,.4822,.4465), std=(.2023,.1994,.2010), crop_pct=1.))
+    return cls(Source(f'{a}.{t}', functools.partial(_parc_net, a, t, f), _FileHash(f), size=224, n_classes=_parc_tasks[t],
+                      meta=dict(arch=a, task=t, weights=f'file: {f.name}'), **prep.get(t, imagenet)) for a,t,f in files)

@@ -1,6 +1,6 @@
 """What a GPU is asked to show: `python scripts/gpu_check.py [DATA]` on a machine with one.
 
-Runs the GPU tests and the benchmarks of `benchmarks/` (which write step_gpu.csv and outputs_gpu.csv there), compares the estimators on GPU and CPU (gpu_estimators.csv), then times a distillation step of the embedded task in fp32 and fp16, looked up and live, beside the student's plain step,
+Runs the GPU tests and the benchmarks of `benchmarks/` (which write step_gpu.csv, outputs_gpu.csv and grouped_gpu.csv there), compares the estimators on GPU and CPU (gpu_estimators.csv), then times a distillation step of the embedded task in fp32 and fp16, looked up and live, beside the student's plain step,
 and, where DATA (the folder of tests/README.md) is there, trains the tutorial's students with more epochs. Prints; writes gpu_check.csv."""
 import subprocess, sys, time
 from distill_nb.all import *
@@ -57,7 +57,7 @@ if __name__ == '__main__':
     if not torch.cuda.is_available(): raise SystemExit('no GPU here: nothing to check')
     print(torch.cuda.get_device_name(), torch.__version__)
     subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_distill.py', 'tests/test_fixmatch.py', 'tests/test_outputs.py'], check=True)
-    for cmd in ('step.py --device cuda --half --steps 30', 'outputs.py --device cuda --images 8192 --compile'): subprocess.run([sys.executable, *f'benchmarks/{cmd}'.split()], check=True)
+    for cmd in ('step.py --device cuda --half --steps 30', 'outputs.py --device cuda --images 8192 --compile', 'grouped.py --device cuda'): subprocess.run([sys.executable, *f'benchmarks/{cmd}'.split()], check=True)
     e = estimators(); print(e.to_string()); e.to_csv('gpu_estimators.csv', index=False)
     t = steps(); print(t.to_string()); t.to_csv('gpu_check.csv', index=False)
     if len(sys.argv) > 1: tutorial(Path(sys.argv[1])).to_csv('gpu_tutorial.csv', index=False)

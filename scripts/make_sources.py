@@ -14,7 +14,7 @@ import numpy as np, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
 from fastai.vision.all import (CSVLogger, CrossEntropyLossFlat, Learner, Normalize, RandomResizedCropGPU, accuracy, aug_transforms, imagenet_stats, set_seed)
-from distill_nb.data import image_dls, load_pack, open_image, pack_dls
+from distill_nb.data import image_dls, load_pack, open_image, pack_dls, repeat_dls
 from distill_nb.sources import Zoo
 from distill_nb.outputs import pseudo_labels
 from distill_nb.distill import Distill, StoredTeachers, create_student, student_splitter
@@ -46,7 +46,7 @@ def finetune(data, out, task, k=0, lr=2e-3, seed=0):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4 if len(dls.train_ds)<2000 else 3, lr)
     return model.state_dict(), list(pack.classes), learn.recorder.values[-1][-1]
 
-def small_start(data, out, arch='mobilenetv3_small_050', size=64, n_epoch=20, lr=6e-3, T=2., seed=0):
+def small_start(data, out, arch='mobilenetv3_small_050', size=64, steps=1800, lr=6e-3, T=2., seed=0):
     "Train the small student's start, and write it with a manifest of its own"
     packs = [load_pack(p) for p in sorted((data/'sources').glob('*.npz'))]
     first = np.cumsum([0]+[len(p.classes) for p in packs])
@@ -58,10 +58,10 @@ def small_start(data, out, arch='mobilenetv3_small_050', size=64, n_epoch=20, lr
     teachers = StoredTeachers(pseudo_labels([pretrained(data, out, 0)], images, T, store=out/'outputs', progress=False))
     set_seed(seed, reproducible=True)
     tfms = [RandomResizedCropGPU(size, min_scale=.5), *aug_transforms(max_rotate=0, max_warp=0, max_zoom=1.), Normalize.from_stats(*imagenet_stats)]
-    dls = image_dls(small, labels, test, test_labels, bs=64, batch_tfms=tfms, vocab=list(range(first[-1])))
+    dls = repeat_dls(image_dls(small, labels, test, test_labels, bs=32, batch_tfms=tfms, vocab=list(range(first[-1]))), 32*steps//6)
     learn = Learner(dls, create_student(arch, first[-1], pretrained=False), splitter=student_splitter, metrics=accuracy,
-                    cbs=[Distill(small, teachers, [1.], T=T), CSVLogger(out/'start.csv')])
-    with learn.no_bar(): learn.fit_one_cycle(n_epoch, lr)
+                    cbs=[Distill(small, teachers, [1.], T=T, bs=96), CSVLogger(out/'start.csv')])
+    with learn.no_bar(): learn.fit_one_cycle(6, lr)
     student = timm.create_model(arch, num_classes=int(first[-1]))
     state = {**learn.model.backbone.state_dict(), **{f'classifier.{k}':v for k,v in learn.model.head.state_dict().items()}}
     student.load_state_dict(state)

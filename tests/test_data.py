@@ -269,7 +269,7 @@ def test_pack(tmp_path):
     path = tmp_path/'shapes.npz'
     js = _pack(path)
     pack = load_pack(path)
-    assert list(pack.jpegs)==js and len(pack)==30 and pack.labels.dtype==np.int64 and '21 training and 9 test' in repr(pack)
+    assert list(pack.items)==js and len(pack)==30 and pack.labels.dtype==np.int64 and '21 training and 9 test' in repr(pack)
     assert list(pack.test[0])==js[21:] and pack.train[1].tolist()==[i%3 for i in range(21)] and get_images(pack)==js[:21]
     dls,pool = pack_dls(path, n=2, size=16)
     assert dls.vocab==classes and len(dls.train_ds)==6 and len(pool)==15 and len(dls.valid_ds)==9 and dls.one_batch()[0].shape==(6,3,16,16)

@@ -295,6 +295,30 @@ def test_manifest_mistakes(ckpt):
     (path/'manifest.json').write_text('{')
     with pytest.raises(ValueError, match='not JSON'): Zoo.checkpoints(path)
 
+# PARC's bank of models
+
+def test_parc_bank(tmp_path):
+    import torchvision.models as tv
+    for a,t,n in ('googlenet','cifar10',10),('resnet18','nabird',555):
+        kw = dict(aux_logits=False, init_weights=False) if a=='googlenet' else {}
+        (tmp_path/a).mkdir()
+        torch.save(nn.DataParallel(getattr(tv, a)(weights=None, num_classes=n, **kw)).state_dict(), tmp_path/a/f'{a}_{t}.pth')
+    before = torch.random.get_rng_state()
+    zoo = Zoo.parc(tmp_path)
+    assert zoo.names==['resnet18.nabird','googlenet.cifar10'] and [s.n_classes for s in zoo]==[555,10] and len({s.key for s in zoo})==2
+    assert [(s.size,s.crop_pct,s.mean[0]) for s in zoo]==[(224,.875,.485),(224,1.,.4914)]
+    sd = torch.load(tmp_path/'resnet18'/'resnet18_nabird.pth', weights_only=True)
+    net = zoo[0].load()
+    assert all(torch.equal(v, sd[f'module.{k}']) for k,v in net.model.state_dict().items()) and torch.equal(torch.random.get_rng_state(), before)
+    with torch.inference_mode(): f,y = net(torch.rand(2,3,64,64))
+    assert f.shape==(2,512) and y.shape==(2,555)
+    assert pickle.loads(pickle.dumps(zoo[0])).key==zoo[0].key
+    assert Zoo.parc(tmp_path, exclude='nabird').names==['googlenet.cifar10'] and Zoo.parc(str(tmp_path), exclude=['cifar10','imagenet']).names==['resnet18.nabird']
+    (tmp_path/'resnet18'/'resnet18_nabird.pth').rename(tmp_path/'resnet18'/'resnet18_cub200.pth')
+    with pytest.raises(ValueError, match='resnet18_cub200.pth.*200 classes.*another shape'): Zoo.parc(tmp_path)['resnet18.cub200'].load()
+    with pytest.raises(FileNotFoundError, match='dbolya/parc'): Zoo.parc(tmp_path/'googlenet')
+
+
 def test_arrays_are_copied_and_checked():
     imgs,f = rng.integers(0, 255, (5,8,8), dtype=np.uint8),rng.normal(size=(5,3))
     src = Source.from_arrays('a', imgs, f); key = src.key; want = src.arrays['features'].clone()

@@ -144,11 +144,12 @@ def fit_probe(
     labels, # Class labels [n]
     C:float=0.1, # Inverse strength of the penalty, as in scikit-learn
 )->tuple: # Weights [d,c] and intercepts [c] of the c classes that occur, in sorted order; float64
-    "The linear classifier of `linear_probe`, fitted to all images: `features@weights + intercepts` are its logits"
+    "A linear classifier: L2-regularised softmax regression, fitted to all images; `features@weights + intercepts` are its logits"
     x,y = _inputs(features, labels, classes_for='fit_probe')
     if not 0<C<float('inf'): raise ValueError(f"C={C}: the inverse strength of the penalty must be positive and finite")
-    z,middle = _scaled(x, torch.ones_like(y, dtype=torch.bool)),x.mean(0)
-    scale = (z.abs().amax(0)/(x-middle).abs().amax(0)).nan_to_num(0,0,0)
+    middle,spread = x.mean(0),x.var(0, correction=0)
+    scale = (spread + spread.mean()).rsqrt()        # a column that hardly moves on the few images is not blown up
+    z = (x-middle)*scale
     t,turn,s = _axes(z, torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
     w = _softmax_regression(t, y, s, C)
     weights = scale[:,None]*(turn@w[:-1])
