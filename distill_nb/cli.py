@@ -75,16 +75,16 @@ def parser()->argparse.ArgumentParser:
     shared(t)
 
     b = new('bench', 'run a suite of targets, methods, seeds and numbers of labels, and go on where it was stopped')
-    b.add_argument('suite', choices=('digits','eight'), help="'digits': embedded, minutes; 'eight': image packs of your own, hours")
+    b.add_argument('suite', choices=('digits','eight','paper'), help="'digits': embedded, minutes; 'eight': image packs of your own, hours; 'paper': the paper's tasks, a GPU")
     b.add_argument('--tier', choices=('small','full'), default='small', help="of 'eight': 64 px and a small student, or 160 px and EfficientNet-Lite0")
-    b.add_argument('--data', help="of 'eight': folder with targets/ and weights/ (default: $DISTILL_NB_DATA)")
-    b.add_argument('--sources', default='~/.cache/distill_nb_sources', help="of 'eight': folder that scripts/make_sources.py wrote")
+    b.add_argument('--data', help="folder of the images: of 'eight' with targets/ and weights/, of 'paper' with a folder for each task (default: $DISTILL_NB_DATA)")
+    b.add_argument('--sources', default='~/.cache/distill_nb_sources', help="folder of source models: that scripts/make_sources.py wrote, or of 'paper' PARC's bank")
     b.add_argument('--out', help='folder for runs, tables and figures (default: bench_SUITE)')
     b.add_argument('--targets', nargs='+', help='some of them only')
     b.add_argument('--methods', nargs='+', help='some of them only')
     b.add_argument('--seeds', type=int, nargs='+', help='some of them only')
     b.add_argument('--budgets', type=float, nargs='+', help='labels: so many for each class, or a share of the training images')
-    b.add_argument('--steps', type=int, help="of 'eight': training steps of a run (default: the suite's)")
+    b.add_argument('--steps', type=int, help="training steps of a run (default: the suite's)")
     b.add_argument('--reference', default='transfer', help='method that the others are compared with')
     b.add_argument('--jobs', type=int, default=1, help='runs at a time')
     b.add_argument('--store', help='folder where outputs of sources are kept (default: the user\'s cache)')
@@ -166,12 +166,13 @@ def demo(a):
 def bench(a):
     "`distill_nb bench`"
     import os
-    from distill_nb.suites import digits_suite, eight_suite, plot_suite, run_suite, suite_table, target_table
+    from distill_nb.suites import digits_suite, eight_suite, paper_suite, plot_suite, run_suite, suite_table, target_table
     if a.suite == 'digits': suite = digits_suite()
     else:
         data = a.data or os.environ.get('DISTILL_NB_DATA')
         if not data: raise ValueError("data: where are the targets? Name their folder, or set $DISTILL_NB_DATA")
-        suite = eight_suite(data, a.sources, a.tier, **({} if a.steps is None else dict(steps=a.steps)))
+        recipe = {} if a.steps is None else dict(steps=a.steps)
+        suite = eight_suite(data, a.sources, a.tier, **recipe) if a.suite == 'eight' else paper_suite(data, a.sources, targets=a.targets, **recipe)
     out = Path(a.out or f'bench_{a.suite}')
     rows = run_suite(suite, out, a.targets, a.budgets, a.seeds, a.methods, n_jobs=a.jobs, store=a.store, progress=sys.stderr.isatty())
     reference = a.reference if a.reference in set(rows.method) else rows.method.iloc[0]

@@ -6,7 +6,7 @@ Docs: https://distill-nb.github.io/distill_nb/suites.html.md"""
 
 # %% auto #0
 __all__ = ['eight_methods', 'Suite', 'digits_suite', 'run_cell', 'read_runs', 'run_suite', 'suite_table', 'target_table',
-           'plot_suite', 'best_learner', 'eight_suite']
+           'plot_suite', 'best_learner', 'eight_suite', 'paper_suite']
 
 # %% ../nbs/11_suites.ipynb #3274f3b2
 import itertools, json, os, time, warnings
@@ -18,7 +18,8 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from . import __version__
 from .data import digits_dls, load_pack, pack_dls
-from .sources import Source, Zoo
+from .tasks import load_task, paper_tasks
+from .sources import Source, Zoo, _parc_tasks
 from .outputs import compute_outputs
 from .similarity import rank_sources
 from .learner import *
@@ -31,13 +32,15 @@ class Suite:
     "A grid of runs: every method on every target, with every number of labels and every seed"
     name:str # what it is called
     targets:dict # name -> function (budget, seed) -> (dls, pool); `dls.valid` is the test set
-    sources:Zoo # ranked anew for each target, budget and seed
+    sources:Zoo # ranked anew for each target, budget and seed; or a function target -> `Zoo`, where a target has sources of its own
     methods:dict # name -> function (dls, pool, rank, **recipe) -> Learner, as in `compare_methods`
     recipe:dict # for all methods alike: `n_epoch`, `lr` (or a dict of rates), `start`, ...; what a learner of `compare` takes
     budgets:tuple=(5,) # labels: a whole number for each class, or a share of the training images in (0,1)
     seeds:tuple=(0,1,2) # of the split, the student's head and the batches
     metric:str='cka' # for `rank_sources`
     own:dict=field(default_factory=dict) # method -> what it takes beside the recipe
+
+    def zoo(self, target)->Zoo: return self.sources if isinstance(self.sources, Zoo) else self.sources(target)
 
     def cells(self, targets=None, budgets=None, seeds=None, methods=None)->list: # dicts
         "All runs, or those of some targets, budgets, seeds and methods; runs on the same split follow each other"
@@ -50,7 +53,7 @@ class Suite:
     def settings(self)->dict:
         "All that decides a result besides the cell, to be written beside the results"
         show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else repr(o)
-        return dict(suite=self.name, sources={s.name: s.key for s in self.sources}, metric=self.metric, recipe=show(self.recipe), own=show(self.own))
+        return dict(suite=self.name, sources={s.name: s.key for t in self.targets for s in self.zoo(t)}, metric=self.metric, recipe=show(self.recipe), own=show(self.own))
 
 # %% ../nbs/11_suites.ipynb #9e5fc388
 def digits_suite()->Suite:
@@ -76,7 +79,7 @@ def run_cell(
 )->dict: # the cell, accuracy, balanced_accuracy, valid_loss, seconds
     "One run: split, rank, train, and look at the test set once"
     if threads: torch.set_num_threads(threads)
-    dls,pool,rank = _split(suite.targets[target], budget, seed, tuple(suite.sources), suite.metric, store)
+    dls,pool,rank = _split(suite.targets[target], budget, seed, tuple(suite.zoo(target)), suite.metric, store)
     kw = {**suite.recipe, **suite.own.get(method, {})}
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
@@ -203,8 +206,8 @@ def plot_suite(
     return axs
 
 # %% ../nbs/11_suites.ipynb #422f0ca7
-def _pack_target(path, size, budget, seed):
-    return pack_dls(load_pack(path), **({'n': int(budget)} if budget >= 1 else {'frac': budget}), size=size, seed=seed, bs=32,
+def _pack_target(load, size, budget, seed):
+    return pack_dls(load(), **({'n': int(budget)} if budget >= 1 else {'frac': budget}), size=size, seed=seed, bs=32,
                     batch_tfms=aug_transforms(max_rotate=10, max_warp=0.1, size=None))
 
 def _resized(dls, size):
@@ -217,7 +220,9 @@ def best_learner(dls, pool, rank, arch=None, start=None, store=None, progress=No
     "Fine-tune the best source itself, at its own size: what one could have without distillation, if it need not be small"
     return transfer_learner(_resized(dls, rank.best.size), start=rank.best, **kw)
 
-eight_methods = dict(compare_methods, best=best_learner, probes=partial(distill_learner, pseudo='probe'), both=partial(distill_learner, pseudo='both'))
+_lp = dict(probe_head=True)
+eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], **_lp), weighted_lp=partial(distill_learner, **_lp),
+                     probes=partial(distill_learner, pseudo='probe', **_lp), both=partial(distill_learner, pseudo='both', **_lp))
 
 def eight_suite(
     data, # folder with targets/ and weights/
@@ -232,5 +237,23 @@ def eight_suite(
     t,paths = tiers[tier],sorted((data/'targets').glob('*.npz'))
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128) + Zoo.checkpoints(sources, size=128)
-    return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, p, t['size']) for p in paths}, zoo, eight_methods,
-                 dict(dict(steps=400, lr=2e-3, start=Zoo.checkpoints(t['start'])[t['name']], bs_u=32), **recipe), budgets=(5,.2))
+    return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, partial(load_pack, p), t['size']) for p in paths}, zoo, eight_methods,
+                 dict(dict(steps=200, lr=2e-3, start=Zoo.checkpoints(t['start'])[t['name']], bs_u=32), **recipe), budgets=(5,.2))
+
+# %% ../nbs/11_suites.ipynb #0eafe98d
+def _bank(path, target):
+    own = dict(nabirds='nabird').get(target, target)
+    return Zoo.parc(path, exclude=[own] if own in _parc_tasks else [])
+
+def paper_suite(
+    data, # folder with a folder for each task, see `load_task`
+    sources, # folder of PARC's models, see `Zoo.parc`
+    start='hub', # source or checkpoint the student starts from; 'hub': timm's ImageNet weights
+    targets=None, # some of the eight
+    **recipe # in place of the suite's own
+)->Suite:
+    "The paper's eight tasks and PARC's bank of source models; for a GPU"
+    data = Path(data).expanduser()
+    start = Source.from_timm('tf_efficientnet_lite0') if start == 'hub' else start
+    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224) for t in L(targets or list(paper_tasks))}, partial(_bank, Path(sources).expanduser()),
+                 eight_methods, dict(dict(steps=3000, lr=2e-3, start=start, bs_u=32), **recipe), budgets=(.2,))
