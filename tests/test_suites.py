@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
+from distill_nb.sources import Zoo
 from distill_nb.suites import *
 
 @pytest.fixture()
@@ -15,6 +16,7 @@ def quick():
 
 script = """
 import sys
+from distill_nb.sources import Zoo
 from distill_nb.suites import *
 s = digits_suite(); s.recipe.update(n_epoch=1, epoch_len=25)
 run_suite(s, sys.argv[1], methods=['probe','transfer','scratch'], store=sys.argv[2], progress=False)
@@ -100,3 +102,18 @@ def test_cli(eight, tmp_path):
     p = subprocess.run([str(o) for o in cmd], capture_output=True, text=True, timeout=300)
     assert p.returncode == 0, p.stderr
     assert 'transfer' in p.stdout and len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+def test_paper_suite_on_stand_ins(tmp_path):
+    import torchvision
+    from test_tasks import make_eurosat, make_oxford_pets
+    make_eurosat(tmp_path/'data'/'eurosat'); make_oxford_pets(tmp_path/'data'/'oxford_pets')
+    (tmp_path/'bank'/'resnet18').mkdir(parents=True)
+    for i,(t,c) in enumerate(dict(cifar10=10, oxford_pets=37).items()):
+        torch.manual_seed(i); torch.save(torchvision.models.resnet18(num_classes=c).state_dict(), tmp_path/'bank'/'resnet18'/f'resnet18_{t}.pth')
+    models(tmp_path/'start', start=6)
+    s = paper_suite(tmp_path/'data', tmp_path/'bank', start=Zoo.checkpoints(tmp_path/'start')['start'], targets=['eurosat','oxford_pets'], steps=2)
+    assert set(s.zoo('eurosat').names) == {'resnet18.cifar10','resnet18.oxford_pets'} and s.zoo('oxford_pets').names == ['resnet18.cifar10']   # never the target's own
+    assert set(s.settings()['sources']) == {'resnet18.cifar10','resnet18.oxford_pets'}
+    rows = run_suite(s, tmp_path/'out', targets='eurosat', budgets=.5, seeds=[0], methods=['probe','weighted'], store=tmp_path/'store', progress=False)
+    assert set(rows.method) == {'probe','weighted'}
