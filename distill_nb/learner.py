@@ -21,7 +21,7 @@ from .similarity import Ranking, rank_sources
 from .weights import prune_weights
 from .distill import *
 from .distill import check_lam
-from .fixmatch import FixMatch
+from .fixmatch import EMA, FixMatch
 
 # %% ../nbs/07_learner.ipynb #bba9e928
 def _stats(student, start):
@@ -229,6 +229,11 @@ def fixmatch_learner(
     threshold:float=0.95, # confidence above which a prediction on the weak view becomes a label
     mu:int=1, # images of the pool for each labelled one in a batch
     lam_u:float=1., # weight of the loss on the pool
+    weak=None, # further weak augmentation: `weak_augment` if `dls` have none
+    adapt:str=None, # thresholds that follow what was learned: 'flexmatch' or 'freematch'
+    lam_f:float=.01, # weight of FreeMatch's fairness within the loss on the pool
+    align=False, # correct the labels' distribution: True, to that of the labelled images; 'uniform'; or a share for each class
+    ema:float=.999, # decay of the average of the weights, None or 0 for the last weights
     epoch_len:int=None, # labelled images in an epoch; by default an epoch is one pass over the pool
     cbs=None, # further callbacks
     **kwargs
@@ -236,7 +241,8 @@ def fixmatch_learner(
     "FixMatch (Sohn et al., NeurIPS 2020) from the same start as the others"
     pool = get_images(unlabeled)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
-    return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u)) + L(cbs), **kwargs)
+    fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)
+    return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(fixmatch, EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
 
 # %% ../nbs/07_learner.ipynb #c70d89ed
 def _scratch(dls, pool, rank, arch, start=None, arch_kwargs=None, store=None, progress=None, bs_u=None, **kw):

@@ -5,7 +5,7 @@ from fastai.vision.all import *
 from fastai.distributed import *
 from distill_nb.data import image_dls
 from distill_nb.distill import *
-from distill_nb.fixmatch import FixMatch
+from distill_nb.fixmatch import EMA, FixMatch
 from distill_nb.learner import student_learner, transfer_learner
 from distill_nb.sources import Zoo
 
@@ -82,6 +82,14 @@ def main(out):
     learn = student(dls, FixMatch(pool, threshold=.1, mu=2), Spy())
     with learn.distrib_ctx(): fit(learn, lr=1e-3)
     res['fixmatch'] = summary(learn)
+
+    for adapt in ('flexmatch','freematch'):
+        learn = student(dls, FixMatch(pool, threshold=.3, adapt=adapt, align=True), EMA(), Spy())
+        with learn.distrib_ctx(): fit(learn, 2, lr=1e-2)
+        t = learn.fix_match._thresholds
+        res[adapt] = summary(learn)
+        res[adapt]['learned'] = [t.latest] if adapt == 'flexmatch' else [t.tau.value, t.p.value, t.hist.value]
+        res[adapt]['learned'].append(learn.fix_match._predicted.value)
 
     learn = student(dls, Distill(pool, LiveTeachers([Zoo.embedded()['digits']]), [1.]), Spy(), epoch_len=20)
     with learn.distrib_ctx(): fit(learn)

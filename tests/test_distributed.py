@@ -79,7 +79,7 @@ def test_labelled_images_are_shared_out(ranks):
     _,counts = x.flatten(1).unique(dim=0, return_counts=True)
     assert counts.tolist() == [4]*20
 
-@pytest.mark.parametrize('key', ['distill','again','third','accumulation','fixmatch','live','transfer','short'])
+@pytest.mark.parametrize('key', ['distill','again','third','accumulation','fixmatch','flexmatch','freematch','live','transfer','short'])
 def test_processes_agree(ranks, key):
     "The same weights on both before and after, which have moved; the same records"
     a,b = (r[key] for r in ranks[:2])
@@ -98,6 +98,15 @@ def test_columns(ranks):
     assert r['distill']['names'] == ['epoch','train_loss','valid_loss','accuracy','distill_loss','time']
     assert r['fixmatch']['names'] == ['epoch','train_loss','valid_loss','accuracy','fixmatch_loss','confident','time']
     assert r['transfer']['names'] == ['epoch','train_loss','valid_loss','accuracy','time']
+
+@pytest.mark.parametrize('key', ['flexmatch','freematch'])
+def test_thresholds_and_alignment_are_shared(ranks, key):
+    "Each process knows what the others saw: FlexMatch's table, the running means"
+    a,b = (r[key]['learned'] for r in ranks[:2])
+    for x,y in zip(a, b): torch.testing.assert_close(x, y, atol=0, rtol=0)
+    if key == 'flexmatch':
+        seen = {i for r in ranks[:2] for i in r[key]['idx'] for i in i}
+        assert not (set(torch.nonzero(a[0] >= 0).flatten().tolist()) - seen)
 
 def test_accumulation_adds_up(ranks):
     "GradientAccumulation counts the images of one process: a step of the optimizer every second batch"

@@ -1,12 +1,15 @@
-"FixMatch against its formula written out, and beside the other callbacks of a Learner"
+"FixMatch, its thresholds and the average of the weights against their formulas written out, and beside the other callbacks of a Learner"
 import math
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from fastai.vision.all import (Callback, GradientAccumulation, Learner, MixUp, Module, Normalize, SGD, ShortEpochCallback, accuracy, set_seed, tensor)
+from fastai.vision.all import (Callback, CancelEpochException, CancelFitException, CancelStepException, CancelValidException, GradientAccumulation, Learner, MixUp,
+    Module, Normalize, SGD, SaveModelCallback, ShortEpochCallback, accuracy, load_learner, set_seed, tensor)
 from distill_nb.data import digits_dls, repeat_dls
-from distill_nb.distill import create_student, student_splitter, PoolCallback, Distill, StoredTeachers
-from distill_nb.fixmatch import FixMatch, fixmatch_loss, strong_augment
+from distill_nb.distill import create_student, student_splitter, Distill, FreezeStats, PoolCallback, StoredTeachers
+from distill_nb.fixmatch import (EMA, FixMatch, FlexThresholds, FreeThresholds, align_logits, ema_decay, fairness_loss, fixmatch_loss, flex_thresholds, strong_augment,
+    weak_augment)
+from distill_nb.learner import fixmatch_learner
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1,8), c=st.integers(2,6), threshold=st.floats(0,.999), seed=st.integers(0,999))
@@ -48,7 +51,7 @@ def test_images_get_their_own_draw_and_a_seed_repeats_it():
     torch.manual_seed(3); a = strong_augment(x)
     torch.manual_seed(3); b = strong_augment(x)
     assert torch.equal(a, b)
-    assert len({o.numpy().tobytes() for o in a}) == 8
+    assert len({o.cpu().numpy().tobytes() for o in a}) == 8
 
 @pytest.fixture(scope='module')
 def digits():
@@ -148,6 +151,303 @@ def test_learns_from_the_pool(digits):
     assert all((before[n] != p.detach()).any() for n,p in learn.model.named_parameters())
 
 @pytest.mark.parametrize('kw,name', [(dict(threshold=1), '`threshold`'), (dict(threshold=math.nan), '`threshold`'), (dict(mu=.5), '`mu`'), (dict(mu=1.5), '`mu`'),
-                                     (dict(lam_u=-.1), '`lam_u`'), (dict(lam_u=math.inf), '`lam_u`')])
+                                     (dict(lam_u=-.1), '`lam_u`'), (dict(lam_u=math.inf), '`lam_u`'), (dict(lam_f=math.nan), '`lam_f`'), (dict(adapt='none'), '`adapt`'),
+                                     (dict(align='yes'), '`align`')])
 def test_errors_name_the_argument(kw, name):
     with pytest.raises(ValueError, match=name): FixMatch([np.zeros((8,8,3), dtype=np.uint8)], **kw)
+
+# --- thresholds, alignment, the weak view
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1,30), c=st.integers(2,6), steps=st.integers(1,6), threshold=st.floats(.3,.99), seed=st.integers(0,999))
+def test_flexmatch_counts_as_written(n, c, steps, threshold, seed):
+    "A dictionary of the latest confident class of each image, and the formula class by class"
+    rng = np.random.default_rng(seed)
+    flex,latest = FlexThresholds(n, threshold),{}
+    for _ in range(steps):
+        idx = rng.permutation(n)[:rng.integers(1, n+1)]
+        q = tensor(rng.dirichlet([.3]*c, len(idx))).float()
+        sigma = [sum(o == k for o in latest.values()) for k in range(c)]
+        beta = [o/max(max(sigma), n-sum(sigma)) for o in sigma]
+        assert flex(q, tensor(idx)).tolist() == pytest.approx([threshold*b/(2-b) for b in beta], abs=1e-6)
+        for i,o in zip(idx, q):
+            if o.max() >= threshold: latest[i] = int(o.argmax())
+
+@settings(max_examples=30, deadline=None)
+@given(c=st.integers(2,6), steps=st.integers(1,30), decay=st.floats(.5,.999), seed=st.integers(0,999))
+def test_freematch_means_as_written(c, steps, decay, seed):
+    rng = np.random.default_rng(seed)
+    free = FreeThresholds(c, decay)
+    tau,p,h = 1/c,np.full(c, 1/c),np.full(c, 1/c)
+    for t in range(steps):
+        q = rng.dirichlet([.5]*c, 16)
+        d = min(decay, (1+t)/(10+t))
+        tau,p = d*tau + (1-d)*q.max(1).mean(), d*p + (1-d)*q.mean(0)
+        h = d*h + (1-d)*np.bincount(q.argmax(1), minlength=c)/16
+        assert free(tensor(q)).tolist() == pytest.approx((tau*p/p.max()).tolist(), abs=1e-5)
+    assert free.hist.value.tolist() == pytest.approx(h.tolist(), abs=1e-5)
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1,20), c=st.integers(2,6), seed=st.integers(0,999))
+def test_fairness_as_written(n, c, seed):
+    "Sum over the classes that were predicted, on the images that counted; gradients are finite, also where nothing counted"
+    rng = np.random.default_rng(seed)
+    z,mask,p,h = rng.normal(size=(n,c))*2,rng.random(n) > .4,rng.dirichlet([1.]*c),rng.dirichlet([1.]*c)
+    strong = tensor(z).float().requires_grad_()
+    loss = fairness_loss(strong, tensor(mask), tensor(p).float(), tensor(h).float())
+    loss.backward()
+    assert strong.grad.isfinite().all() and loss <= 0
+    if not mask.any():
+        assert loss == 0
+        return
+    q = np.exp(z)/np.exp(z).sum(1, keepdims=True)
+    hist = np.bincount(q[mask].argmax(1), minlength=c)
+    now = np.array([q[mask][:,k].sum()/hist[k] if hist[k] else 0. for k in range(c)])
+    now,usual = now/now.sum(),p/np.maximum(h, 1e-6)/(p/np.maximum(h, 1e-6)).sum()
+    assert loss.item() == pytest.approx(sum(usual[k]*math.log(now[k]) for k in range(c) if hist[k]), abs=1e-4, rel=1e-4)
+
+def test_thresholds_reach_the_loss(digits):
+    "FlexMatch begins with everything, FreeMatch with the mean confidence; both begin anew with each fit"
+    dls,pool = digits
+    for adapt in ('flexmatch','freematch'):
+        learn = learner(dls, FixMatch(pool, threshold=.999, adapt=adapt))
+        for _ in range(2):
+            quiet_fit(learn, cbs=ShortEpochCallback(pct=.01, short_valid=False))
+            share = learn.recorder.values[-1][-1]
+            assert share == 1 if adapt == 'flexmatch' else .1 < share < 1
+        learn.validate()
+        assert learn.fix_match._thresholds is not None
+
+def test_alignment_reaches_the_labels(digits):
+    "A student that always says class 3 is corrected towards the labelled distribution, or the one that is given"
+    dls,pool = digits
+    class Three(Module):
+        def __init__(self): self.w = nn.Parameter(torch.zeros(10))
+        def forward(self, x): return (self.w + 5.*(torch.arange(10, device=x.device) == 3)).expand(len(x), -1)
+    for align,share in ((False,1.), (True,0.), ('uniform',0.), ([.01]*3+[.91]+[.01]*6, 1.)):
+        learn = Learner(dls, Three(), cbs=FixMatch(pool, threshold=.8, align=align), opt_func=SGD, metrics=accuracy)
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, 0.)
+        assert learn.recorder.values[-1][-1] == share
+    for bad in ([.5,.5], [-1.]+[1.]*9, [0.]*10):
+        with pytest.raises(ValueError, match='`align`'): quiet_fit(learner(dls, FixMatch(pool, align=bad)))
+
+def test_alignment_is_the_ratio():
+    q,target = torch.rand(7,4).softmax(1),tensor([.1,.2,.3,.4])
+    expect = q*target/q.mean(0)
+    torch.testing.assert_close(align_logits(q.log(), q.mean(0), target).softmax(1), expect/expect.sum(1, keepdim=True), atol=1e-4, rtol=1e-4)
+    assert align_logits(q.log(), tensor([0.,0,.5,.5]), tensor([0.,.5,.5,0])).isfinite().all()
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1,5), h=st.integers(1,20), w=st.integers(1,20), shift=st.floats(0,.5), flip=st.booleans(), seed=st.integers(0,99))
+def test_weak_augment_moves_pixels(n, h, w, shift, flip, seed):
+    "Each row and column of the result is one of the image's; nothing is interpolated, nothing changed in place"
+    torch.manual_seed(seed)
+    x = torch.arange(float(n*3*h*w)).reshape(n, 3, h, w)
+    kept = x.clone()
+    y = weak_augment(x, shift, flip)
+    assert y.shape == x.shape and torch.equal(x, kept)
+    for a,b in zip(x, y): assert set(b.flatten().tolist()) <= set(a.flatten().tolist())
+    if shift == 0 and not flip: assert torch.equal(x, y)
+
+def test_weak_augmentation_without_batch_tfms(digits):
+    "Labelled images and the weak views move, the strong view is made of the weak one"
+    dls,pool = digits_dls(n=2, seed=0, batch_tfms=[])
+    seen,keep = [],Keep()
+    def strong(x): seen.append(x.clone()); return x
+    def weak(x): return x.flip(3)
+    quiet_fit(learner(dls, FixMatch(pool[:20], strong=strong, weak=weak), keep))
+    flipped = keep.seen[-40:-20]
+    assert torch.equal(flipped, keep.seen[-20:]) and torch.equal(flipped, seen[-1])
+    known = {o.cpu().numpy().tobytes() for o in dls.train.new(shuffle=False).one_batch()[0].flip(3)}
+    assert {o.cpu().numpy().tobytes() for o in keep.seen[:20]} == known
+    learn = learner(dls, FixMatch(pool[:20], weak=weak_augment), Keep())
+    a,b = [quiet_fit(learn).keep.seen[-40:-20] for _ in range(2)]
+    assert len({o.cpu().numpy().tobytes() for o in torch.cat([a,b])}) > 20
+
+# --- the average of the weights
+
+class Steps(Callback):
+    "The weights after each step that was made"
+    order = 30
+    def before_fit(self): self.all = [state(self.learn)]
+    def after_step(self): self.all.append(state(self.learn))
+
+def state(learn): return {k: v.detach().clone() for k,v in learn.model.state_dict().items()}
+
+def average(states, decay):
+    res = states[0]
+    for t,s in enumerate(states[1:]):
+        d = min(decay, (1+t)/(10+t))
+        res = {k: d*res[k] + (1-d)*v if v.is_floating_point() else v for k,v in s.items()}
+    return res
+
+def same(a, b, **kw):
+    assert a.keys() == b.keys()
+    for k in a: torch.testing.assert_close(a[k], b[k], **{'atol':1e-6, 'rtol':1e-5, **kw})
+
+@pytest.mark.parametrize('decay', [.999, .5, 0.])
+def test_average_as_written(digits, decay):
+    "Parameters and batch norm's statistics, over two fits, the second of which starts from the average of the first"
+    dls,_ = digits
+    learn = learner(dls, EMA(decay), Steps())
+    for _ in range(2):
+        quiet_fit(learn, 2)
+        same(state(learn), average(learn.steps.all, decay))
+        if decay == 0: same(state(learn), learn.steps.all[-1])
+
+def test_average_is_validated_and_training_goes_on_without(digits, tmp_path):
+    "The same steps as without; each epoch's validation is that of the average at the time, and SaveModelCallback saves it"
+    dls,_ = digits
+    class Seen(Callback):
+        order = 55
+        def before_fit(self): self.at = []
+        def after_epoch(self): self.at.append((state(self.learn), average(self.steps.all, .9)))
+    runs = []
+    for cbs in ([], [EMA(.9), Seen()]):
+        set_seed(0, reproducible=True)
+        learn = learner(repeat_dls(dls, 60), Steps(), *cbs, path=tmp_path)
+        runs.append(quiet_fit(learn, 3))
+    a,b = (r.steps.all for r in runs)
+    assert len(a) == len(b)
+    for x,y in zip(a, b): same(x, y)
+    for got,expect in learn.seen.at: same(got, expect)
+    last = learn.recorder.values[-1][1]
+    with learn.no_bar(), learn.no_logging():
+        assert learn.validate()[0] == pytest.approx(last, rel=1e-5)
+        learn = learner(dls, EMA(.9), Seen(), Steps(), SaveModelCallback(fname='best'), path=tmp_path)
+        learn.fit(3, 1e-3)
+    best = int(np.argmin([o[1] for o in learn.recorder.values]))
+    same(state(learn), learn.seen.at[best][0])
+
+def test_lr_find_and_reading_change_nothing(digits):
+    dls,pool = digits
+    learn = learner(dls, EMA())
+    before = state(learn)
+    with learn.no_bar(), learn.no_logging():
+        learn.lr_find(num_it=6, show_plot=False)
+        learn.validate(), learn.get_preds()
+    learn.predict(pool[0])
+    same(before, state(learn), atol=0, rtol=0)
+    learn.summary()
+    same(before, state(learn), atol=0, rtol=0)
+
+class At(Callback):
+    "Raise at an event of an epoch"
+    order = 20
+    def __init__(self, event, ex, epoch=1): self.event,self.ex,self.at = event,ex,epoch
+    def __call__(self, name):
+        if name == self.event and self.epoch == self.at: raise self.ex
+
+@pytest.mark.parametrize('event,ex', [('after_batch',CancelFitException()), ('before_validate',CancelValidException()), ('before_validate',CancelFitException()),
+                                      ('after_epoch',CancelFitException()), ('before_epoch',CancelEpochException()), ('before_validate',CancelEpochException())])
+def test_cancelled_fit_ends_with_the_average(digits, event, ex):
+    dls,_ = digits
+    learn = quiet_fit(learner(dls, EMA(), Steps(), At(event, ex)), 3)
+    same(state(learn), average(learn.steps.all, .999))
+    assert learn.ema._avg is learn.ema._raw is None
+
+@pytest.mark.parametrize('event', ['after_batch','before_validate','after_epoch'])
+def test_broken_fit_can_be_followed_by_another(digits, event):
+    "As after the kernel was interrupted: what the model has is validated, and averaged anew from there"
+    dls,_ = digits
+    learn = learner(dls, EMA(), Steps(), At(event, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt): quiet_fit(learn, 3)
+    learn.remove_cb(At)
+    before = state(learn)
+    with learn.no_bar(), learn.no_logging(): learn.validate()
+    same(before, state(learn), atol=0, rtol=0)
+    quiet_fit(learn)
+    same(before, learn.steps.all[0], atol=0, rtol=0)
+    same(state(learn), average(learn.steps.all, .999))
+
+def test_steps_that_did_not_happen_do_not_count(digits):
+    "Gradients that are accumulated, and half precision's overflow (a CancelStepException)"
+    dls,_ = digits
+    class Updates(Callback):
+        order = 13
+        def before_fit(self): self.n = 0
+        def after_step(self): self.n = self.ema._t
+    learn = quiet_fit(learner(dls, EMA(), GradientAccumulation(2*dls.train.bs), Updates()))
+    assert learn.updates.n == len(dls.train)//2
+    class Overflow(Callback):
+        order = 10
+        def before_step(self):
+            if self.iter%2: raise CancelStepException()
+    learn = quiet_fit(learner(dls, EMA(), Overflow(), Updates()))
+    assert learn.updates.n == (len(dls.train)+1)//2
+
+def test_mixed_precision_counts_the_steps_it_made(digits):
+    "A scale so large that the first steps overflow (on a GPU; without one nothing is scaled)"
+    dls,_ = digits
+    class Made(Callback):
+        order = 13
+        def after_step(self): self.made_steps,self.n = len(self.mixed_precision.scales),self.ema._t
+    learn = learner(dls, EMA(), Made()).to_fp16(init_scale=2.**60)
+    quiet_fit(learn, 6)
+    assert learn.made.n == learn.made.made_steps
+    assert torch.cuda.is_available() or learn.made.n == 6*len(dls.train)
+
+def test_half_precision_weights_are_averaged_in_single(digits):
+    dls,_ = digits
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 10)).to(torch.bfloat16)
+    class Cast(Callback):
+        def before_batch(self): self.learn.xb = (self.x.to(torch.bfloat16),)
+        def after_pred(self): self.learn.pred = self.pred.float()
+        def after_batch(self):
+            if self.training: assert all(o.dtype == torch.float32 for o in self.ema._avg)
+    learn = quiet_fit(Learner(dls, net, cbs=[EMA(), Cast()]))
+    assert all(p.dtype == torch.bfloat16 for p in net.parameters())
+
+def test_fine_tune_frozen_statistics_source_heads_and_export(digits, tmp_path):
+    "With FixMatch and Distill in one Learner: heads are averaged, statistics stay, the exported student is the average and carries none of it"
+    dls,pool = digits
+    def make(*cbs): return learner(dls, FixMatch(pool, threshold=.2, adapt='freematch'), Distill(pool, StoredTeachers([torch.randn(60, 7)]), alpha=[1.], lam=.3), FreezeStats(),
+                                   *cbs, path=tmp_path)
+    learn = make(EMA(), Steps())
+    start = state(learn)
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, freeze_epochs=1)
+    end = state(learn)
+    same(end, average(learn.steps.all, .999))
+    assert end['source_heads.weight'].shape == (7,*start['source_heads.weight'].shape[1:]) and (end['source_heads.weight'] != start['source_heads.weight']).any()
+    for k in end:
+        if 'running' in k: assert torch.equal(end[k], start[k])
+    learn.remove_cb(Steps)
+    learn.export('a.pkl')
+    bare = make()
+    bare.export('b.pkl')
+    assert (tmp_path/'a.pkl').stat().st_size < (tmp_path/'b.pkl').stat().st_size + 8192
+    loaded = load_learner(tmp_path/'a.pkl')
+    assert loaded.ema._avg is None
+    with loaded.no_bar(), loaded.no_logging(), learn.no_bar(), learn.no_logging():
+        torch.testing.assert_close(loaded.predict(pool[0])[2], learn.predict(pool[0])[2])
+
+def test_wrapped_model_is_averaged_by_its_own_names(digits):
+    dls,_ = digits
+    class Wrap(Callback):
+        "As ParallelTrainer and DistributedTrainer do"
+        order = 11
+        def before_fit(self): self.learn.model = nn.DataParallel(self.model)
+        def after_fit(self): self.learn.model = self.model.module
+    class Inner(Steps):
+        def before_fit(self): self.all = [{k.replace('module.', ''): v for k,v in state(self.learn).items()}]
+        def after_step(self): self.all.append({k.replace('module.', ''): v for k,v in state(self.learn).items()})
+    learn = quiet_fit(learner(dls, EMA(), Wrap(), Inner()))
+    same(state(learn), average(learn.inner.all, .999))
+
+def test_fixmatch_learner_passes_on(digits):
+    dls,pool = digits
+    kw = dict(pretrained=False, metrics=accuracy)
+    learn = fixmatch_learner(dls, pool, 'test_efficientnet', **kw)
+    assert learn.ema.decay == .999 and (learn.fix_match.adapt, learn.fix_match.align, learn.fix_match.weak) == (None, False, None)
+    learn = fixmatch_learner(dls, pool, 'test_efficientnet', adapt='freematch', align='uniform', lam_f=.001, weak=weak_augment, ema=None, **kw)
+    assert not hasattr(learn, 'ema') and learn.fix_match.lam_f == .001 and learn.fix_match.weak is weak_augment
+    assert math.isfinite(quiet_fit(learn).recorder.values[-1][0])
+
+def test_columns_come_once(digits):
+    dls,pool = digits
+    class Names(Callback):
+        def after_batch(self):
+            if self.training: self.cols = self.learn.metrics.attrgot('name')
+    learn = learner(dls, FixMatch(pool, adapt='flexmatch'), Names())
+    for _ in range(2): quiet_fit(learn, 2)
+    assert learn.names.cols == ['accuracy','fixmatch_loss','confident'] and learn.metrics.attrgot('name') == ['accuracy']
