@@ -222,7 +222,8 @@ def best_learner(dls, pool, rank, arch=None, start=None, store=None, progress=No
 
 _lp = dict(probe_head=True)
 eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], **_lp), weighted_lp=partial(distill_learner, **_lp),
-                     probes=partial(distill_learner, pseudo='probe', **_lp), both=partial(distill_learner, pseudo='both', **_lp))
+                     probes=partial(distill_learner, pseudo='probe', **_lp), both=partial(distill_learner, pseudo='both', **_lp),
+                     all=partial(distill_learner, min_weight=0), top3=partial(distill_learner, top=3))
 
 def eight_suite(
     data, # folder with targets/ and weights/
