@@ -58,7 +58,7 @@ if __name__=='__main__':
     t = pd.DataFrame([teachers(a.data, a.sources, o) for o in a.targets])
     print(t.round(4).to_string()); t.round(4).to_csv(out/'teachers.csv', index=False)
     if a.teachers: raise SystemExit
-    grid = [(m,lr,f) for m in a.methods for lr in ((0,) if m == 'probe' else (2e-4,1e-3,4e-3) if 'pseudo' not in methods[m] else (1e-3,4e-3)) for f in ((True,) if m == 'probe' else (True,False))]
+    grid = [(m,lr,f) for m in a.methods for lr in ((0,) if m == 'probe' else (2e-4,1e-3,4e-3) if m in ('transfer','lp_ft') else (2e-3,)) for f in ((True,) if m == 'probe' else (True,False))]
     rows = []
     for r in Parallel(n_jobs=2, return_as='generator_unordered')(delayed(run)(a.data, a.sources, o, *g) for g in grid for o in a.targets):
         rows.append(r); print(r, flush=True)
