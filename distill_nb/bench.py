@@ -19,7 +19,7 @@ from .learner import compare
 from .plots import plot_ranking, plot_weights, plot_comparison
 
 # %% ../nbs/11_bench.ipynb #e0571ff7
-def digits(seed): return digits_dls(n=5, seed=seed, bs=25)
+def digits(seed, n=5): return digits_dls(n=n, seed=seed, bs=25)
 
 recipe = dict(n_epoch=5, lr=6e-3, freeze_stats=False, bs_u=64)
 

@@ -167,14 +167,12 @@ def bench(a):
     "`distill_nb bench`"
     import os
     from distill_nb.suites import digits_suite, eight_suite, paper_suite, plot_suite, run_suite, suite_table, target_table
-    if a.suite == 'digits': suite = digits_suite()
-    else:
-        data = a.data or os.environ.get('DISTILL_NB_DATA')
-        if not data: raise ValueError("data: where are the targets? Name their folder, or set $DISTILL_NB_DATA")
-        recipe = {} if a.steps is None else dict(steps=a.steps)
-        suite = eight_suite(data, a.sources, a.tier, **recipe) if a.suite == 'eight' else paper_suite(data, a.sources, targets=a.targets, **recipe)
+    recipe,data = {} if a.steps is None else dict(steps=a.steps),a.data or os.environ.get('DISTILL_NB_DATA')
+    if a.suite != 'digits' and not data: raise ValueError("data: where are the targets? Name their folder, or set $DISTILL_NB_DATA")
+    suite = digits_suite(**recipe) if a.suite == 'digits' else eight_suite(data, a.sources, a.tier, **recipe) if a.suite == 'eight' else paper_suite(data, a.sources, **recipe)
     out = Path(a.out or f'bench_{a.suite}')
     rows = run_suite(suite, out, a.targets, a.budgets, a.seeds, a.methods, n_jobs=a.jobs, store=a.store, progress=sys.stderr.isatty())
+    if not len(rows): raise RuntimeError(f"no run succeeded; the warnings above say why. Nothing is in {out} yet")
     reference = a.reference if a.reference in set(rows.method) else rows.method.iloc[0]
     table,each = suite_table(rows, reference),target_table(rows)
     table.to_csv(out/'table.csv'); each.to_csv(out/'targets.csv')

@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from .data import ImageView, get_images, image_items, item_labels, repeat_dls
 from .sources import Source, Zoo
-from .outputs import compute_outputs, get_outputs, pseudo_labels
+from .outputs import compute_outputs, get_outputs, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
 from .weights import prune_weights
@@ -144,19 +144,19 @@ def probe_labels(
     C:float=0.1, # inverse strength of the probes' penalty, see `fit_probe`
     T:float=1., # temperature of each probe's opinion: below 1 makes it surer
     store=None, # where outputs are kept, see `get_outputs`
-    block:int=8192, # images whose features are in memory at a time
     progress:bool=True # show progress bars while sources run
 )->Tensor: # probabilities [n, C]
     "Σ_s α_s p_s(x): what linear probes on the sources' features, fitted to the labelled images, take `images` for"
     few,y = image_items(dls.train_ds),item_labels(dls.train_ds)
-    images,res = get_images(images),None
-    if store is not False: compute_outputs(sources, few + images, store, progress=progress)  # each image is opened once for all
+    images = get_images(images)
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)
-    for s,a in zip(sources, alpha):
-        w,b = fit_probe(get_outputs(s, few, store, progress=False).features, y, C)
-        for lo in range(0, len(images), block):
-            x = get_outputs(s, images[lo:lo+block], store, progress=False).features
-            res[lo:lo+len(x),seen] += float(a)*((x.double()@w + b)/T).softmax(1).float()
+    with _open_store(store) as store:
+        compute_outputs(sources, few + images, store, progress=progress)      # each image is opened once for all
+        keys = store.image_keys(images)
+        items = dict(zip(keys, images))
+        for s,a in zip(sources, alpha):
+            w,b = fit_probe(get_outputs(s, few, store, progress=False).features, y, C)
+            for i,x,_ in _rows(store, s, keys, items, progress=False): res[i[:,None],seen] += float(a)*((x.double()@w + b)/T).softmax(1).float()
     return res
 
 # %% ../nbs/07_learner.ipynb #97f05cfc
@@ -253,6 +253,7 @@ def _fixmatch(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw)
     return fixmatch_learner(dls, pool, arch, **{'mu': max(1, (bs_u or dls.train.bs)//dls.train.bs), **kw})
 
 def _probe(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw): return transfer_learner(dls, arch, **{**kw, 'probe_head': True})
+_probe.n_epoch = 0 # `compare` does not train it
 
 compare_methods = dict(scratch=_scratch, probe=_probe, transfer=_transfer, fixmatch=_fixmatch, nearest=nearest_learner,
                        equal=partial(distill_learner, p=0), weighted=distill_learner)
@@ -299,7 +300,7 @@ def _run(name, method, data, seed, rank, n_epoch, lr, after_run, threads, bs_u=N
         start = time.perf_counter()
         learn = method(dls, pool, rank, metrics=[accuracy, BalancedAccuracy()], progress=False, **kwargs)
         with learn.no_bar(), learn.no_logging():
-            if name != 'probe': learn.fit_one_cycle(n_epoch, lr, cbs=None if kwargs.get('cbs') else _ValidateOnce())
+            if getattr(method, 'n_epoch', n_epoch): learn.fit_one_cycle(n_epoch, lr, cbs=None if kwargs.get('cbs') else _ValidateOnce())
             loss,acc,balanced = learn.validate()
     row = dict(method=name, seed=seed, accuracy=acc, balanced_accuracy=balanced, valid_loss=loss, seconds=time.perf_counter()-start)
     if after_run: after_run(row, learn)

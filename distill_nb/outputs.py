@@ -33,7 +33,7 @@ def _digest(*parts):
     for p in parts: h.update(p)
     return h.hexdigest()
 
-_path_keys = {}
+_path_keys = {} # path -> (mtime in ns, size, key)
 
 def image_key(
     item, # path, bytes of an encoded file, uint8 array or tensor [H,W] or [H,W,3], PIL image, or `ImageView` of one
@@ -44,14 +44,23 @@ def image_key(
     if isinstance(item, (str,Path)):
         try:
             st = os.stat(item)
-            at = os.path.abspath(item),st.st_mtime_ns,st.st_size
-            if at not in _path_keys: _path_keys[at] = _digest(Path(item).read_bytes())
-            return _path_keys[at]
+            path,at = os.path.abspath(item),(st.st_mtime_ns,st.st_size)
+            if _path_keys.get(path, ())[:2] != at: _path_keys[path] = *at,_digest(Path(item).read_bytes())
+            return _path_keys[path][2]
         except OSError: open_image(item); raise
     img = open_image(item)
     return _digest(f'RGB {img.size}'.encode(), np.ascontiguousarray(img))
 
 # %% ../nbs/02_outputs.ipynb #4e8be119
+def _write_whole(path, data):
+    "Write the bytes `data`: all of them or nothing"
+    part = path.with_name(f'.tmp-{uuid.uuid4().hex}')
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally: part.unlink(missing_ok=True)
+    return path
+
 class Store:
     "Features and logits on disk, by source and image: `path/SOURCE KEY/DTYPE/chunk-HASH.safetensors`"
     def __init__(self,
@@ -82,12 +91,7 @@ class Store:
         if logits is not None: data['logits'] = self._narrow(logits)
         data,folder = save(data),self.folder(source)
         folder.mkdir(parents=True, exist_ok=True)
-        path,part = folder/f'chunk-{_digest(data)}.safetensors',folder/f'.tmp-{uuid.uuid4().hex}'
-        try:
-            part.write_bytes(data)
-            os.replace(part, path)
-        finally: part.unlink(missing_ok=True)
-        return path
+        return _write_whole(folder/f'chunk-{_digest(data)}.safetensors', data)
 
     def index(self, source)->dict:
         "image key -> (chunk, row) of all that is there; reads the keys only"
@@ -162,19 +166,19 @@ def image_keys(self:Store,
     bare = [o.item if isinstance(o, ImageView) else o for o in images]
     paths = {os.path.abspath(o) for o in bare if isinstance(o, (str,Path))}
     if not paths: return [image_key(o) for o in images]
-    try:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.path/'files.sqlite', timeout=30)) as db, db:
-            db.execute('create table if not exists files (path text primary key, mtime_ns integer, size integer, key text)')
-            known = {tuple(at): k for *at,k in db.execute('select path, mtime_ns, size, key from files') if at[0] in paths}
-    except sqlite3.Error: known = None
-    _path_keys.update(known or {})
+    def files(f):
+        "`f` of the data base; None where it cannot be used"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path/'files.sqlite', timeout=30)) as db, db:
+                db.execute('create table if not exists files (path text primary key, mtime_ns integer, size integer, key text)')
+                return f(db)
+        except sqlite3.Error: return None
+    if lost := paths-_path_keys.keys():                     # in this process: not yet seen
+        for p,*at in files(lambda db: db.execute('select * from files').fetchall()) or (): _path_keys.update({p: tuple(at)} if p in lost else {})
+    before = {p: _path_keys.get(p) for p in paths}
     keys = [image_key(o) for o in images]
-    if known is None: return keys
-    new = [(*at,k) for at,k in _path_keys.items() if at[0] in paths and at not in known]
-    try:
-        with closing(sqlite3.connect(self.path/'files.sqlite', timeout=30)) as db, db: db.executemany('insert or replace into files values (?,?,?,?)', new)
-    except sqlite3.Error: pass
+    if new := [(p,*_path_keys[p]) for p in paths if _path_keys[p] != before[p]]: files(lambda db: db.executemany('insert or replace into files values (?,?,?,?)', new))
     return keys
 
 # %% ../nbs/02_outputs.ipynb #498a19da

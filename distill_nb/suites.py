@@ -9,18 +9,17 @@ __all__ = ['eight_methods', 'Suite', 'digits_suite', 'run_cell', 'read_runs', 'r
            'plot_suite', 'best_learner', 'eight_suite', 'paper_suite']
 
 # %% ../nbs/11_suites.ipynb #3274f3b2
-import itertools, json, os, time, warnings
-from dataclasses import dataclass, field
-from functools import lru_cache
+import itertools, json, os, warnings
+from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
 from . import __version__
-from .data import digits_dls, load_pack, pack_dls
+from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source, Zoo, _parc_tasks
-from .outputs import compute_outputs
+from .outputs import _write_whole
 from .similarity import rank_sources
 from .learner import *
 from .learner import _run
@@ -38,12 +37,11 @@ class Suite:
     budgets:tuple=(5,) # labels: a whole number for each class, or a share of the training images in (0,1)
     seeds:tuple=(0,1,2) # of the split, the student's head and the batches
     metric:str='cka' # for `rank_sources`
-    own:dict=field(default_factory=dict) # method -> what it takes beside the recipe
 
     def zoo(self, target)->Zoo: return self.sources if isinstance(self.sources, Zoo) else self.sources(target)
 
     def cells(self, targets=None, budgets=None, seeds=None, methods=None)->list: # dicts
-        "All runs, or those of some targets, budgets, seeds and methods; runs on the same split follow each other"
+        "All runs, or those of some targets, budgets, seeds and methods"
         axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds), method=(methods, list(self.methods)))
         for k,(want,have) in axes.items():
             if k in ('target','method') and want is not None and (lost := [o for o in L(want) if o not in have]):
@@ -53,24 +51,20 @@ class Suite:
     def settings(self)->dict:
         "All that decides a result besides the cell, to be written beside the results"
         show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else repr(o)
-        return dict(suite=self.name, sources={s.name: s.key for t in self.targets for s in self.zoo(t)}, metric=self.metric, recipe=show(self.recipe), own=show(self.own))
+        return dict(suite=self.name, sources={s.name: s.key for t in self.targets for s in self.zoo(t)}, metric=self.metric, recipe=show(self.recipe), own=show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}))
 
 # %% ../nbs/11_suites.ipynb #9e5fc388
-def digits_suite()->Suite:
+def digits_suite(
+    **recipe # in place of the suite's own
+)->Suite:
     "scikit-learn's digits and the embedded zoo: minutes, no data of your own"
     zoo = Zoo.embedded()
-    return Suite('digits', dict(digits=partial(_digits)), zoo, {m: compare_methods[m] for m in ('scratch','probe','transfer','fixmatch','nearest','equal','weighted')},
-                 dict(digits_recipe, start=zoo['objects']))
+    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m] for m in ('scratch','probe','transfer','fixmatch','nearest','equal','weighted')},
+                 dict(dict(digits_recipe, start=zoo['objects']), **recipe))
 
-def _digits(budget, seed): return digits(seed) if budget == 5 else digits_dls(n=budget, seed=seed, bs=25)
+def _digits(budget, seed): return digits(seed, int(budget))
 
 # %% ../nbs/11_suites.ipynb #d86728cd
-@lru_cache(maxsize=1)
-def _split(data, budget, seed, zoo, metric, store):
-    "A target's data and ranking"
-    dls,pool = data(budget, seed)
-    return dls, pool, rank_sources(dls, list(zoo), metric=metric, times=0, store=store, seed=seed, progress=False)
-
 def run_cell(
     suite:Suite, # which grid
     target:str, budget, seed:int, method:str, # which cell of it
@@ -79,8 +73,9 @@ def run_cell(
 )->dict: # the cell, accuracy, balanced_accuracy, valid_loss, seconds
     "One run: split, rank, train, and look at the test set once"
     if threads: torch.set_num_threads(threads)
-    dls,pool,rank = _split(suite.targets[target], budget, seed, tuple(suite.zoo(target)), suite.metric, store)
-    kw = {**suite.recipe, **suite.own.get(method, {})}
+    dls,pool = suite.targets[target](budget, seed)
+    rank = rank_sources(dls, suite.zoo(target), metric=suite.metric, times=0, store=store, seed=seed, progress=False)
+    kw = dict(suite.recipe)
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
     row = _run(method, suite.methods[method], (dls,pool), seed, rank, n_epoch, lr[method] if isinstance(lr, dict) else lr, None, None,
@@ -98,12 +93,6 @@ def read_runs(
     if path.is_dir(): path = path/'runs.csv'
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=_keys)
 
-def _write(path, text):
-    "All of it or nothing"
-    part = path.with_name(f'.{path.name}.part')
-    part.write_text(text, encoding='utf-8')
-    os.replace(part, path)
-
 def _check_settings(suite, out):
     "Write the suite's settings into `out`, or see that they are the same"
     now,path = suite.settings(),out/'suite.json'
@@ -113,7 +102,7 @@ def _check_settings(suite, out):
         if shared(was) != shared(now):
             differ = [k for k in now if shared(was).get(k) != shared(now)[k]]
             raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(differ)} differ; see its suite.json). Name another folder, or delete this one.")
-    _write(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1))
+    _write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1).encode())
 
 def _try_cell(suite, cell, store, threads):
     try: return run_cell(suite, **cell, store=store, threads=threads)
@@ -141,7 +130,7 @@ def run_suite(
     for row in new:
         if 'error' in row: failed.append(row); continue
         rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
-        _write(out/'runs.csv', rows.to_csv(index=False))
+        _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
     for o in failed: warnings.warn(f"{o['method']} on {o['target']} (budget {o['budget']}, seed {o['seed']}) failed: {o['error']}")
     return rows
 
@@ -250,11 +239,10 @@ def paper_suite(
     data, # folder with a folder for each task, see `load_task`
     sources, # folder of PARC's models, see `Zoo.parc`
     start='hub', # source or checkpoint the student starts from; 'hub': timm's ImageNet weights
-    targets=None, # some of the eight
     **recipe # in place of the suite's own
 )->Suite:
     "The paper's eight tasks and PARC's bank of source models; for a GPU"
     data = Path(data).expanduser()
     start = Source.from_timm('tf_efficientnet_lite0') if start == 'hub' else start
-    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224) for t in L(targets or list(paper_tasks))}, partial(_bank, Path(sources).expanduser()),
+    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224) for t in paper_tasks}, partial(_bank, Path(sources).expanduser()),
                  eight_methods, dict(dict(steps=3000, lr=2e-3, start=start, bs_u=32), **recipe), budgets=(.2,))

@@ -33,7 +33,7 @@ def test_killed_and_restarted(quick, tmp_path):
     rows = run_suite(quick, tmp_path/'out', methods=['probe','transfer','scratch'], store=tmp_path/'store', progress=False)
     assert len(rows) == 9 and not rows.duplicated(['target','budget','seed','method']).any()
     pd.testing.assert_frame_equal(rows.iloc[:len(first)].reset_index(drop=True), first)   # not made again: even the seconds are the same
-    assert not list((tmp_path/'out').glob('.*part'))
+    assert not [p for p in (tmp_path/'out').iterdir() if p.name.startswith('.')]
 
 def test_a_cell_is_repeated_by_its_coordinates(quick, tmp_path):
     cell = dict(target='digits', budget=5, seed=1, method='transfer')
@@ -48,8 +48,11 @@ def test_processes_give_the_same(quick, tmp_path):
 
 def test_settings_are_kept_apart(quick, tmp_path):
     run_suite(quick, tmp_path/'out', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
-    quick.own = dict(late=dict(lam=.1)); quick.methods['late'] = quick.methods['transfer']                # a method that comes later changes nothing
+    quick.methods['late'] = quick.methods['transfer']                # a method that comes later changes nothing
     run_suite(quick, tmp_path/'out', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
+    quick.methods['equal'] = partial(quick.methods['equal'], lam=.1)                                      # one that changes is refused
+    with pytest.raises(ValueError, match='own differ'): run_suite(quick, tmp_path/'out', progress=False)
+    quick.methods = digits_suite().methods
     quick.metric = 'parc'
     with pytest.raises(ValueError, match='metric differ.*suite.json'): run_suite(quick, tmp_path/'out', progress=False)
 
@@ -112,7 +115,7 @@ def test_paper_suite_on_stand_ins(tmp_path):
     for i,(t,c) in enumerate(dict(cifar10=10, oxford_pets=37).items()):
         torch.manual_seed(i); torch.save(torchvision.models.resnet18(num_classes=c).state_dict(), tmp_path/'bank'/'resnet18'/f'resnet18_{t}.pth')
     models(tmp_path/'start', start=6)
-    s = paper_suite(tmp_path/'data', tmp_path/'bank', start=Zoo.checkpoints(tmp_path/'start')['start'], targets=['eurosat','oxford_pets'], steps=2)
+    s = paper_suite(tmp_path/'data', tmp_path/'bank', start=Zoo.checkpoints(tmp_path/'start')['start'], steps=2)
     assert set(s.zoo('eurosat').names) == {'resnet18.cifar10','resnet18.oxford_pets'} and s.zoo('oxford_pets').names == ['resnet18.cifar10']   # never the target's own
     assert set(s.settings()['sources']) == {'resnet18.cifar10','resnet18.oxford_pets'}
     rows = run_suite(s, tmp_path/'out', targets='eurosat', budgets=.5, seeds=[0], methods=['probe','weighted'], store=tmp_path/'store', progress=False)
