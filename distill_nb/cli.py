@@ -60,6 +60,7 @@ def parser()->argparse.ArgumentParser:
     t.add_argument('unlabeled', help='folder of images without labels')
     t.add_argument('zoo', help="folder with manifest.json, 'embedded', or timm names and patterns ('*resnet*') separated by commas")
     t.add_argument('--arch', help='timm name of the student (default: that of --start)')
+    t.add_argument('--stages', type=int, help='only the first stages of the student: smaller and faster')
     t.add_argument('--start', help='source of the zoo, or checkpoint file, that the student starts from (default: hub weights)')
     t.add_argument('--scratch', action='store_true', help='start from random weights instead')
     t.add_argument('--out', default='distilled', help='folder for the student, the ranking and the log')
@@ -143,7 +144,7 @@ def train(a):
     print(df.round(4).to_string(), '\n')
     start = a.start if a.start is None or Path(a.start).exists() else zoo[a.start]
     set_seed(a.seed)
-    learn = distill_learner(dls, a.unlabeled, r, a.arch, start=start, pretrained=not a.scratch, p=a.p, lam=a.lam, T=a.temperature, top=a.top,
+    learn = distill_learner(dls, a.unlabeled, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, p=a.p, lam=a.lam, T=a.temperature, top=a.top,
                             live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=CSVLogger('log.csv'))
     if sys.stderr.isatty(): learn.fit_one_cycle(a.epochs, a.lr)
     else:

@@ -9,7 +9,9 @@ __all__ = ['strong_augment', 'weak_augment', 'fixmatch_loss', 'flex_thresholds',
            'fairness_loss', 'align_logits', 'FixMatch', 'EMA']
 
 # %% ../nbs/06_fixmatch.ipynb #41068430
+from contextlib import nullcontext
 from fastai.vision.all import *
+from torch.nn.modules.batchnorm import _BatchNorm
 from .data import item_labels
 from .distill import PoolCallback
 
@@ -179,6 +181,8 @@ def align_logits(
     return logits + ((target+1e-6)/(mean+1e-6)).log()
 
 # %% ../nbs/06_fixmatch.ipynb #98c78a97
+def _learns_stats(model): return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+
 class FixMatch(PoolCallback):
     "Teaches the student, on strong views of the pool, the labels that it gives the weak views with confidence (Sohn et al. 2020)"
     order,column,mu,weak = 4,'fixmatch_loss',1,None # an exported one knows no more
@@ -234,15 +238,21 @@ class FixMatch(PoolCallback):
         super().before_batch()
 
     def views(self, x):
-        "The batch as it is, weakly augmented if asked for, and its strong view"
+        "The batch as it is, weakly augmented if asked for, and its strong view; or, if no batch norm wants to see both at once, the strong view alone"
         x = x.as_subclass(Tensor)
         if self.weak: x = self.weak(x)
-        if self.norm is None: return [x, self.strong(x.clamp(0,1))]
-        mean,std = self.norm.mean.as_subclass(Tensor),self.norm.std.as_subclass(Tensor)
-        return [x, (self.strong((x*std + mean).clamp(0,1)) - mean)/std]
+        mean,std = (0.,1.) if self.norm is None else (self.norm.mean.as_subclass(Tensor),self.norm.std.as_subclass(Tensor))
+        strong = (self.strong((x*std + mean).clamp(0,1)) - mean)/std
+        self._said = None if _learns_stats(self.model) else self._ask(x)
+        return [x, strong] if self._said is None else [strong]
+
+    def _ask(self, x):
+        "Logits of the weak view, which is not worth a backward pass"
+        with torch.no_grad(), getattr(getattr(self.learn, 'mixed_precision', None), 'autocast', nullcontext()): return get_model(self.model)(x)
 
     def pool_loss(self, x, idx):
-        weak,strong = self.pred[self.lo:self.hi].as_subclass(Tensor).float().chunk(2)
+        pred = self.pred[self.lo:self.hi].as_subclass(Tensor)
+        weak,strong = [o.float() for o in (pred.chunk(2) if self._said is None else (self._said,pred))]
         weak = weak.detach()
         if self._predicted: weak = align_logits(weak, self._predicted(maybe_gather(weak.softmax(1)).mean(0)), self._target)
         loss,mask = fixmatch_loss(weak, strong, self._thresholds(weak.softmax(1), idx) if self._thresholds else self.threshold)

@@ -59,6 +59,7 @@ def student_learner(
     arch=None, # the student: a timm name, a fastai function, a module; by default that of `start`
     start=None, # weights to start from: a `Source`, a file, a state dict
     pretrained:bool=True, # without `start`: hub weights, or (False) random ones
+    stages:int=None, # only the first stages of a timm network, see `cut_stages`
     epoch_len:int=None, # labelled images in an epoch, drawn equally often; by default each once
     freeze_stats:bool=None, # keep the batch-norm statistics of the start; by default where there is a start
     probe_head:bool=False, # start the head from a linear probe on the labelled images (LP-FT) instead of at random
@@ -76,7 +77,7 @@ def student_learner(
     n_out = get_c(dls)
     if not n_out: raise ValueError("`dls` do not say how many classes there are: set `dls.c`")
     dls = repeat_dls(dls, epoch_len or len(dls.train_ds))
-    student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
+    student = create_student(arch, n_out, start=start, pretrained=pretrained, **{**arch_kwargs, **({} if stages is None else dict(stages=stages))})
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained

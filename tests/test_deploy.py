@@ -33,6 +33,16 @@ def test_timm_loads_it_strictly(arch, kw, tmp_path):
         torch.testing.assert_close(net(x), m(x), atol=1e-4, rtol=1e-4)
         assert torch.equal(load_student(path)(x), m(x))
 
+@pytest.mark.parametrize('arch,stages', [('test_efficientnet', 4), ('test_efficientnet', 2), ('test_convnext', 2), ('resnet10t', 3), ('mobilenetv3_small_050', 4), ('test_byobnet', 3)])
+def test_a_cut_student_comes_back(arch, stages, tmp_path):
+    m = student(arch, stages=stages)
+    path = save_student(m, tmp_path/'s.safetensors', input_size=[3,64,64])
+    meta,x = student_meta(path),torch.randn(2, 3, 64, 64)
+    assert meta['arch'] == arch and meta['kwargs'] == dict(stages=stages) and meta['layout'] == 'student'
+    with torch.no_grad(): assert torch.equal(load_student(path)(x), m(x))
+    again = create_student(arch, 3, start=path, stages=stages).eval()           # and is a start for another target
+    with torch.no_grad(): assert torch.equal(again.backbone(x), m.backbone(x))
+
 def test_classifiers_that_are_more_than_a_linear_layer_keep_the_students_names(tmp_path):
     m = student('levit_128s')
     path = save_student(m, tmp_path/'s.safetensors', input_size=[3,224,224])

@@ -249,6 +249,21 @@ def test_freeze_stats(task):
         assert all(same) if freeze else not any(same)
         assert not torch.equal(learn.model.backbone.bn1.weight.detach().cpu(), start['bn1.weight'])
 
+def test_a_cut_student_is_a_student(task, zoo, store, tmp_path):
+    dls,_ = task
+    start = create_student('test_efficientnet', 10, pretrained=False)
+    learn = make(task, zoo, store, arch='test_efficientnet', start=start.backbone.state_dict(), stages=3)
+    whole = start.backbone.state_dict()
+    cut = learn.model.backbone.state_dict()
+    assert cut and all(torch.equal(v, whole[k]) for k,v in cut.items()) and len(cut) < len(whole)
+    quiet(learn)
+    learn.export(tmp_path/'s.pkl')
+    again = load_learner(tmp_path/'s.pkl')
+    xb = dls.valid.one_batch()[0].cpu()
+    assert torch.equal(again.model.cpu().eval()(xb), learn.model.cpu().eval()(xb))
+    with pytest.raises(ValueError, match='`stages` of test_efficientnet are 1 to 5, not 0'): make(task, zoo, store, arch='test_efficientnet', stages=0)
+    with pytest.raises(ValueError, match='`start`'): make(task, zoo, store, arch='test_efficientnet', start=create_student('test_convnext', 10, pretrained=False).backbone.state_dict(), stages=3)
+
 def test_labeled_images_are_in_the_pool(task, zoo, store):
     assert len(make(task, zoo, store).distill.pool) == len(task[1]) + 50
     assert len(make(task, zoo, store, labeled_too=False).distill.pool) == len(task[1])

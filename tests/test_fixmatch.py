@@ -72,8 +72,8 @@ class Keep(Callback):
     def after_loss(self): self.total,self.labelled = self.learn.loss.item(), self.learn.loss_func(self.pred, *self.yb).item()
 
 class Table(Module):
-    "Logits that depend on the image's row in the batch alone"
-    def __init__(self): self.w = nn.Parameter(torch.randn(1000, 10)*5)
+    "Logits that depend on the image's row in the batch alone; a batch norm that learns keeps all views in one batch"
+    def __init__(self): self.w,self.norm = nn.Parameter(torch.randn(1000, 10)*5),nn.BatchNorm1d(1)
     def forward(self, x): return self.w[:len(x)]
 
 @pytest.mark.parametrize('mu,lam_u', [(1,1.), (3,.5)])
@@ -126,6 +126,29 @@ def test_with_distill_in_any_order_of_adding(digits):
         losses.append(keep.total)
         assert {'fixmatch_loss','confident','distill_loss'} <= set(learn.recorder.metric_names)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+def test_with_probes_too(digits):
+    "Each callback's images are its own, whoever takes the predictions off first"
+    dls,pool = digits
+    set_seed(0, reproducible=True)
+    probes = torch.rand(60, 10).softmax(1)
+    cbs = [FixMatch(pool, threshold=0.), Distill(pool, probes=probes, lam=.3)]
+    quiet_fit(learner(repeat_dls(dls, 60), *cbs), cbs=ShortEpochCallback(pct=.01))
+    assert 1.5 < float(cbs[1]._mean()) < 5                                      # a new head is about log 10 from any opinion
+
+def test_weak_views_alone_make_no_difference_where_no_norm_learns(digits, monkeypatch):
+    import distill_nb.fixmatch as module
+    dls,pool = digits
+    seen = {}
+    for alone in (True, False):
+        if not alone: monkeypatch.setattr(module, '_learns_stats', lambda m: True)
+        set_seed(0, reproducible=True)
+        keep,f = Keep(),FixMatch(pool, threshold=.1)
+        learn = quiet_fit(learner(repeat_dls(dls, 60), f, FreezeStats(), Distill(pool, probes=torch.full((60,10), .1)), keep), cbs=ShortEpochCallback(pct=.01))
+        seen[alone] = keep.total,f._counted.item(),torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+        assert f.hi-f.lo == (1 if alone else 2)*dls.train.bs
+    assert seen[True][1] == seen[False][1] > 0 and seen[True][0] == pytest.approx(seen[False][0], rel=1e-5)
+    torch.testing.assert_close(seen[True][2], seen[False][2], atol=1e-5, rtol=1e-4)
 
 def test_what_a_learner_must_still_do(digits, tmp_path):
     dls,pool = digits

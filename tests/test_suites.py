@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
+from distill_nb.deploy import save_student
+from distill_nb.distill import create_student
 from distill_nb.sources import Zoo
 from distill_nb.suites import *
 
@@ -86,7 +88,8 @@ def models(folder, **names):
 @pytest.fixture()
 def eight(tmp_path):
     for i,t in enumerate(('aerial','birds')): pack(tmp_path/'data'/'targets'/f'{t}.npz', seed=i)
-    models(tmp_path/'data'/'weights', imagenet_lite0=7, inat_birds=5); models(tmp_path/'sources', lite0_dogs=4); models(tmp_path/'sources'/'start', start=6)
+    models(tmp_path/'data'/'weights', imagenet_lite0=7, inat_birds=5); models(tmp_path/'sources', lite0_dogs=4)
+    save_student(create_student('test_efficientnet', 6, pretrained=False, stages=3), tmp_path/'sources'/'start.safetensors')
     return tmp_path
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
