@@ -7,7 +7,7 @@ Docs: https://distill-nb.github.io/distill_nb/distill.html.md"""
 # %% auto #0
 __all__ = ['Student', 'student_splitter', 'load_backbone', 'cut_stages', 'create_student', 'logsumexp_segments',
            'softmax_segments', 'distill_loss', 'StoredTeachers', 'LiveTeachers', 'PoolCallback', 'Distill',
-           'FreezeStats', 'sync_norms', 'SyncNorms']
+           'FreezeStats', 'LabelsLast', 'sync_norms', 'SyncNorms']
 
 # %% ../nbs/05_distill.ipynb #ea9442a3
 from fastai.vision.all import *
@@ -193,7 +193,7 @@ class LiveTeachers:
 class PoolCallback(Callback):
     "Appends a batch of unlabelled images to every training batch, and adds what `pool_loss` makes of them to the loss"
     order,run_valid = 5,False
-    column = 'pool_loss'
+    column,resting = 'pool_loss',False # see `LabelsLast`
     def __init__(self,
         pool, # unlabelled images: whatever `get_images` takes
         bs:int=None # images of the pool in a batch, by default as many as labelled ones
@@ -204,7 +204,7 @@ class PoolCallback(Callback):
     def views(self, x): return [x]
 
     @property
-    def active(self): return self.pool is not None and self.weights[1] > 0
+    def active(self): return self.pool is not None and self.weights[1] > 0 and not self.resting
 
     def _drop_column(self):
         self.learn.metrics = self.learn.metrics.filter(lambda m: m.name != self.column)
@@ -336,6 +336,22 @@ class FreezeStats(Callback):
     def before_train(self):
         for m in get_model(self.model).backbone.modules():
             if isinstance(m, _BatchNorm): m.eval()
+
+# %% ../nbs/05_distill.ipynb #1ab31a57
+class LabelsLast(Callback):
+    "The last part of a fit on the labels alone: every pool (`Distill`, `FixMatch`) rests"
+    order,run_valid = PoolCallback.order-2,False # before the pools of `FixMatch` (4) and `Distill` (5)
+    def __init__(self,
+        start:float=.8 # share of the fit after which the pools rest, in [0,1]
+    ):
+        if not 0 <= start <= 1: raise ValueError(f"`start` is a share of the fit, between 0 and 1, not {start}")
+        self.start = start
+
+    def _rest(self, resting):
+        for cb in self.learn.cbs.filter(risinstance(PoolCallback)): cb.resting = resting
+    def before_batch(self):
+        if self.pct_train >= self.start: self._rest(True)
+    def after_fit(self): self._rest(False)
 
 # %% ../nbs/05_distill.ipynb #c9d2e7f4
 def sync_norms(learn):

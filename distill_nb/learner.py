@@ -182,6 +182,7 @@ def distill_learner(
     top_k:int=None, # keep only each source's largest pseudo-labels, for very large pools (see `pseudo_labels`)
     store=None, # where outputs are kept, see `get_outputs`
     bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
+    ema:float=None, # decay of an average of the weights (`EMA`), which is then the student; None or 0 for the last weights
     labeled_too:bool=True, # the labelled images are in the pool as well, as in the paper
     epoch_len:int=None, # labelled images in an epoch; by default an epoch is one pass over the pool
     progress:bool=True, # show progress bars while sources run
@@ -205,7 +206,7 @@ def distill_learner(
         if not named: raise ValueError("`pseudo`: no source has a classifier, so only 'probe' is possible")
         sources,alpha = [sources[i] for i in named],alpha[named]/alpha[named].sum()
         teachers = LiveTeachers(sources, T) if live else StoredTeachers(pseudo_labels(sources, pool, T, store, top_k, progress=progress))
-    learn = student_learner(dls, arch, epoch_len=epoch_len, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix)) + L(cbs), **kwargs)
+    learn = student_learner(dls, arch, epoch_len=epoch_len, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix), EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
     learn.distill.names = [s.name for s in sources]
     return learn
 
@@ -301,7 +302,7 @@ def _run(name, method, data, seed, rank, n_epoch, lr, after_run, threads, bs_u=N
         start = time.perf_counter()
         learn = method(dls, pool, rank, metrics=[accuracy, BalancedAccuracy()], progress=False, **kwargs)
         with learn.no_bar(), learn.no_logging():
-            if getattr(method, 'n_epoch', n_epoch): learn.fit_one_cycle(n_epoch, lr, cbs=None if kwargs.get('cbs') else _ValidateOnce())
+            if getattr(getattr(method, 'func', method), 'n_epoch', n_epoch): learn.fit_one_cycle(n_epoch, lr, cbs=None if kwargs.get('cbs') else _ValidateOnce())
             loss,acc,balanced = learn.validate()
     row = dict(method=name, seed=seed, accuracy=acc, balanced_accuracy=balanced, valid_loss=loss, seconds=time.perf_counter()-start)
     if after_run: after_run(row, learn)

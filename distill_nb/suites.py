@@ -6,10 +6,10 @@ Docs: https://distill-nb.github.io/distill_nb/suites.html.md"""
 
 # %% auto #0
 __all__ = ['eight_methods', 'Suite', 'digits_suite', 'run_cell', 'read_runs', 'run_suite', 'suite_table', 'target_table',
-           'plot_suite', 'best_learner', 'eight_suite', 'paper_suite']
+           'plot_suite', 'best_learner', 'beside_fixmatch', 'reranked', 'eight_suite', 'paper_suite']
 
 # %% ../nbs/11_suites.ipynb #3274f3b2
-import itertools, json, os, warnings
+import ast, itertools, json, os, warnings
 from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -24,10 +24,17 @@ from .outputs import _write_whole
 from .similarity import rank_sources
 from .learner import *
 from .learner import _run
+from .fixmatch import FixMatch
 from .deploy import student_meta
 from .bench import digits, recipe as digits_recipe
 
 # %% ../nbs/11_suites.ipynb #d174f12c
+def _argument(s):
+    k,eq,v = s.partition('=')
+    if not eq: raise ValueError(f"`methods`: an argument is name=value, not {s!r}")
+    try: return k,ast.literal_eval(v)
+    except (ValueError,SyntaxError): return k,v
+
 @dataclass
 class Suite:
     "A grid of runs: every method on every target, with every number of labels and every seed"
@@ -35,7 +42,7 @@ class Suite:
     targets:dict # name -> function (budget, seed) -> (dls, pool); `dls.valid` is the test set
     sources:Zoo # ranked anew for each target, budget and seed; or a function target -> `Zoo`, where a target has sources of its own
     methods:dict # name -> function (dls, pool, rank, **recipe) -> Learner, as in `compare_methods`
-    recipe:dict # for all methods alike: `n_epoch`, `lr` (or a dict of rates), `start`, ...; what a learner of `compare` takes
+    recipe:dict # for all methods alike: `n_epoch`, `lr` (or a dict, a rate for each method), `start`, ...; what a learner of `compare` takes
     budgets:tuple=(5,) # labels: a whole number for each class, or a share of the training images in (0,1)
     seeds:tuple=(0,1,2) # of the split, the student's head and the batches
     metric:str='cka' # for `rank_sources`
@@ -46,9 +53,14 @@ class Suite:
         "All runs, or those of some targets, budgets, seeds and methods"
         axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds), method=(methods, list(self.methods)))
         for k,(want,have) in axes.items():
-            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if o not in have]):
+            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if o.partition(':')[0] not in have]):
                 raise ValueError(f"`{k}s`: suite '{self.name}' has no {', '.join(map(str, lost))}, but {', '.join(map(str, have))}")
         return [dict(zip(axes, o)) for o in itertools.product(*(L(have if want is None else want) for want,have in axes.values()))]
+
+    def method(self, name):
+        "The function of a method; 'weighted:p=1,lam=.2' is `weighted` with these arguments"
+        base,_,args = name.partition(':')
+        return partial(self.methods[base], **dict(_argument(o) for o in args.split(','))) if args else self.methods[base]
 
     def settings(self)->dict:
         "All that decides a result besides the cell, to be written beside the results"
@@ -80,7 +92,7 @@ def run_cell(
     kw = dict(suite.recipe)
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
-    row = _run(method, suite.methods[method], (dls,pool), seed, rank, n_epoch, lr[method] if isinstance(lr, dict) else lr, None, None,
+    row = _run(method, suite.method(method), (dls,pool), seed, rank, n_epoch, lr[method.partition(':')[0]] if isinstance(lr, dict) else lr, None, None,
                store=store, **{'arch': None, **kw})
     return dict(target=target, budget=budget, seed=seed, method=method, **{k:v for k,v in row.items() if k not in ('seed','method')})
 
@@ -212,10 +224,20 @@ def best_learner(dls, pool, rank, arch=None, arch_kwargs=None, start=None, store
     "Fine-tune the best source itself, at its own size: what one could have without distillation, if it need not be small"
     return transfer_learner(_resized(dls, rank.best.size), start=rank.best, **kw)
 
+def beside_fixmatch(dls, pool, rank, threshold=.95, mu=None, ema=.999, cbs=None, bs_u=None, **kw):
+    "Distillation and FixMatch in one Learner, on the same pool"
+    mu = mu or max(1, (bs_u or dls.train.bs)//dls.train.bs)
+    return distill_learner(dls, pool, rank, bs_u=bs_u, ema=ema, cbs=L(FixMatch(pool, threshold=threshold, mu=mu)) + L(cbs), **kw)
+
+def reranked(dls, pool, rank, metric='parc', store=None, **kw):
+    "DistillWeighted by another metric"
+    return distill_learner(dls, pool, rank_sources(dls, rank.zoo, metric=metric, times=0, store=store, progress=False), store=store, **kw)
+
 _lp = dict(probe_head=True)
 eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], **_lp), weighted_lp=partial(distill_learner, **_lp),
                      probes=partial(distill_learner, pseudo='probe', **_lp), both=partial(distill_learner, pseudo='both', **_lp),
-                     all=partial(distill_learner, min_weight=0), top3=partial(distill_learner, top=3))
+                     all=partial(distill_learner, min_weight=0), top3=partial(distill_learner, top=3),
+                     weighted_fixmatch=beside_fixmatch, probes_fixmatch=partial(beside_fixmatch, pseudo='probe', **_lp), reranked=reranked)
 
 def eight_suite(
     data, # folder with targets/ and weights/
@@ -232,7 +254,7 @@ def eight_suite(
     if tier=='small':
         size,bs,start = 64,16,sources/'start.safetensors'
         meta = student_meta(start)
-        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast())
+        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast(), lr={m: 5e-4 if m in ('transfer','lp_ft','fixmatch') else 2e-3 for m in eight_methods})
     else: size,bs,own = 160,32,dict(start=zoo['imagenet_lite0'])
     return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
                  {**dict(steps=200, lr=2e-3, bs_u=32), **own, **recipe}, budgets=(5,.2))

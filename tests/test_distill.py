@@ -1,6 +1,7 @@
 "The loss against a loop written out, the edges of p, gradients, and what a distilled Learner must still do."
 import math, subprocess, sys, warnings
 import numpy as np, pytest, torch
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import ShowGraphCallback
@@ -13,7 +14,7 @@ from fastai.torch_core import params, set_seed
 from torch import nn
 
 from distill_nb.data import digits_dls, image_items
-from distill_nb.distill import Distill, FreezeStats, LiveTeachers, StoredTeachers, Student, create_student, distill_loss, softmax_segments, student_splitter
+from distill_nb.distill import Distill, FreezeStats, LabelsLast, LiveTeachers, StoredTeachers, Student, create_student, distill_loss, softmax_segments, student_splitter
 from distill_nb.learner import distill_learner, nearest_learner, student_learner, transfer_learner, weigh_sources
 from distill_nb.similarity import Ranking
 from distill_nb.sources import Source, Zoo
@@ -248,6 +249,21 @@ def test_freeze_stats(task):
         same = [torch.equal(v.cpu(), start[k]) for k,v in learn.model.backbone.state_dict().items() if 'running_mean' in k]
         assert all(same) if freeze else not any(same)
         assert not torch.equal(learn.model.backbone.bn1.weight.detach().cpu(), start['bn1.weight'])
+
+def test_labels_last(task, zoo, store):
+    class Sizes(Callback):
+        order,run_valid = 6,False
+        def before_fit(self): self.seen = []
+        def before_batch(self): self.seen.append(len(self.x) > len(self.y))
+    sizes = Sizes()
+    learn = quiet(make(task, zoo, store, cbs=[LabelsLast(.6), sizes], epoch_len=250), 2)
+    n = len(sizes.seen)
+    assert sizes.seen == [i < .6*n for i in range(n)] and learn.distill.active                # rests, and is back after the fit
+    quiet(learn, 1)
+    assert sizes.seen[0] and not sizes.seen[-1]
+    ended = quiet(make(task, zoo, store, cbs=[LabelsLast(0.), sizes], epoch_len=250))
+    assert not any(sizes.seen) and not hasattr(ended.distill, 'batch') or ended.distill.batch is None
+    with pytest.raises(ValueError, match='`start`'): LabelsLast(1.2)
 
 def test_a_cut_student_is_a_student(task, zoo, store, tmp_path):
     dls,_ = task

@@ -58,6 +58,13 @@ def test_settings_are_kept_apart(quick, tmp_path):
     quick.metric = 'parc'
     with pytest.raises(ValueError, match='metric differ.*suite.json'): run_suite(quick, tmp_path/'out', progress=False)
 
+def test_variants_are_methods(quick, tmp_path):
+    rows = run_suite(quick, tmp_path, methods=['weighted','weighted:lam=1','transfer'], seeds=[0], store=tmp_path/'store', progress=False)
+    acc = rows.set_index('method').accuracy
+    assert acc['weighted:lam=1'] == acc['transfer'] and set(suite_table(rows).index.get_level_values(1)) == {'weighted','weighted:lam=1','transfer'}
+    with pytest.warns(UserWarning, match='nonsense'): run_suite(quick, tmp_path, methods='weighted:nonsense=1', seeds=[0], store=tmp_path/'store', progress=False)
+    with pytest.raises(ValueError, match='no magic:p=1'): run_suite(quick, tmp_path, methods='magic:p=1', progress=False)
+
 def test_table_pairs_what_both_have():
     rows = pd.DataFrame([dict(target=t, budget=5, seed=s, method=m, accuracy=a) for t,s,m,a in
                          [('x',0,'transfer',.5),('x',1,'transfer',.6),('x',0,'other',.7),('y',0,'transfer',.1),('y',1,'transfer',.1),('y',1,'other',.2)]])
