@@ -21,7 +21,7 @@ if __name__=='__main__':
                **{f'top_k={k}': dict(min_weight=0, top_k=k) for k in (1,)}, 'with two crops': dict(min_weight=0, views=('crop0','crop1'))}
     if a.small: methods = {k: methods[k] for k in ('all sources','top_k=1')}
     zoo = Zoo.embedded()
-    c = compare(digits, zoo, start=zoo['objects'], methods={k: partial(distill_learner, **kw) for k,kw in methods.items()}, seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
+    c = compare(digits, zoo, start=zoo['objects'], methods={k: partial(distill_learner, pseudo='source', **kw) for k,kw in methods.items()}, seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
                 reference='all sources', after_run=count, **{**recipe, **(dict(n_epoch=1) if a.small else {})})
     df = c.table().join(c.rows.groupby('method').sources.mean()).reset_index()
     write(df.drop(columns='seconds').assign(n_epoch=recipe['n_epoch'], **machine()), 'pruning', a)

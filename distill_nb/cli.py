@@ -64,6 +64,7 @@ def parser()->argparse.ArgumentParser:
     t.add_argument('--start', help='source of the zoo, or checkpoint file, that the student starts from (default: hub weights)')
     t.add_argument('--scratch', action='store_true', help='start from random weights instead')
     t.add_argument('--out', default='distilled', help='folder for the student, the ranking and the log')
+    t.add_argument('--pseudo', choices=('probe','source','both'), default='probe', help="what teaches: probes on the sources' features, or the sources' own classes (the paper's recipe)")
     t.add_argument('--p', type=float, default=4., help='power of the scores; 0 weights all alike, inf takes the best alone')
     t.add_argument('--lam', type=float, default=.5, help='share of the target loss, from 0 to 1')
     t.add_argument('--temperature', type=float, default=1., help='of the pseudo-labels')
@@ -144,7 +145,7 @@ def train(a):
     print(df.round(4).to_string(), '\n')
     start = a.start if a.start is None or Path(a.start).exists() else zoo[a.start]
     set_seed(a.seed)
-    learn = distill_learner(dls, a.unlabeled, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, p=a.p, lam=a.lam, T=a.temperature, top=a.top,
+    learn = distill_learner(dls, a.unlabeled, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, pseudo=a.pseudo, p=a.p, lam=a.lam, T=a.temperature, top=a.top,
                             live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=CSVLogger('log.csv'))
     if sys.stderr.isatty(): learn.fit_one_cycle(a.epochs, a.lr)
     else:

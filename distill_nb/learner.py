@@ -171,7 +171,8 @@ def distill_learner(
     lam:float=0.5, # λ, the share of the target loss
     top:int=None, # distil from the best `top` sources only
     T:float=1., # temperature
-    pseudo:str='source', # what teaches on the pool: 'source', the sources' own classes, as in the paper; 'probe', probes on their features (`probe_labels`); or 'both'
+    pseudo:str='probe', # what teaches on the pool: 'probe', probes on the sources' features, in the target's classes (`probe_labels`); 'source', the sources' own classes, as in the paper; or 'both'
+    probe_head:bool=None, # start the head from a linear probe of the student's start (LP-FT); by default where probes teach a student that has one
     mix:float=0.5, # with 'both', the share of the probes
     C:float=0.1, # inverse strength of the probes' penalty
     norm:str=None, # how scores become numbers in [0,1], see `Ranking.weights`
@@ -189,11 +190,12 @@ def distill_learner(
     cbs=None, # further callbacks
     **kwargs
 )->Learner:
-    "A Learner whose student learns from the few labels and, on all images, from the weighted sources (Borup et al. 2023)"
+    "A Learner whose student learns from the few labels and, on all images, from the weighted sources; with `pseudo='source'` that of Borup et al. 2023"
     check_lam(lam)
     if T <= 0: raise ValueError(f"`T`, the temperature, must be positive, not {T}")
     if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
-    if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live")
+    if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
+    if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
     sources,alpha = weigh_sources(sources, p, norm, top, alpha, min_weight, dls, classifier=pseudo=='source', store=store, progress=progress)
     pool = get_images(unlabeled)
     if labeled_too: pool = pool + image_items(dls.train_ds)
@@ -206,7 +208,7 @@ def distill_learner(
         if not named: raise ValueError("`pseudo`: no source has a classifier, so only 'probe' is possible")
         sources,alpha = [sources[i] for i in named],alpha[named]/alpha[named].sum()
         teachers = LiveTeachers(sources, T) if live else StoredTeachers(pseudo_labels(sources, pool, T, store, top_k, progress=progress))
-    learn = student_learner(dls, arch, epoch_len=epoch_len, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix), EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
+    learn = student_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix), EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
     learn.distill.names = [s.name for s in sources]
     return learn
 
@@ -217,10 +219,11 @@ def nearest_learner(
     unlabeled, # the pool
     sources, # a `Ranking`, a `Zoo`, or one `Source`
     arch=None, # the student
+    pseudo:str='source', # as in the paper
     **kwargs
 )->Learner:
-    "DistillNearest: distil from the best source alone"
-    return distill_learner(dls, unlabeled, sources, arch, p=math.inf, **kwargs)
+    "DistillNearest of Borup et al. 2023: distil from the best source alone"
+    return distill_learner(dls, unlabeled, sources, arch, p=math.inf, pseudo=pseudo, **kwargs)
 
 # %% ../nbs/07_learner.ipynb #7dfacc80
 @delegates(student_learner)
@@ -258,7 +261,7 @@ def _probe(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw): r
 _probe.n_epoch = 0 # `compare` does not train it
 
 compare_methods = dict(scratch=_scratch, probe=_probe, transfer=_transfer, fixmatch=_fixmatch, nearest=nearest_learner,
-                       equal=partial(distill_learner, p=0), weighted=distill_learner)
+                       equal=partial(distill_learner, p=0, pseudo='source'), weighted=partial(distill_learner, pseudo='source'), distill=distill_learner)
 
 # %% ../nbs/07_learner.ipynb #90887986
 class Comparison:

@@ -73,7 +73,7 @@ def digits_suite(
 )->Suite:
     "scikit-learn's digits and the embedded zoo: minutes, no data of your own"
     zoo = Zoo.embedded()
-    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m] for m in ('scratch','probe','transfer','fixmatch','nearest','equal','weighted')},
+    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m] for m in ('scratch','probe','transfer','fixmatch','nearest','equal','weighted','distill')},
                  dict(dict(digits_recipe, start=zoo['objects']), **recipe))
 
 def _digits(budget, seed): return digits(seed, int(budget))
@@ -234,10 +234,9 @@ def reranked(dls, pool, rank, metric='parc', store=None, **kw):
     return distill_learner(dls, pool, rank_sources(dls, rank.zoo, metric=metric, times=0, store=store, progress=False), store=store, **kw)
 
 _lp = dict(probe_head=True)
-eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], **_lp), weighted_lp=partial(distill_learner, **_lp),
-                     probes=partial(distill_learner, pseudo='probe', **_lp), both=partial(distill_learner, pseudo='both', **_lp),
-                     all=partial(distill_learner, min_weight=0), top3=partial(distill_learner, top=3),
-                     weighted_fixmatch=beside_fixmatch, probes_fixmatch=partial(beside_fixmatch, pseudo='probe', **_lp), reranked=reranked)
+eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], **_lp), weighted_lp=partial(compare_methods['weighted'], **_lp),
+                     both=partial(distill_learner, pseudo='both'), all=partial(compare_methods['weighted'], min_weight=0), top3=partial(compare_methods['weighted'], top=3),
+                     weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, reranked=partial(reranked, pseudo='source'))
 
 def eight_suite(
     data, # folder with targets/ and weights/

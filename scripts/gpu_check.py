@@ -24,7 +24,7 @@ def steps():
     kw = dict(start=zoo['objects'], store=False, progress=False)
     for half in (False, True):
         made = {'student alone': transfer_learner(dls, start=zoo['objects'], epoch_len=2000),
-                'looked up, 8 sources': distill_learner(dls, pool, zoo, p=0, **kw), 'live, 8 sources': distill_learner(dls, pool, zoo, p=0, live=True, **kw)}
+                'looked up, 8 sources': distill_learner(dls, pool, zoo, p=0, pseudo='source', **kw), 'live, 8 sources': distill_learner(dls, pool, zoo, p=0, pseudo='source', live=True, **kw)}
         rows += [dict(what=k, half=half, seconds=seconds(l.to_fp16() if half else l)) for k,l in made.items()]
     return pd.DataFrame(rows)
 

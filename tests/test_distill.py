@@ -39,7 +39,7 @@ def quiet(learn, n=1, lr=1e-3, **kw):
     return learn
 
 def make(task, zoo, store, **kw):
-    kw = {**ARCH, 'p':1., 'min_weight':0., 'metrics':accuracy, 'progress':False, **kw}
+    kw = {**ARCH, 'pseudo':'source', 'p':1., 'min_weight':0., 'metrics':accuracy, 'progress':False, **kw}
     return distill_learner(*task, Ranking(zoo, [.5,.3,.1]), store=store, **kw)
 
 def by_hand(logits, targets, alpha, T=1.):
@@ -250,6 +250,20 @@ def test_freeze_stats(task):
         assert all(same) if freeze else not any(same)
         assert not torch.equal(learn.model.backbone.bn1.weight.detach().cpu(), start['bn1.weight'])
 
+def test_what_teaches(task, zoo, store):
+    "By default probes, in the target's classes, and the head starts from one where the student has a start; the paper's recipe is one option away"
+    start = create_student('test_efficientnet', 10, pretrained=False).backbone.state_dict()
+    kw = dict(store=store, progress=False, arch='test_efficientnet', start=start)
+    learns = {o: distill_learner(*task, zoo['digits'], **kw, **({} if o is None else dict(pseudo=o))) for o in (None,'probe','source','both')}
+    mix = {o: (l.distill.mix, l.model.source_heads is not None) for o,l in learns.items()}
+    assert mix == {None: (1.,False), 'probe': (1.,False), 'source': (0.,True), 'both': (.5,True)}
+    from_probe = transfer_learner(task[0], arch='test_efficientnet', start=start, probe_head=True).model.head.weight
+    same = {o: torch.allclose(l.model.head.weight, from_probe, atol=1e-4) for o,l in learns.items()}
+    assert same == {None: True, 'probe': True, 'source': False, 'both': True}
+    for kws in (dict(probe_head=False), dict(start=None, pretrained=False)):                              # asked otherwise, or nothing to start from
+        assert not torch.allclose(distill_learner(*task, zoo['digits'], **{**kw, **kws}).model.head.weight, from_probe, atol=1e-4)
+    assert nearest_learner(*task, zoo['digits'], **kw).distill.mix == 0.
+
 def test_labels_last(task, zoo, store):
     class Sizes(Callback):
         order,run_valid = 6,False
@@ -290,12 +304,12 @@ def test_bad_input(task, zoo, store):
     for match,kw in {'`lam`':dict(lam=1.2), '`T`':dict(T=0), '`p`':dict(p=-1), '`norm`':dict(norm='what'), '`top`':dict(top=9),
                      '2 weights':dict(alpha=[1,1]), 'not be|not all|finite':dict(alpha=[0,0,0]), 'finite':dict(alpha=[1,math.nan,0])}.items():
         with pytest.raises(ValueError, match=match): make(task, zoo, store, **kw)
-    with pytest.raises(ValueError, match='selfsup has no classifier'): distill_learner(dls, pool, none, **ARCH)
+    with pytest.raises(ValueError, match='selfsup has no classifier'): distill_learner(dls, pool, none, pseudo='source', **ARCH)
     with pytest.raises(ValueError, match='empty'): distill_learner(dls, pool, Zoo([]), **ARCH)
     with pytest.raises(ValueError): distill_learner(dls, [], zoo['digits'], **ARCH)
     arrays = Source.from_arrays('arrays', list(pool), features=np.random.rand(len(pool), 5), probs=np.full((len(pool), 2), .5))
-    with pytest.raises(ValueError, match='no model to run'): distill_learner(dls, pool, arrays, live=True, **ARCH)
-    learn = quiet(distill_learner(dls, pool, arrays, labeled_too=False, store=False, progress=False, **ARCH)) # arrays can teach
+    with pytest.raises(ValueError, match='no model to run'): distill_learner(dls, pool, arrays, live=True, pseudo='source', **ARCH)
+    learn = quiet(distill_learner(dls, pool, arrays, pseudo='source', labeled_too=False, store=False, progress=False, **ARCH)) # arrays can teach
     assert learn.distill.teachers.sizes == [2]
 
 def test_a_network_of_ones_own(task, zoo, store):
