@@ -205,7 +205,7 @@ def plot_suite(
         ax.set_xlabel(f'points above {reference}'); ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
         ax.spines[['top','right']].set_visible(False)
     np.ravel(axs)[0].invert_yaxis()
-    np.ravel(axs)[-1].legend(frameon=False, fontsize='small')
+    np.ravel(axs)[-1].legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1,1))
     return axs
 
 # %% ../nbs/11_suites.ipynb #422f0ca7

@@ -43,7 +43,7 @@ def teachers(folder, sources, target, seed=7):
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('data', type=Path); ap.add_argument('sources', type=Path); ap.add_argument('targets', nargs='*', default=['flowers','textures'])
-    ap.add_argument('--methods', nargs='+', default=['transfer','fixmatch','weighted','probes']); ap.add_argument('--rates', nargs='+', type=float, default=[2e-3,5e-4,6e-3])
+    ap.add_argument('--methods', nargs='+', default=['transfer','fixmatch','weighted','distill']); ap.add_argument('--rates', nargs='+', type=float, default=[2e-3,5e-4,6e-3,1.5e-4])
     ap.add_argument('--jobs', type=int, default=2); ap.add_argument('--teachers', action='store_true', help='the teachers alone')
     a = ap.parse_args()
     out = Path(__file__).resolve().parent.parent/'benchmarks'/'eight_small'; out.mkdir(exist_ok=True)
