@@ -74,10 +74,11 @@ def student_learner(
         arch = start.meta.get('arch')
         if arch is None: raise ValueError(f"`arch`: {start.name} does not say which architecture it is; name it")
     if arch_kwargs is None: arch_kwargs = _arch_kwargs(start) if isinstance(start, Source) and start.meta.get('arch') == arch else {}
+    if stages is not None: arch_kwargs = {**arch_kwargs, 'stages': stages}
     n_out = get_c(dls)
     if not n_out: raise ValueError("`dls` do not say how many classes there are: set `dls.c`")
     dls = repeat_dls(dls, epoch_len or len(dls.train_ds))
-    student = create_student(arch, n_out, start=start, pretrained=pretrained, **{**arch_kwargs, **({} if stages is None else dict(stages=stages))})
+    student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained
@@ -254,8 +255,8 @@ def _scratch(dls, pool, rank, arch, start=None, arch_kwargs=None, store=None, pr
     if isinstance(start, Source): arch,arch_kwargs = arch or start.meta['arch'], arch_kwargs or _arch_kwargs(start)
     return transfer_learner(dls, arch, arch_kwargs=arch_kwargs, **{**kw, 'pretrained': False})
 def _transfer(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw): return transfer_learner(dls, arch, **kw)
-def _fixmatch(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw):
-    return fixmatch_learner(dls, pool, arch, **{'mu': max(1, (bs_u or dls.train.bs)//dls.train.bs), **kw})
+def _mu(dls, bs_u): return max(1, (bs_u or dls.train.bs)//dls.train.bs)
+def _fixmatch(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw): return fixmatch_learner(dls, pool, arch, **{'mu': _mu(dls, bs_u), **kw})
 
 def _probe(dls, pool, rank, arch, store=None, progress=None, bs_u=None, **kw): return transfer_learner(dls, arch, **{**kw, 'probe_head': True})
 _probe.n_epoch = 0 # `compare` does not train it

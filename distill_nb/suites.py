@@ -23,17 +23,19 @@ from .sources import Source, Zoo, _file_hash, _parc_tasks
 from .outputs import _write_whole
 from .similarity import rank_sources
 from .learner import *
-from .learner import _run
+from .learner import _mu, _run
 from .fixmatch import FixMatch
 from .deploy import student_meta
 from .bench import digits, recipe as digits_recipe
 
 # %% ../nbs/11_suites.ipynb #d174f12c
-def _argument(s):
-    k,eq,v = s.partition('=')
-    if not eq: raise ValueError(f"`methods`: an argument is name=value, not {s!r}")
-    try: return k,ast.literal_eval(v)
-    except (ValueError,SyntaxError): return k,v
+def _arguments(s):
+    "'p=1, views=(\"hflip\",), norm=minmax' as a dict; a bare word is a string"
+    try:
+        call = ast.parse(f'f({s})', mode='eval').body
+        if call.args: raise ValueError
+        return {k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords}
+    except (ValueError,SyntaxError): raise ValueError(f"`methods`: arguments are name=value, separated by commas, not {s!r}") from None
 
 @dataclass
 class Suite:
@@ -53,14 +55,15 @@ class Suite:
         "All runs, or those of some targets, budgets, seeds and methods"
         axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds), method=(methods, list(self.methods)))
         for k,(want,have) in axes.items():
-            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if o.partition(':')[0] not in have]):
+            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if (o.partition(':')[0] if k == 'method' else o) not in have]):
                 raise ValueError(f"`{k}s`: suite '{self.name}' has no {', '.join(map(str, lost))}, but {', '.join(map(str, have))}")
+        for m in L(methods): self.method(m)                      # says so now if its arguments cannot be read
         return [dict(zip(axes, o)) for o in itertools.product(*(L(have if want is None else want) for want,have in axes.values()))]
 
     def method(self, name):
         "The function of a method; 'weighted:p=1,lam=.2' is `weighted` with these arguments"
         base,_,args = name.partition(':')
-        return partial(self.methods[base], **dict(_argument(o) for o in args.split(','))) if args else self.methods[base]
+        return partial(self.methods[base], **_arguments(args)) if args else self.methods[base]
 
     def settings(self)->dict:
         "All that decides a result besides the cell, to be written beside the results"
@@ -226,15 +229,13 @@ def best_learner(dls, pool, rank, arch=None, arch_kwargs=None, start=None, store
 
 def beside_fixmatch(dls, pool, rank, threshold=.95, mu=None, ema=.999, cbs=None, bs_u=None, **kw):
     "Distillation and FixMatch in one Learner, on the same pool"
-    mu = mu or max(1, (bs_u or dls.train.bs)//dls.train.bs)
-    return distill_learner(dls, pool, rank, bs_u=bs_u, ema=ema, cbs=L(FixMatch(pool, threshold=threshold, mu=mu)) + L(cbs), **kw)
+    return distill_learner(dls, pool, rank, bs_u=bs_u, ema=ema, cbs=L(FixMatch(pool, threshold=threshold, mu=mu or _mu(dls, bs_u))) + L(cbs), **kw)
 
 def reranked(dls, pool, rank, metric='parc', store=None, **kw):
     "DistillWeighted by another metric"
     return distill_learner(dls, pool, rank_sources(dls, rank.zoo, metric=metric, times=0, store=store, progress=False), store=store, **kw)
 
-_lp = dict(probe_head=True)
-eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], **_lp), weighted_lp=partial(compare_methods['weighted'], **_lp),
+eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], probe_head=True), weighted_lp=partial(compare_methods['weighted'], probe_head=True),
                      both=partial(distill_learner, pseudo='both'), all=partial(compare_methods['weighted'], min_weight=0), top3=partial(compare_methods['weighted'], top=3),
                      weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, reranked=partial(reranked, pseudo='source'))
 
@@ -252,6 +253,7 @@ def eight_suite(
     zoo = Zoo.checkpoints(data/'weights', size=128) + Zoo.checkpoints(sources, size=128)
     if tier=='small':
         size,bs,start = 64,16,sources/'start.safetensors'
+        if not start.is_file(): raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in {sources}; scripts/make_sources.py makes it")
         meta = student_meta(start)
         own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast(), lr={m: 5e-4 if m in ('transfer','lp_ft','fixmatch') else 2e-3 for m in eight_methods})
     else: size,bs,own = 160,32,dict(start=zoo['imagenet_lite0'])

@@ -3,15 +3,16 @@
 Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are validated on, and the other 80 % are the pool. The test images are
 not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say of the validation images, the most that a student could learn from
 them. One thread a run, two runs at a time. Prints, and writes `tuning.csv` and `teachers.csv` into `benchmarks/eight_small`; runs that are there are not made again."""
-import argparse, time, warnings
+import argparse, warnings
 warnings.simplefilter('ignore')
 from functools import partial
 from pathlib import Path
-import pandas as pd, torch
+import pandas as pd
 from joblib import Parallel, delayed
 from distill_nb.data import few_labels, image_dls, item_labels, load_pack
 from distill_nb.similarity import rank_sources
 from distill_nb.learner import probe_labels
+from distill_nb.weights import effective_sources
 from distill_nb.suites import _tfms, eight_suite, run_cell
 
 def split(folder, target, budget=None, seed=7):
@@ -38,7 +39,7 @@ def teachers(folder, sources, target, seed=7):
     rank = rank_sources(dls, suite(folder, sources).sources, times=0, **store)
     right = lambda s,alpha: (probe_labels(s, alpha, dls, dls.valid_ds.items, **store).argmax(1).numpy() == item_labels(dls.valid_ds)).mean()
     every = list(rank.zoo)
-    return dict(target=target, sources=len(every), n_valid=len(dls.valid_ds), best_name=rank.best.name, best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)), weighted=right(every, rank.weights().values))
+    return dict(target=target, sources=len(every), n_valid=len(dls.valid_ds), best_name=rank.best.name, best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)), weighted=right(every, rank.weights().values), effective=float(effective_sources(rank.weights().values)))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -108,6 +108,9 @@ def test_eight_runs_every_method(eight, tier):
     assert set(rows.method) == set(s.methods) and rows.accuracy.between(0,1).all() and rows.balanced_accuracy.between(0,1).all()
     with pytest.raises(ValueError, match='`tier`'): eight_suite(eight/'data', eight/'sources', 'huge')
     with pytest.raises(FileNotFoundError, match='targets'): eight_suite(eight/'nowhere', eight/'sources')
+    (eight/'sources'/'start.safetensors').unlink()
+    if tier == 'small':
+        with pytest.raises(FileNotFoundError, match='`sources`.*start.safetensors.*make_sources'): eight_suite(eight/'data', eight/'sources')
 
 def test_cli(eight, tmp_path):
     cmd = [sys.executable, '-c', 'from distill_nb.cli import main; main()', 'bench', 'eight', '--data', eight/'data', '--sources', eight/'sources', '--out', tmp_path/'runs', '--store', tmp_path/'store',
