@@ -273,7 +273,8 @@ def check_lam(lam):
 # %% ../nbs/05_distill.ipynb #2a995220
 class Distill(PoolCallback):
     """Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023).
-    With `probes`, pseudo-labels in the target's own classes, the target head g learns from the pool as well."""
+    With `probes`, pseudo-labels in the target's own classes, the target head g learns from the pool as well;
+    with `hints`, numbers made of the sources' features, w·|hints - linear(φ(x))|² is added."""
     column,hook = 'distill_loss',None
     def __init__(self,
         pool, # D_l and D_u: whatever `get_images` takes
@@ -283,7 +284,9 @@ class Distill(PoolCallback):
         T:float=1., # temperature of the student, the same as the teachers'
         bs:int=None, # images of the pool in a batch, by default as many as labelled ones
         probes=None, # probabilities of the target's classes for each image of the pool, [n, C]
-        mix:float=0.5 # share of `probes` in the loss on the pool where there are teachers too, in [0,1]
+        mix:float=0.5, # share of `probes` in the loss on the pool where there are teachers too, in [0,1]
+        hints=None, # numbers for each image of the pool that the student's features learn to predict, [n, K]: see `feature_hints`
+        hint_weight:float=1. # w, the weight of that
     ):
         super().__init__(pool, bs)
         check_lam(lam)
@@ -291,35 +294,40 @@ class Distill(PoolCallback):
         if not 0 <= mix <= 1: raise ValueError(f"`mix` is the share of `probes`, between 0 and 1, not {mix}")
         self.mix = 0. if probes is None else 1. if teachers is None else mix
         if alpha is not None: alpha = tensor(alpha).float()
-        for name,o in dict(teachers=teachers, probes=probes).items():
+        for name,o in dict(teachers=teachers, probes=probes, hints=hints).items():
             if o is not None and not getattr(o, 'live', False) and len(o) != len(self.pool):
                 raise ValueError(f"`{name}` know {len(o)} images, `pool` has {len(self.pool)}: they must be the same images in the same order")
         if teachers is not None and (alpha is None or len(alpha) != len(teachers.sizes)):
             raise ValueError(f"`alpha`: {0 if alpha is None else len(alpha)} weights for {len(teachers.sizes)} teachers")
+        if hint_weight < 0: raise ValueError(f"`hint_weight` must not be negative, but is {hint_weight}")
         self.teachers,self.alpha,self.lam,self.T,self.probes,self.weights = teachers,alpha,lam,T,probes,(lam, 1-lam)
+        self.hints,self.hint_weight = hints if hint_weight else None,hint_weight
+        self.widths = [sum(teachers.sizes) if self.mix < 1 else 0, 0 if self.hints is None else hints.shape[1]] # of the source heads, of the map to the hints
 
     def after_create(self):
         "The student gets its source heads before there is an optimizer"
         m = self.model
         if not isinstance(m, Student): raise TypeError("Distill trains a Student: make one with `create_student`, or use `distill_learner`")
-        if self.active and self.mix < 1: m.source_heads = nn.Linear(m.head.in_features, sum(self.teachers.sizes))
+        if self.active and any(self.widths): m.source_heads = nn.Linear(m.head.in_features, sum(self.widths)) # one layer for all
 
     def before_train(self):
         super().before_train()
         if not self.active: return
         if self.mix > 0: self.probes = self.probes.to(self.dls.device)
         if self.mix < 1: self.teachers.to(self.dls.device)
+        if self.hints is not None: self.hints = self.hints.to(self.dls.device)
         if self.hook: self.hook.remove() # of an interrupted fit
         self.hook = Hook(get_model(self.model).backbone, _output, detach=False)
 
     def pool_loss(self, x, idx):
-        loss,features = 0.,self.hook.stored[self.lo:self.hi] # the predictions may be shorter by now: FixMatch has taken its own off
-        if self.mix < 1: loss = (1-self.mix)*self._source_loss(x, idx, features)
-        if self.mix > 0: loss = loss + self.mix*F.cross_entropy(get_model(self.model).head(features).as_subclass(Tensor).float(), self.probes[idx].float())
+        loss,m,features = 0.,get_model(self.model),self.hook.stored[self.lo:self.hi] # the predictions may be shorter by now: FixMatch has taken its own off
+        if any(self.widths): z,hints = m.source_heads(features).split(self.widths, 1)
+        if self.mix < 1: loss = (1-self.mix)*self._source_loss(x, idx, z)
+        if self.mix > 0: loss = loss + self.mix*F.cross_entropy(m.head(features).as_subclass(Tensor).float(), self.probes[idx].float())
+        if self.hints is not None: loss = loss + self.hint_weight*(self.hints[idx].float() - hints.float()).square().sum(1).mean()
         return loss
 
-    def _source_loss(self, x, idx, features):
-        z = get_model(self.model).source_heads(features)
+    def _source_loss(self, x, idx, z):
         if self.teachers.live: x = x if self.norm is None else (x*self.norm.std + self.norm.mean).clamp(0,1)
         return distill_loss(z, self.teachers(x.as_subclass(Tensor), idx), self.teachers.sizes, self.alpha, self.T)
 

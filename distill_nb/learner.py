@@ -6,7 +6,8 @@ Docs: https://distill-nb.github.io/distill_nb/learner.html.md"""
 
 # %% auto #0
 __all__ = ['compare_methods', 'set_probe_head', 'student_learner', 'pool_epoch', 'transfer_learner', 'weigh_sources',
-           'probe_labels', 'distill_learner', 'nearest_learner', 'fixmatch_learner', 'Comparison', 'compare']
+           'probe_labels', 'feature_hints', 'distill_learner', 'nearest_learner', 'fixmatch_learner', 'Comparison',
+           'compare']
 
 # %% ../nbs/07_learner.ipynb #77eeb6e5
 import os, time
@@ -161,6 +162,24 @@ def probe_labels(
             for i,x,_ in _rows(store, s, keys, items, progress=False): res[i[:,None],seen] += float(a)*((x.double()@w + b)/T).softmax(1).float()
     return res
 
+# %% ../nbs/07_learner.ipynb #5e0c83a7
+def feature_hints(
+    sources:list, # `Source`s
+    alpha, # weight of each, [S]
+    images, # whatever `get_images` takes, n of them
+    k:int=64, # principal components of each source's features, or fewer, where it has not as many
+    store=None, # where outputs are kept, see `get_outputs`
+    progress:bool=True # show progress bars while sources run
+)->Tensor: # [n, K]; the squares add up to n
+    "For each source, √α_s times the first `k` principal components of its features on `images`, scaled to a total variance of 1"
+    res = []
+    for s,a in zip(sources, alpha):
+        x = get_outputs(s, images, store, progress=progress).features.float()
+        u,d,_ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        z = (u*d)[:,:k]
+        res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
+    return torch.cat(res, 1)
+
 # %% ../nbs/07_learner.ipynb #97f05cfc
 @delegates(student_learner)
 def distill_learner(
@@ -175,6 +194,7 @@ def distill_learner(
     pseudo:str='probe', # what teaches on the pool: 'probe', probes on the sources' features, in the target's classes (`probe_labels`); 'source', the sources' own classes, as in the paper; or 'both'
     probe_head:bool=None, # start the head from a linear probe of the student's start (LP-FT); by default where probes teach a student that has one
     mix:float=0.5, # with 'both', the share of the probes
+    hints:float=0., # weight of the sources' features, which the student's then learn to predict (`feature_hints`)
     C:float=0.1, # inverse strength of the probes' penalty
     norm:str=None, # how scores become numbers in [0,1], see `Ranking.weights`
     alpha=None, # weights of your own, one a source
@@ -203,13 +223,14 @@ def distill_learner(
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     teachers = probes = None
+    seen = feature_hints(sources, alpha, pool, store=store, progress=progress) if hints else None
     if pseudo != 'source': probes = probe_labels(sources, alpha, dls, pool, C, store=store, progress=progress)
     if pseudo != 'probe':
         named = [i for i,s in enumerate(sources) if s.n_classes]
         if not named: raise ValueError("`pseudo`: no source has a classifier, so only 'probe' is possible")
         sources,alpha = [sources[i] for i in named],alpha[named]/alpha[named].sum()
         teachers = LiveTeachers(sources, T) if live else StoredTeachers(pseudo_labels(sources, pool, T, store, top_k, progress=progress))
-    learn = student_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix), EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
+    learn = student_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix, seen, hints), EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
     learn.distill.names = [s.name for s in sources]
     return learn
 

@@ -6,7 +6,7 @@ Docs: https://distill-nb.github.io/distill_nb/suites.html.md"""
 
 # %% auto #0
 __all__ = ['eight_methods', 'Suite', 'digits_suite', 'run_cell', 'read_runs', 'run_suite', 'suite_table', 'target_table',
-           'plot_suite', 'best_learner', 'beside_fixmatch', 'reranked', 'eight_suite', 'paper_suite']
+           'plot_suite', 'best_learner', 'beside_fixmatch', 'labels_last', 'reranked', 'eight_suite', 'paper_suite']
 
 # %% ../nbs/11_suites.ipynb #3274f3b2
 import ast, itertools, json, os, warnings
@@ -24,6 +24,7 @@ from .outputs import _write_whole
 from .similarity import rank_sources
 from .learner import *
 from .learner import _mu, _run
+from .distill import LabelsLast
 from .fixmatch import FixMatch
 from .deploy import student_meta
 from .bench import digits, recipe as digits_recipe
@@ -115,7 +116,8 @@ def _check_settings(suite, out):
     now,path = suite.settings(),out/'suite.json'
     if path.exists() and (was := json.loads(path.read_text(encoding='utf-8'))['settings']) != now:
         # methods may come later; what has been used must not change
-        shared = lambda o: {**o, 'own': {k:v for k,v in o['own'].items() if k in was['own'] and k in now['own']}}
+        both = lambda o: {k:v for k,v in o.items() if k in was['own'] and k in now['own']} if isinstance(o, dict) else o
+        shared = lambda o: {**o, 'own': both(o['own']), 'recipe': {k: both(v) if k == 'lr' else v for k,v in o['recipe'].items()}}
         if shared(was) != shared(now):
             differ = [k for k in now if shared(was).get(k) != shared(now)[k]]
             raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(differ)} differ; see its suite.json). Name another folder, or delete this one.")
@@ -231,13 +233,17 @@ def beside_fixmatch(dls, pool, rank, threshold=.95, mu=None, ema=.999, cbs=None,
     "Distillation and FixMatch in one Learner, on the same pool"
     return distill_learner(dls, pool, rank, bs_u=bs_u, ema=ema, cbs=L(FixMatch(pool, threshold=threshold, mu=mu or _mu(dls, bs_u))) + L(cbs), **kw)
 
+def labels_last(dls, pool, rank, after=.8, cbs=None, **kw):
+    "The last steps of distillation on the labels alone"
+    return distill_learner(dls, pool, rank, cbs=L(LabelsLast(after)) + L(cbs), **kw)
+
 def reranked(dls, pool, rank, metric='parc', store=None, **kw):
     "DistillWeighted by another metric"
     return distill_learner(dls, pool, rank_sources(dls, rank.zoo, metric=metric, times=0, store=store, progress=False), store=store, **kw)
 
 eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], probe_head=True), weighted_lp=partial(compare_methods['weighted'], probe_head=True),
                      both=partial(distill_learner, pseudo='both'), all=partial(compare_methods['weighted'], min_weight=0), top3=partial(compare_methods['weighted'], top=3),
-                     weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, reranked=partial(reranked, pseudo='source'))
+                     weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, labels_last=labels_last, reranked=partial(reranked, pseudo='source'))
 
 def eight_suite(
     data, # folder with targets/ and weights/

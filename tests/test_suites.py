@@ -50,8 +50,18 @@ def test_processes_give_the_same(quick, tmp_path):
 
 def test_settings_are_kept_apart(quick, tmp_path):
     run_suite(quick, tmp_path/'out', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
-    quick.methods['late'] = quick.methods['transfer']                # a method that comes later changes nothing
+    quick.methods['late'] = quick.methods['transfer']                # a method that comes later changes nothing,
     run_suite(quick, tmp_path/'out', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
+    late = quick.methods.pop('late')
+    quick.recipe['lr'] = {m: 1e-3 for m in quick.methods}             # nor does it where every method has its own rate
+    run_suite(quick, tmp_path/'rates', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
+    quick.methods['late'] = late
+    quick.recipe['lr'] = {m: 1e-3 for m in quick.methods}
+    run_suite(quick, tmp_path/'rates', methods=['probe'], seeds=[0], store=tmp_path/'store', progress=False)
+    with pytest.raises(ValueError, match='recipe differ'):
+        quick.recipe['lr'] = {m: 1e-2 for m in quick.methods}
+        run_suite(quick, tmp_path/'rates', progress=False)
+    quick.recipe['lr'] = digits_suite().recipe['lr']
     quick.methods['equal'] = partial(quick.methods['equal'], lam=.1)                                      # one that changes is refused
     with pytest.raises(ValueError, match='own differ'): run_suite(quick, tmp_path/'out', progress=False)
     quick.methods = digits_suite().methods
