@@ -108,7 +108,8 @@ def plot_similarity(
     if len(s) > 2:
         tree = hierarchy.linkage(squareform(1-s.values, checks=False), 'average', optimal_ordering=True)
         s = s.iloc[(o:=hierarchy.leaves_list(tree)), o]
-    sns.heatmap(s, vmin=0, vmax=1, cmap='viridis', xticklabels=False, annot=len(s) <= 10, fmt='.2f', annot_kws=dict(fontsize=8), cbar_kws=dict(label='linear CKA', shrink=.8, pad=.17 if tree is not None else .03), ax=ax)
+    sns.heatmap(s, vmin=0, vmax=1, cmap='viridis', xticklabels=False, yticklabels=False, annot=len(s) <= 10, fmt='.2f', annot_kws=dict(fontsize=8), cbar_kws=dict(label='linear CKA', shrink=.8, pad=.17 if tree is not None else .03), ax=ax)
+    ax.set_yticks(np.arange(len(s))+.5, s.index)             # not by seaborn, which tries vertical names first
     ax.tick_params(length=0, labelsize=9); ax.set(xlabel='', ylabel='')
     if tree is not None:
         side = ax.inset_axes([1.01, 0, .16, 1])
