@@ -13,3 +13,4 @@ from distill_nb.plots import *
 from distill_nb.deploy import *
 from distill_nb.bench import *
 from distill_nb.suites import *
+from distill_nb.explore import *

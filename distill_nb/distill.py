@@ -275,7 +275,7 @@ class Distill(PoolCallback):
     """Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023).
     With `probes`, pseudo-labels in the target's own classes, the target head g learns from the pool as well;
     with `hints`, numbers made of the sources' features, w·|hints - linear(φ(x))|² is added."""
-    column,hook = 'distill_loss',None
+    column,hook,seen = 'distill_loss',None,None
     def __init__(self,
         pool, # D_l and D_u: whatever `get_images` takes
         teachers=None, # `StoredTeachers` (of this very pool, in its order) or `LiveTeachers`; none with `probes` alone
@@ -329,7 +329,9 @@ class Distill(PoolCallback):
 
     def _source_loss(self, x, idx, z):
         if self.teachers.live: x = x if self.norm is None else (x*self.norm.std + self.norm.mean).clamp(0,1)
-        return distill_loss(z, self.teachers(x.as_subclass(Tensor), idx), self.teachers.sizes, self.alpha, self.T)
+        targets = self.teachers(x.as_subclass(Tensor), idx)
+        self.seen = z.detach(),targets                          # for whoever watches, see `Watch`
+        return distill_loss(z, targets, self.teachers.sizes, self.alpha, self.T)
 
     def after_train(self):
         if self.hook: self.hook.remove()

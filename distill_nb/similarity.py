@@ -101,8 +101,15 @@ class Ranking:
     )->'Ranking':
         "The `k` best sources, best first"
         if not 1<=k<=len(self): raise ValueError(f"k={k}: the ranking has {len(self)} sources, so k is from 1 to {len(self)}")
-        best = self.order[:k]
-        res = Ranking(self.zoo[best.tolist()], self.scores[best], self.metric, self.n_probe, self.replicates[:,best], self.null[:,best])
+        return self.only([self.names[i] for i in self.order[:k]])
+
+    def only(self,
+        names, # Of the sources to keep
+    )->'Ranking':
+        "The ranking of some of the sources, in the order of `names`"
+        if lost := [o for o in L(names) if o not in self.names]: raise ValueError(f"names: there is no {', '.join(map(str, lost))} in the ranking, but {', '.join(self.names)}")
+        i = [self.names.index(o) for o in L(names)]
+        res = Ranking(self.zoo[i], self.scores[i], self.metric, self.n_probe, self.replicates[:,i], self.null[:,i])
         res._again = self._again
         return res
 
