@@ -1,0 +1,43 @@
+"A notebook served by Voila or JupyterLab, and a headless Chromium that looks at it"
+import contextlib, os, shutil, socket, subprocess, sys, tempfile, time, urllib.request
+from pathlib import Path
+import pytest
+
+def chromium():
+    "Path of a Chromium, or skip"
+    pytest.importorskip('playwright', reason='browser tests need playwright: pip install -e ".[dev]"')
+    path = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome'))), None)
+    if path is None: pytest.skip('browser tests need Chromium: apt-get install chromium, or name one in $CHROMIUM')
+    return path
+
+def _port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+@contextlib.contextmanager
+def serve(app, *args, cwd):
+    "`python -m app ARGS` on a port of its own, in folders of its own; yields its address"
+    with tempfile.TemporaryDirectory() as d:
+        port,log = _port(),Path(d)/'log'
+        env = {**os.environ, **{k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR','DISTILL_NB_CACHE')}}
+        with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', app, *args, f'--port={port}', '--no-browser'], cwd=cwd, env=env, stdout=f, stderr=f)
+        url = f'http://127.0.0.1:{port}'
+        try:
+            for _ in range(600):
+                if p.poll() is not None: raise RuntimeError(f'{app} has ended:\n{log.read_text()[-2000:]}')
+                with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1): break
+                time.sleep(.1)
+            yield url
+        finally:
+            p.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired): p.wait(20)
+            p.kill()
+
+@contextlib.contextmanager
+def browser(path):
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=path, args='--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split())
+        try: yield b
+        finally: b.close()
