@@ -17,7 +17,7 @@ def readme():
     for c in json.loads((root/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells']:
         src = ''.join(c['source'])
         if src.startswith(('#| hide', '#| default_exp')) or not src.strip(): continue
-        if c['cell_type'] == 'markdown': parts.append(src)
+        if c['cell_type'] == 'markdown': parts.append(src.replace('](images/', '](nbs/images/'))
         else: parts += [fenced('python', '\n'.join(l for l in src.splitlines() if not l.startswith('#|'))), *outputs(c)]
     return '<!-- Made from nbs/index.ipynb by scripts/make_readme.py: edit the notebook -->\n\n' + '\n\n'.join(parts) + '\n'
 

@@ -1,5 +1,5 @@
 "The explore notebook in a real browser, served by Voila and by JupyterLab: every control does what it says"
-import json, re, shutil, time
+import json, os, shutil, time
 from pathlib import Path
 import pytest
 from browser import browser, chromium, serve
@@ -51,7 +51,14 @@ def slide(page, text, key, n=1):
     for _ in range(n): page.keyboard.press(key)
 def check(page, name, on): page.locator('.dnb-explore .widget-checkbox', has=page.get_by_text(name, exact=True)).locator('input').set_checked(on)
 
+def shot(page, css):
+    "A picture of a part of the page, into the folder $DISTILL_NB_SHOTS if there is one: look at them"
+    if folder := os.environ.get('DISTILL_NB_SHOTS'):
+        page.locator(css).first.scroll_into_view_if_needed()
+        page.locator(css).first.screenshot(path=Path(folder)/f'{css[5:]}.png')
+
 def test_as_it_opens(page, rank):
+    shot(page, '.dnb-explore')
     assert same(weights(page), rounded(rank.weights()))
     assert list(weights(page)) == [rank.names[i] for i in rank.order]
     assert f'{rank.best.name} carries {rank.weights().max():.0%} of the weight' in readout(page)
@@ -116,6 +123,7 @@ def test_button_makes_a_learner(page):
     until(page, lambda: page.inner_text('.dnb-taken') == 'ready: ex.learn', 120)
 
 def test_pictures_of_training(page):
+    shot(page, '.dnb-watch')
     assert page.locator('.dnb-watch img').count() == 1+8
     assert page.inner_text('.dnb-watch b').startswith('epoch 4 of 4')
 
@@ -123,6 +131,7 @@ def test_images_and_what_sources_say(page):
     cards = lambda: page.evaluate("[...document.querySelectorAll('.dnb-card')].map(o => +o.dataset.image)")
     most = cards()
     apart = page.evaluate("[...document.querySelectorAll('.dnb-card')].map(o => +o.innerText.match(/disagreement ([0-9.]+)/)[1])")
+    shot(page, '.dnb-cards')
     assert len(most) == 6 and apart == sorted(apart, reverse=True)
     page.locator('.widget-dropdown', has_text='images where').locator('select').select_option('as they come')
     until(page, lambda: cards() == list(range(6)))
@@ -133,6 +142,7 @@ def test_images_and_what_sources_say(page):
 def test_runs(page):
     src = lambda: page.get_attribute('.dnb-picture', 'src')
     picture = src()
+    shot(page, '.dnb-runs')
     page.locator('.dnb-runs .widget-dropdown', has_text='against').locator('select').select_option('weighted')
     until(page, lambda: 'gap to weighted' in page.inner_text('.dnb-table') and src() != picture)
     page.locator('.dnb-runs select[multiple]').select_option(['distill'])
