@@ -311,7 +311,17 @@ class Watch(Callback):
         if self.handle: self._draw()
         elif self.distance is not None: print('  still to learn, in nats: ' + ', '.join(f'{n} {d:.2f}' for n,d in zip(self._names(), self.distance)))
 
-    def _names(self): return getattr(self.learn.distill, 'names', None) or [f'source {i}' for i in range(len(self.distance))]
+    def _sources(self):
+        "A row a source: its weight and, where the student learns its classes, what is still to learn"
+        distill = getattr(self.learn, 'distill', None)
+        if getattr(distill, 'alpha', None) is None: return ''
+        d = self.distance
+        bar = lambda v: f'<td><svg width="190" height="12"><rect width="{140*v/max(float(d.max()), 1e-6):.0f}" height="10" fill="{_hex[0]}"/><text x="148" y="10" font-size="11" fill="currentColor">{v:.2f}</text></svg></td>'
+        head = '<tr style="opacity:.6"><td>source</td><td>weight</td>' + ('' if d is None else '<td>still to learn, nats</td>') + '</tr>'
+        rows = (f'<tr><td>{escape(n)}</td><td>{float(a):.0%}</td>' + ('' if d is None else bar(float(d[i]))) + '</tr>' for i,(n,a) in enumerate(zip(self._names(), distill.alpha)))
+        return f'<table style="font-size:12px">{head}{"".join(rows)}</table>'
+
+    def _names(self): return getattr(self.learn.distill, 'names', None) or [f'source {i}' for i in range(len(self.learn.distill.alpha))]
 
     def _predictions(self):
         dl,n = self.dls.valid,min(self.n, len(self.dls.valid_ds))
@@ -327,14 +337,8 @@ class Watch(Callback):
     def _draw(self):
         self.drawn = time.time()
         png = _png(lambda: plot_training(self.learn))
-        rows = ''
-        if self.distance is not None:
-            top = max(float(self.distance.max()), 1e-6)
-            rows = '<table style="font-size:12px"><tr style="opacity:.6"><td>source</td><td>weight</td><td>still to learn, nats</td></tr>' + ''.join(
-                f'<tr><td>{escape(n)}</td><td>{float(a):.0%}</td><td><svg width="190" height="12"><rect width="{140*float(d)/top:.0f}" height="10" fill="{_hex[0]}"/><text x="{144*float(d)/top+4:.0f}" y="10" font-size="11" fill="currentColor">{float(d):.2f}</text></svg></td></tr>'
-                for n,a,d in zip(self._names(), self.learn.distill.alpha, self.distance)) + '</table>'
         done = f'epoch {self.epoch+1} of {self.n_epoch}, {self.pct_train:.0%}'
-        self.handle.update(HTML(f'<div class="dnb-watch"><b>{done}</b><div style="display:flex;flex-wrap:wrap;gap:16px;align-items:center"><img src="data:image/png;base64,{png}" style="max-width:620px">{rows}</div>{self.preds}</div>'))
+        self.handle.update(HTML(f'<div class="dnb-watch"><b>{done}</b><div style="display:flex;flex-wrap:wrap;gap:16px;align-items:center"><img src="data:image/png;base64,{png}" style="max-width:620px">{self._sources()}</div>{self.preds}</div>'))
 
     def after_fit(self): self.handle = None
     def __getstate__(self): return dict(every=self.every, n=self.n, handle=None, preds='', learn=self.learn)

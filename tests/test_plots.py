@@ -85,3 +85,10 @@ def test_neighbouring_colours_differ_for_the_colour_blind(pair):
     for m in (deuter,protan):
         a,b = (np.clip(np.linalg.inv(lms)@m@lms@lin(palette[i]), 0, 1) for i in pair)
         assert np.abs(a**(1/2.2)-b**(1/2.2)).max() > .1
+
+def test_umap_is_asked_for_by_name():
+    x,y = np.random.default_rng(0).normal(size=(60,8)),np.arange(60)%3
+    try: import umap
+    except ImportError:
+        with pytest.raises(ImportError, match='umap-learn'): plot_features(x, y, method='umap')
+    else: assert sum(len(c.get_offsets()) for c in plot_features(x, y, method='umap').collections) == 60
