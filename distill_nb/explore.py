@@ -72,10 +72,16 @@ def _bar(score, low, high, null, alpha, lo, hi):
     parts.append(f'<text x="248" y="16" {text}>{score:.3f}</text><text x="{306+120*alpha:.1f}" y="16" {text}>{alpha:.0%}</text>')
     return f'<svg class="dnb-bar" width="470" height="24" role="img" aria-label="score {score:.3f}, weight {alpha:.1%}">{"".join(parts)}</svg>'
 
+# %% ../nbs/09_explore.ipynb #a0c31e78
+class _Box(W.VBox):
+    "A widget that is a piece of HTML, `_html`, where widgets do not live"
+    def _html(self): return self.html.value
+    def _repr_mimebundle_(self, **kwargs): return {**super()._repr_mimebundle_(**kwargs), 'text/plain': type(self).__name__, 'text/html': self._html()}
+
 # %% ../nbs/09_explore.ipynb #c14767a4
 powers = {**{f'{o:g}': o for o in (0,.5,1,2,3,4,6,8,12,16,24,32)}, '∞': math.inf}
 
-class RankExplorer(W.VBox):
+class RankExplorer(_Box):
     "What `Ranking.explore` shows; `chosen` is what `distill_learner` takes"
     def __init__(self,
         rank, # `Ranking`
@@ -119,6 +125,10 @@ class RankExplorer(W.VBox):
         if not any(o.value for o in self.on.values()): return pd.Series(0., self.names)
         c = self.chosen
         return c['sources'].weights(c['p'], c['norm'], c['top']).reindex(self.names, fill_value=0.)
+
+    def _html(self):
+        row = lambda n: f'<div style="display:flex;align-items:center"><span style="width:262px;font-size:13px">{escape(n)}</span>{self.bars[n].value}</div>'
+        return self.readout.value + ''.join(map(row, self.names)) + f'<code>{escape(self._code([n for n in self.names if self.on[n].value]))}</code>'
 
     def _on_metric(self, change):
         "Scores first, for they are quick; then intervals and null, which may be left out by an interrupt"
@@ -217,7 +227,7 @@ def _thumb(item, side=112):
         im.save(f, 'jpeg', quality=85)
         return f'<img src="data:image/jpeg;base64,{base64.b64encode(f.getvalue()).decode()}" style="height:{side}px">'
 
-class LabelBrowser(W.VBox):
+class LabelBrowser(_Box):
     "What `Ranking.browse` shows"
     orders = ['they disagree most','they are least sure','as they come']
     def __init__(self, images, names, alpha, own, probes, classes, vocab, per_page=6):
@@ -231,6 +241,8 @@ class LabelBrowser(W.VBox):
         super().__init__([W.HBox([self.order, self.page], layout=W.Layout(flex_flow='row wrap')), self.cards])
         self.order.observe(self._first, 'value'); self.page.observe(lambda _: self._draw(), 'value')
         self._draw()
+
+    def _html(self): return self.cards.value
 
     def _first(self, _):
         self.page.value = 1
@@ -355,7 +367,7 @@ def _png(draw):
         return base64.b64encode(f.getvalue()).decode()
 
 # %% ../nbs/09_explore.ipynb #5f4383bb
-class RunsExplorer(W.VBox):
+class RunsExplorer(_Box):
     "What `explore_runs` shows; `table` is the table"
     def __init__(self, rows, reference=None):
         self.runs = rows if 'target' in rows else rows.assign(target='target')
