@@ -87,7 +87,7 @@ class RankExplorer(_Box):
         rank, # `Ranking`
         learner=None, # function (sources, p, norm, top) -> Learner, such as `partial(distill_learner, dls, pool, arch=...)`: what the button calls
     ):
-        self.rank,self.learner,self.learn,self._known = rank,learner,None,{rank.metric: rank}
+        self.rank,self.learner,self.learn,self._known,self._parts = rank,learner,None,{rank.metric: rank},{}
         self.names = [rank.names[i] for i in rank.order]
         named = all(getattr(s, 'n_classes', None) for s in rank.zoo)
         others = [m for m,f in metrics.items() if named or getattr(f, 'needs', 'features') != 'probs'] if rank._again else []
@@ -101,12 +101,13 @@ class RankExplorer(_Box):
         self.bars = {n: W.HTML(layout=W.Layout(height='24px', margin='0')) for n in self.names}
         self.rows = W.VBox([W.HBox([self.on[n], self.bars[n]]) for n in self.names], layout=W.Layout(max_height='560px', overflow='auto', flex='0 0 auto'))
         self.readout = W.HTML().add_class('dnb-readout')
+        self.progress = W.IntProgress(max=len(rank), layout=W.Layout(width='260px', height='14px', visibility='hidden')).add_class('dnb-progress')
         self.code = W.HTML().add_class('dnb-code')
         self.take = W.Button(description='Make the Learner' if learner else 'Take these weights', button_style='primary', icon='check', layout=W.Layout(width='auto'), tooltip='hand sources and weights to distill_learner').add_class('dnb-take')
         self.taken = W.HTML().add_class('dnb-taken')
         head = W.HTML('<div style="display:flex;opacity:.75;font-size:12px;height:20px"><span style="width:264px">source</span><span style="width:296px">score, 90 % interval, '
                       f'<b style="color:{_hex[3]}">|</b> 95 % of shuffled labels</span><span>weight</span></div>')
-        super().__init__([self.readout, W.HBox([W.VBox([self.metric, self.p]), W.VBox([self.norm, self.top])], layout=W.Layout(flex_flow='row wrap')), head, self.rows, self.code, W.HBox([self.take, self.taken])])
+        super().__init__([self.readout, self.progress, W.HBox([W.VBox([self.metric, self.p]), W.VBox([self.norm, self.top])], layout=W.Layout(flex_flow='row wrap')), head, self.rows, self.code, W.HBox([self.take, self.taken])])
         self.add_class('dnb-explore')
         self.metric.observe(self._on_metric, 'value')
         for w in (self.p, self.top, self.norm, *self.on.values()): w.observe(lambda _: self._draw(), 'value')
@@ -131,16 +132,16 @@ class RankExplorer(_Box):
         return self.readout.value + ''.join(map(row, self.names)) + f'<code>{escape(self._code([n for n in self.names if self.on[n].value]))}</code>'
 
     def _on_metric(self, change):
-        "Scores first, for they are quick; then intervals and null, which may be left out by an interrupt"
+        "Scores first, for they are quick; then intervals, source by source: an interrupt leaves them out, and whoever comes back goes on where it was"
         m,was = change['new'],change['old']
         if m not in self._known or not len(self._known[m].replicates):
             try:
                 self._say([f'Scoring {len(self.rank)} sources by {m} …'])
                 with warnings.catch_warnings():
                     warnings.simplefilter('ignore')                              # small probe sets: said once, by the ranking
-                    self._known[m] = self.rank.by(m, times=0, progress=False, on_error='raise')
+                    if m not in self._known: self._known[m] = self.rank.by(m, times=0, progress=False, on_error='raise')
                     self._sort(); self._draw(' Intervals are being computed …')
-                    self._known[m] = self.rank.by(m, progress=False, on_error='raise')
+                    self._known[m] = self._with_intervals(m)
             except KeyboardInterrupt:
                 if m not in self._known: self.metric.value = was; return
             except ValueError as e:
@@ -148,8 +149,21 @@ class RankExplorer(_Box):
                 self.metric.value = was
                 self._say([str(e)])
                 return
+            finally: self.progress.layout.visibility = 'hidden'
         self.norm.value = _norm(self._known[m])
         self._sort(); self._draw()
+
+    def _with_intervals(self, m):
+        "The ranking by `m` with intervals and null, put together from rankings of one source each"
+        parts,bare = self._parts.setdefault(m, {}),self._known[m]
+        self.progress.layout.visibility = 'visible'
+        for n in bare.names:
+            self.progress.value = len(parts)
+            if n not in parts: parts[n] = self.rank.only([n]).by(m, progress=False, on_error='raise')
+        if any(not len(parts[n].replicates) for n in bare.names): return bare    # the metric is undefined on parts of the images
+        res = Ranking(bare.zoo, bare.scores, m, bare.n_probe, *(np.concatenate([getattr(parts[n], k) for n in bare.names], 1) for k in ('replicates','null')))
+        res._again = bare._again
+        return res
 
     def _sort(self):
         rank = self._known[self.metric.value]
