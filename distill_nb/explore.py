@@ -374,7 +374,7 @@ def _picture(x): return Image.fromarray((x*(255 if x.is_floating_point() else 1)
 
 def _png(draw):
     "A figure as base64, in inks that read on white and on black"
-    with plt.ioff(), plt.rc_context(either_page), io.BytesIO() as f:
+    with plt.rc_context(either_page), io.BytesIO() as f:
         fig = np.ravel(draw())[0].figure
         fig.savefig(f, format='png', dpi=90)
         plt.close(fig)
