@@ -335,7 +335,7 @@ class Distill(PoolCallback):
 
     def after_train(self):
         if self.hook: self.hook.remove()
-        self.hook = None
+        self.hook = self.seen = None
 
 def _output(m, i, o): return o
 

@@ -19,7 +19,7 @@ from PIL import Image
 from fastai.vision.all import *
 from .data import get_images, image_items, open_image
 from .distill import logsumexp_segments
-from .outputs import get_outputs, segments
+from .outputs import compute_outputs, get_outputs, segments, _open_store
 from .similarity import Ranking, metrics
 from .weights import effective_sources, _norm
 from .learner import Comparison, probe_labels
@@ -296,8 +296,10 @@ def browse(self:Ranking,
     names = [self.names[i] for i in self.order[:k] if alpha.iloc[i] > 0]
     alpha = (alpha[names]/alpha[names].sum()).values
     sources = list(self.only(names).zoo)
-    probes = torch.stack([probe_labels([s], [1.], dls, images, C, store=store, progress=progress) for s in sources])
-    own = [get_outputs(s, images, store, progress=False).probs() if s.n_classes else None for s in sources]
+    with _open_store(store) as store:
+        compute_outputs(sources, image_items(dls.train_ds) + images, store, progress=progress)   # each image is opened once for all
+        probes = torch.stack([probe_labels([s], [1.], dls, images, C, store=store, progress=False) for s in sources])
+        own = [get_outputs(s, images, store, progress=False).probs() if s.n_classes else None for s in sources]
     return LabelBrowser(images, names, alpha, own, probes, [s.classes for s in sources], dls.vocab)
 
 # %% ../nbs/09_explore.ipynb #f57c90e3

@@ -172,12 +172,14 @@ def feature_hints(
     progress:bool=True # show progress bars while sources run
 )->Tensor: # [n, K]; the squares add up to n
     "For each source, √α_s times the first `k` principal components of its features on `images`, scaled to a total variance of 1"
-    res = []
-    for s,a in zip(sources, alpha):
-        x = get_outputs(s, images, store, progress=progress).features.float()
-        u,d,_ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-        z = (u*d)[:,:k]
-        res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
+    res,images = [],get_images(images)
+    with _open_store(store) as store:
+        compute_outputs(sources, images, store, progress=progress)            # each image is opened once for all
+        for s,a in zip(sources, alpha):
+            x = get_outputs(s, images, store, progress=False).features.float()
+            u,d,_ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+            z = (u*d)[:,:k]
+            res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
     return torch.cat(res, 1)
 
 # %% ../nbs/07_learner.ipynb #97f05cfc

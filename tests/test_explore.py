@@ -1,8 +1,7 @@
 "What the widgets do outside of a notebook"
 from fastai.vision.all import accuracy
 from distill_nb.data import digits_dls
-from distill_nb.explore import Watch
-from distill_nb.explore import _notebook
+from distill_nb.explore import Watch, _notebook
 from distill_nb.learner import distill_learner
 from distill_nb.similarity import rank_sources
 from distill_nb.sources import Zoo
