@@ -10,7 +10,9 @@ from distill_nb.distill import *
 from distill_nb.fixmatch import *
 from distill_nb.learner import *
 from distill_nb.plots import *
+from distill_nb.calibrate import *
 from distill_nb.deploy import *
+from distill_nb.infer import Predictor
 from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.explore import *

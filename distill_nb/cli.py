@@ -1,4 +1,4 @@
-"""`distill_nb demo`, `rank`, `train` and `bench`: the same functions from a shell.
+"""`distill_nb demo`, `rank`, `train`, `predict` and `bench`: the same functions from a shell.
 
 Docs: https://distill-nb.github.io/distill_nb/cli.html.md"""
 
@@ -33,7 +33,7 @@ def parser()->argparse.ArgumentParser:
     "The command line"
     top = argparse.ArgumentParser(prog='distill_nb', description='Rank source models against your task, weight them, and distil them all into one small student.')
     top.add_argument('--version', action='version', version=__version__)
-    sub = top.add_subparsers(dest='command', required=True, metavar='demo|rank|train|bench')
+    sub = top.add_subparsers(dest='command', required=True, metavar='demo|rank|train|predict|bench')
     new = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=_Help)
 
     d = new('demo', 'the whole method on a small embedded task: no network, no GPU, a minute and a half')
@@ -75,6 +75,8 @@ def parser()->argparse.ArgumentParser:
     t.add_argument('--valid', default='0.2', help='share of the labelled images kept for validation, or a folder like LABELED')
     t.add_argument('--live', action='store_true', help='ask the sources about each augmented batch instead of looking their answers up')
     shared(t)
+
+    new('predict', 'what an exported student says of each image in a folder: ONNX Runtime, no torch') # its arguments are those of `infer`
 
     b = new('bench', 'run a suite of targets, methods, seeds and numbers of labels, and go on where it was stopped')
     b.add_argument('suite', choices=('digits','eight','paper'), help="'digits': embedded, minutes; 'eight': image packs of your own, hours; 'paper': the paper's tasks, a GPU")
@@ -132,10 +134,11 @@ def rank(a):
 def train(a):
     "`distill_nb train`"
     import shlex
+    from importlib.util import find_spec
     from fastai.vision.all import CSVLogger, accuracy, set_seed
     import torch, timm, fastai
     from distill_nb.learner import distill_learner
-    from distill_nb.deploy import save_student
+    from distill_nb.deploy import save_student, to_onnx
     out = Path(a.out); out.mkdir(parents=True, exist_ok=True)
     dls = _dls(a, valid=a.valid)
     zoo = parse_zoo(a.zoo, a.source_size)
@@ -151,6 +154,8 @@ def train(a):
     else:
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(a.epochs, a.lr) # log.csv has it all
     save_student(learn, out/'student.safetensors')
+    if find_spec('onnx') and find_spec('onnxscript'): to_onnx(learn, out/'student.onnx')
+    else: print("no student.onnx: pip install 'distill_nb[onnx]'", file=sys.stderr)
     with learn.no_bar(): loss,acc = learn.validate()
     run = dict(command=shlex.join(['distill_nb', *sys.argv[1:]]), arguments={k:v for k,v in vars(a).items() if k not in ('run','command')},
                classes=list(learn.dls.vocab), weights=dict(zip(learn.distill.names, learn.distill.alpha.tolist())), valid_loss=loss, accuracy=acc,
@@ -189,6 +194,10 @@ def main(
     import os, warnings
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # of fastai's and timm's imports, nothing that a user could mend
     os.environ.setdefault('PYTHONWARNINGS', 'ignore::FutureWarning:torch.jit._script') # the same for the processes of `compare`
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ['predict']:
+        from distill_nb.infer import main as predict
+        return predict(argv[1:], 'distill_nb predict')
     a = parser().parse_args(argv)
     try: {'demo':demo, 'rank':rank, 'train':train, 'bench':bench}[a.command](a)
     except (ValueError, FileNotFoundError, RuntimeError, KeyError) as e: raise SystemExit(f'distill_nb {a.command}: {e}')

@@ -6,7 +6,8 @@ Docs: https://distill-nb.github.io/distill_nb/plots.html.md"""
 
 # %% auto #0
 __all__ = ['palette', 'faint', 'either_page', 'plot_ranking', 'plot_weights', 'rank_table', 'plot_estimators', 'plot_similarity',
-           'plot_check', 'plot_entropy', 'plot_features', 'plot_training', 'plot_cost', 'plot_comparison']
+           'plot_check', 'plot_entropy', 'plot_features', 'plot_training', 'plot_cost', 'plot_comparison',
+           'plot_reliability', 'plot_coverage']
 
 # %% ../nbs/08_plots.ipynb #33c08188
 import math
@@ -264,4 +265,36 @@ def plot_comparison(
         ax.annotate(f'{100*t.accuracy[m]:.1f}{gap}', (i+.14, 100*t.accuracy[m]), xytext=(8,0), textcoords='offset points', va='center', fontsize=8)
     ax.set_xticks(range(len(t)), t.index); ax.set_ylabel('accuracy, %'); ax.set_xlim(-.4, len(t)-.1); ax.grid(axis='y', lw=.4, alpha=.5)
     ax.set_xlabel(f'below the mean: gap to {ref}, paired', fontsize=8, color=faint)
+    return ax
+
+# %% ../nbs/08_plots.ipynb #5c1a7e02
+def plot_reliability(
+    tables, # of `reliability`, or a dict of these, name -> table
+    ax=None # a matplotlib Axes, by default a new one
+): # the Axes
+    "Share of right answers against confidence"
+    ax = _axes(ax, 4.4, 4)
+    ax.plot([0,1], [0,1], color=faint, lw=1, ls=':', zorder=1)
+    for (name,t),c in zip(_named(tables).items(), palette):
+        ax.plot(t.confidence, t.accuracy, color=c, lw=1, label=name)
+        ax.scatter(t.confidence, t.accuracy, s=10 + 90*t.n/t.n.max(), color=c, alpha=.6, lw=0, zorder=3)
+    ax.set(xlim=(0,1.03), ylim=(0,1.03), xlabel='confidence', ylabel='share of right answers', aspect='equal')
+    if isinstance(tables, dict): ax.legend(frameon=False, fontsize=8, loc='upper left')
+    return ax
+
+def _named(tables): return tables if isinstance(tables, dict) else {'': tables}
+
+# %% ../nbs/08_plots.ipynb #5c1a7e06
+def plot_coverage(
+    tables, # of `coverage_table`, or a dict of these, name -> table
+    ax=None # a matplotlib Axes, by default a new one
+): # the Axes
+    "Accuracy of the surest answers against their share"
+    ax = _axes(ax, 5, 3.4)
+    for (name,t),c in zip(_named(tables).items(), palette):
+        ax.fill_between(100*t.coverage, 100*t.low, 100*t.high, color=c, alpha=.15, lw=0, step='post')
+        ax.step(100*t.coverage, 100*t.accuracy, color=c, label=name, where='post')
+    floor = min(t.low[t.coverage >= min(.1, t.coverage.max())].min() for t in _named(tables).values())    # of fewer nobody knows much
+    ax.set(xlim=(0,101), ylim=(100*floor-2, 101), xlabel='answered, %', ylabel='right among them, %')
+    if isinstance(tables, dict): ax.legend(frameon=False, fontsize=8, loc='lower left')
     return ax

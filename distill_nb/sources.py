@@ -628,7 +628,7 @@ def checkpoints(cls:Zoo,
         if size is not None and size < e.get('min_size', 1):
             warnings.warn(f"source '{n}' at size={size}: below {e['min_size']} px it no longer sees well", stacklevel=3)
         res.append(Source.from_checkpoint(path.parent/f'{n}.safetensors', e['arch'], e['num_classes'], e['mean'], e['std'], size or e['input_size'][-1], e.get('crop_pct'),
-            e.get('interpolation'), classes=e.get('labels'), name=n, meta={k: e.get(k) for k in ('task','license','origin','min_size')}, **e.get('kwargs', {})))
+            e.get('interpolation'), e.get('crop_mode'), classes=e.get('labels'), name=n, meta={k: e.get(k) for k in ('task','license','origin','min_size')}, **e.get('kwargs', {})))
     return cls(res)
 
 @patch(cls_method=True)

@@ -3,7 +3,7 @@ import importlib
 
 def test_all_hides_nothing_of_fastai_and_nothing_twice():
     import fastai.vision.all as fastai_all
-    mods = 'data tasks sources outputs similarity weights distill fixmatch learner plots deploy bench suites'.split()
+    mods = 'data tasks sources outputs similarity weights distill fixmatch learner plots calibrate deploy bench suites'.split()
     names = [n for m in mods for n in importlib.import_module(f'distill_nb.{m}').__all__]
     assert [n for n in names if hasattr(fastai_all, n) and getattr(fastai_all, n).__module__.startswith('fastai')] == []
     assert [n for n in names if names.count(n) > 1] == []

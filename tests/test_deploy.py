@@ -162,10 +162,10 @@ def test_onnx_names_the_extra(monkeypatch, tmp_path):
 def test_report():
     nets = {'student': student(), 'linear': nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 11)), 'source': Source.from_timm('test_resnet', pretrained=False).load()}
     nets['student'].source_heads = nn.Linear(nets['student'].head.in_features, 1000)
-    r = student_report(nets, size=32, n=5)
-    assert list(r.index) == ['student', 'linear', 'source'] and np.isfinite(r.to_numpy(dtype=float)).all()
+    r = profile(nets, size=32, n=5)
+    assert list(r.index) == ['student', 'linear', 'source'] and np.isfinite(r.drop(columns='kind').to_numpy(dtype=float)).all()
     assert r.loc['linear','parameters'] == 3*32*32*11 + 11 and r.loc['linear','million MACs'] == pytest.approx(3*32*32*11/1e6)
     assert r.loc['student','parameters'] == sum(p.numel() for p in student().parameters())
     assert (r['MB fp16'] < r['MB']).all() and (r['CPU ms'] > 0).all()
-    with pytest.raises(ValueError, match='`n`'): student_report(nets, size=32, n=0)
-    with pytest.raises(TypeError, match='`learn`'): student_report('student')
+    with pytest.raises(ValueError, match='`n`'): profile(nets, size=32, n=0)
+    with pytest.raises(TypeError, match='`learn`'): profile('student')

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import matplotlib; matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from matplotlib.colors import to_rgb
+from distill_nb.calibrate import coverage_table, reliability
 from distill_nb.learner import Comparison
 from distill_nb.outputs import PseudoLabels
 from distill_nb.plots import *
@@ -38,7 +39,10 @@ def features(n):
     y = np.arange(400)%n
     return plot_features(np.random.default_rng(0).normal(size=(400,16)), y, [f'class number {i}' for i in range(n)])
 
-figures = dict(ranking=lambda n: plot_ranking(ranking(n)), weights=lambda n: plot_weights(ranking(n)), check=lambda n: plot_check(ranking(n), accuracies(n)), similarity=similarity, cost=cost, entropy=entropy,
+def trust(n): return np.random.default_rng(0).dirichlet([.4]*5, 200),np.random.default_rng(1).integers(0,5,200)
+
+figures = dict(reliability=lambda n: plot_reliability({k: reliability(*trust(n)) for k in names(n)[:9]}), coverage=lambda n: plot_coverage({k: coverage_table(*trust(n)) for k in names(n)[:9]}),
+               ranking=lambda n: plot_ranking(ranking(n)), weights=lambda n: plot_weights(ranking(n)), check=lambda n: plot_check(ranking(n), accuracies(n)), similarity=similarity, cost=cost, entropy=entropy,
                estimators=lambda n: plot_estimators([ranking(n, i, m) for i,m in enumerate('cka parc rsa dds logme nce leep nleep h_score transrate gbc sfda knn linear_probe'.split())]),
                comparison=comparison, training=training, features=features)
 
