@@ -9,6 +9,7 @@ from distill_nb.weights import *
 from distill_nb.distill import *
 from distill_nb.fixmatch import *
 from distill_nb.learner import *
+from distill_nb.resume import Resume
 from distill_nb.plots import *
 from distill_nb.calibrate import *
 from distill_nb.deploy import *

@@ -133,11 +133,12 @@ def rank(a):
 # %% ../nbs/12_cli.ipynb #5e3a0ffc
 def train(a):
     "`distill_nb train`"
-    import shlex
+    import shlex, shutil
     from importlib.util import find_spec
     from fastai.vision.all import CSVLogger, accuracy, set_seed
     import torch, timm, fastai
     from distill_nb.learner import distill_learner
+    from distill_nb.resume import Resume
     from distill_nb.deploy import save_student, to_onnx
     out = Path(a.out); out.mkdir(parents=True, exist_ok=True)
     dls = _dls(a, valid=a.valid)
@@ -149,7 +150,7 @@ def train(a):
     start = a.start if a.start is None or Path(a.start).exists() else zoo[a.start]
     set_seed(a.seed)
     learn = distill_learner(dls, a.unlabeled, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, pseudo=a.pseudo, p=a.p, lam=a.lam, T=a.temperature, top=a.top,
-                            live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=CSVLogger('log.csv'))
+                            live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=[CSVLogger('log.csv'), Resume('resume')])
     if sys.stderr.isatty(): learn.fit_one_cycle(a.epochs, a.lr)
     else:
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(a.epochs, a.lr) # log.csv has it all
@@ -161,6 +162,7 @@ def train(a):
                classes=list(learn.dls.vocab), weights=dict(zip(learn.distill.names, learn.distill.alpha.tolist())), valid_loss=loss, accuracy=acc,
                versions=dict(distill_nb=__version__, torch=torch.__version__, timm=timm.__version__, fastai=fastai.__version__))
     (out/'run.json').write_text(json.dumps(run, indent=1), encoding='utf-8')
+    shutil.rmtree(out/'resume')                                      # its work is done
     print(f'\naccuracy {acc:.4f} on {len(learn.dls.valid_ds)} validation images. Student, ranking and log are in {out}')
 
 # %% ../nbs/12_cli.ipynb #e1151f27

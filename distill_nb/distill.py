@@ -198,7 +198,7 @@ class PoolCallback(Callback):
         pool, # unlabelled images: whatever `get_images` takes
         bs:int=None # images of the pool in a batch, by default as many as labelled ones
     ):
-        self.pool,self.bs,self.weights,self._batches = get_images(pool),bs,(1.,1.),None
+        self.pool,self.bs,self.weights,self.loader,self._batches = get_images(pool),bs,(1.,1.),None,None
 
     def pool_loss(self, x, idx): raise NotImplementedError
     def views(self, x): return [x]
@@ -218,8 +218,13 @@ class PoolCallback(Callback):
         self._drop_column()
         self._sum,self._n = 0.,0
         self.norm = first(self.dls.train.after_batch.fs, risinstance(Normalize)) # None if there is none
-        self._batches = _cycle(_pool_dl(self.learn, self.pool, self.bs or self.dls.train.bs))
+        self.loader = _pool_dl(self.learn, self.pool, self.bs or self.dls.train.bs)
+        self.restart()
         self.learn.metrics = self.learn.metrics + L(ValueMetric(self._mean, self.column))
+
+    def restart(self):
+        "Begin another pass over the pool"
+        if self.loader is not None: self._batches = _cycle(self.loader)
 
     def before_train(self):
         "Start a column anew"
@@ -252,7 +257,7 @@ class PoolCallback(Callback):
     def after_fit(self):
         if self.learn.lock.locked(): return
         self._drop_column()
-        self._batches = self.batch = self.loss_u = None
+        self.loader = self._batches = self.batch = self.loss_u = None
 
     def _mean(self): return to_detach(self._sum/self._n) if self._n else None # over all processes
     def __getstate__(self): return dict(learn=self.learn, pool=None, weights=self.weights)

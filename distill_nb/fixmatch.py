@@ -185,7 +185,7 @@ def _learns_stats(model): return any(isinstance(m, _BatchNorm) and m.training fo
 
 class FixMatch(PoolCallback):
     "Teaches the student, on strong views of the pool, the labels that it gives the weak views with confidence (Sohn et al. 2020)"
-    order,column,mu,weak = 4,'fixmatch_loss',1,None # an exported one knows no more
+    order,column,kept,mu,weak = 4,'fixmatch_loss',('_thresholds','_predicted'),1,None # an exported one knows no more
     def __init__(self,
         pool, # unlabelled images: whatever `get_images` takes
         threshold:float=.95, # τ: a prediction at least so confident becomes a label; in [0,1)
@@ -268,7 +268,7 @@ class FixMatch(PoolCallback):
 # %% ../nbs/06_fixmatch.ipynb #117773a2
 class EMA(Callback):
     "Exponential moving average of the weights: validated in place of the last ones, and what the model has after `fit`"
-    order,_avg,_raw,_skipped = 12,None,None,False # after the model is wrapped (DistributedTrainer, 11), before the best one is loaded (SaveModelCallback, 61)
+    order,kept,_avg,_raw,_skipped = 12,('_avg','_raw','_t'),None,None,False # after the model is wrapped (DistributedTrainer, 11), before the best one is loaded (SaveModelCallback, 61)
     def __init__(self,
         decay:float=.999 # share of the old average in the new one, once warmed up; in [0,1)
     ):

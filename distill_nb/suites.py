@@ -13,6 +13,7 @@ import ast, itertools, json, os, warnings
 from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
+from filelock import FileLock
 from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
@@ -123,6 +124,15 @@ def _check_settings(suite, out):
             raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(differ)} differ; see its suite.json). Name another folder, or delete this one.")
     _write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1).encode())
 
+def _add_run(out, row):
+    "Write one more row, beside whatever other processes have written meanwhile"
+    with FileLock(out/'.lock'):
+        rows = read_runs(out)
+        if not (rows[_keys] == [row[k] for k in _keys]).all(1).any():
+            rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
+            _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
+    return rows
+
 def _try_cell(suite, cell, store, threads):
     try: return run_cell(suite, **cell, store=store, threads=threads)
     except Exception as e: return {**cell, 'error': f'{type(e).__name__}: {e}'}
@@ -148,8 +158,7 @@ def run_suite(
     failed = []
     for row in new:
         if 'error' in row: failed.append(row); continue
-        rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
-        _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
+        rows = _add_run(out, row)
     for o in failed: warnings.warn(f"{o['method']} on {o['target']} (budget {o['budget']}, seed {o['seed']}) failed: {o['error']}")
     return rows
 

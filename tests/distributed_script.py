@@ -7,6 +7,7 @@ from distill_nb.data import image_dls
 from distill_nb.distill import *
 from distill_nb.fixmatch import EMA, FixMatch
 from distill_nb.learner import student_learner, transfer_learner
+from distill_nb.resume import Resume
 from distill_nb.sources import Zoo
 
 ARCH,SIZES,ALPHA,LAM = 'test_efficientnet',[7,3,26],[.6,.3,.1],.4
@@ -52,6 +53,13 @@ def make(*cbs, **kw):
 
 def fit(learn, n=1, lr=1e-2, **kw):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, lr, **kw)
+
+class Stop(Callback):
+    "Ends training within an epoch"
+    order,run_valid = 200,False
+    def __init__(self, epoch=None): self.at = epoch
+    def after_batch(self):
+        if (self.epoch,self.iter) == (self.at,1): raise CancelFitException
 
 def summary(learn):
     spy = learn.spy
@@ -102,6 +110,12 @@ def main(out):
     learn = make(Spy(), epoch_len=10) # a batch for one process alone: rounded up
     with learn.distrib_ctx(): fit(learn)
     res['short'] = summary(learn)
+
+    for name,folder,at in (('cut','a',1), ('resumed','a',None), ('whole','b',None)):
+        set_seed(rank)
+        learn = make(Spy(), path=out)
+        with learn.distrib_ctx(): fit(learn, 3, cbs=[Resume(folder), Stop(at)])
+        res[name] = summary(learn)
     torch.save(res, Path(out)/f'{rank}.pt')
 
 if __name__ == '__main__': main(sys.argv[1])

@@ -137,3 +137,12 @@ def test_norms_keep_their_activation(monkeypatch):
         norms = [m for m in learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         assert norms and all(isinstance(m, nn.SyncBatchNorm) for m in norms)
         assert torch.equal(learn.model.eval()(x), before(x))
+
+def test_an_interrupted_training_goes_on(ranks):
+    for r in ranks[:2]:
+        cut,resumed,whole = r['cut'],r['resumed'],r['whole']
+        assert all(torch.equal(v, whole['end'][k]) for k,v in resumed['end'].items())
+        assert any(not torch.equal(v, whole['end'][k]) for k,v in cut['end'].items())
+        assert resumed['idx'] == whole['idx'][-len(resumed['idx']):] and len(resumed['idx']) == len(whole['idx'])*2//3
+        assert [v[:-1] for v in resumed['values']] == [v[:-1] for v in whole['values']]
+    assert ranks[0]['whole']['idx'] != ranks[1]['whole']['idx']

@@ -35,7 +35,7 @@ def test_killed_and_restarted(quick, tmp_path):
     rows = run_suite(quick, tmp_path/'out', methods=['probe','transfer','scratch'], store=tmp_path/'store', progress=False)
     assert len(rows) == 9 and not rows.duplicated(['target','budget','seed','method']).any()
     pd.testing.assert_frame_equal(rows.iloc[:len(first)].reset_index(drop=True), first)   # not made again: even the seconds are the same
-    assert not [p for p in (tmp_path/'out').iterdir() if p.name.startswith('.')]
+    assert not [p for p in (tmp_path/'out').iterdir() if p.name.startswith('.tmp')]
 
 def test_a_cell_is_repeated_by_its_coordinates(quick, tmp_path):
     cell = dict(target='digits', budget=5, seed=1, method='transfer')
