@@ -170,6 +170,15 @@ class Pack:
     def __repr__(self): return f"Pack: {(~self.is_test).sum()} training and {self.is_test.sum()} test images of {len(self.classes)} classes"
 
 # %% ../nbs/00_data.ipynb #aaab28b9
+def _image_files(folder, above=()):
+    "Image files below `folder`, through links too, but not round in circles; hidden ones are left out, as by fastai"
+    real = os.path.realpath(folder)
+    if real in above: return
+    for o in os.scandir(folder):
+        if o.name.startswith('.'): continue
+        if o.is_dir(): yield from _image_files(o.path, (*above, real))
+        elif Path(o.name).suffix.lower() in image_extensions: yield Path(o.path)
+
 def get_images(
     x, # folder, list of image items, uint8 array or tensor [N,H,W] or [N,H,W,3], `Pack`, or fastai Datasets / DataLoaders
     name:str='images' # what an error calls `x`
@@ -177,7 +186,7 @@ def get_images(
     "Image items of `x`: a folder's files (recursive, sorted), the training part of a `Pack` or fastai data; ValueError if there is none"
     if isinstance(x, (str,Path)):
         if not Path(x).is_dir(): raise ValueError(f"{name}: '{x}' is not a folder; give a folder or a list of image items")
-        res = get_image_files(x).sorted()
+        res = L(_image_files(x)).sorted()
     elif isinstance(x, Tensor) or isinstance(x, ndarray) and x.dtype.kind not in 'UO':
         x = np.asarray(x)
         if x.dtype!=np.uint8 or not (x.ndim==3 or x.ndim==4 and x.shape[-1]==3):

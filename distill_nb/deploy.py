@@ -28,7 +28,7 @@ from .distill import Student, create_student, load_backbone
 from .infer import Predictor
 from .outputs import _write_whole
 from .similarity import Ranking
-from .sources import Zoo, load_strict, _create, _learner_prep
+from .sources import Zoo, load_strict, _check_local, _create, _learner_prep
 
 # %% ../nbs/10_deploy.ipynb #e904d4a5
 def _model(learn):
@@ -80,7 +80,11 @@ def _read_meta(path):
         with safe_open(path, 'pt') as f: header = (f.metadata() or {}).get('distill_nb')
     except Exception as e: raise ValueError(f"`path`: {path.name} is not a readable safetensors file ({str(e)[:100]})") from e
     if header is None: raise ValueError(f"`path`: {path.name} was not written by `save_student`, its header names no architecture. See `create_student(arch, start=path)`")
-    return json.loads(header)
+    try: meta = {**_unknown, 'arch': None, 'kwargs': {}, 'num_classes': None, 'layout': None, **json.loads(header)}
+    except (ValueError,TypeError) as e: raise ValueError(f"`path`: the header of {path.name} cannot be read ({str(e)[:100]})") from e
+    if meta['arch'] is not None: _check_local(f"`path`: {path.name}", meta['arch'], meta['kwargs'])
+    if not isinstance(meta['num_classes'], int) or meta['num_classes'] < 1: raise ValueError(f"`path`: {path.name} says that it has {meta['num_classes']!r} classes")
+    return meta
 
 # %% ../nbs/10_deploy.ipynb #5993dc01
 def _noise(*shape): return torch.rand(shape, generator=torch.Generator().manual_seed(0))

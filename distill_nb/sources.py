@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/sources.html.md"""
 __all__ = ['find_classifier', 'SourceNet', 'Source', 'read_weights', 'load_strict', 'Zoo']
 
 # %% ../nbs/01_sources.ipynb #a271cdac
-import copy, difflib, functools, hashlib, json, re, warnings
+import copy, difflib, functools, hashlib, json, math, re, warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -606,6 +606,27 @@ class Zoo(Sequence):
             'size': lambda o: '' if pd.isna(o) else f'{int(o)}', 'parameters': millions, 'task': lambda o: '' if o is None or pd.isna(o) else str(o)})
 
 # %% ../nbs/01_sources.ipynb #f1004a98
+_reach_out = 'pretrained','checkpoint_path','pretrained_cfg','pretrained_cfg_overlay','cache_dir' # of `timm.create_model`: these read other files, or the network
+
+def _check_local(what, arch, kwargs):
+    "ValueError unless `arch` and `kwargs`, read from a file, name one of timm's own architectures and nothing beyond"
+    if not isinstance(arch, str) or ':' in arch: raise ValueError(f"{what}: arch must be the name of a timm architecture, not {arch!r}; nothing is fetched because a file says so")
+    if not isinstance(kwargs, dict): raise ValueError(f"{what}: kwargs must be a dict, not {kwargs!r}")
+    if far := [k for k in _reach_out if k in kwargs]: raise ValueError(f"{what}: kwargs may not hold {', '.join(far)}, which would read other files or the network")
+
+def _check_entry(name, e):
+    "ValueError that names an entry of a manifest, and what is wrong with it"
+    what = f"manifest entry {name!r}"
+    if not name or name in ('.','..') or set(name) & set('/\\:\0'): raise ValueError(f"{what} is not the name of a file in the manifest's folder")
+    if not isinstance(e, dict): raise ValueError(f"{what} must be an object with arch, num_classes, mean, std, input_size, not {e!r}")
+    if missing := [k for k in ('arch','num_classes','mean','std','input_size') if k not in e]: raise ValueError(f"{what} lacks {', '.join(missing)}")
+    _check_local(what, e['arch'], e.get('kwargs', {}))
+    number = lambda o, kind=(int,float): isinstance(o, kind) and not isinstance(o, bool) and math.isfinite(o)
+    numbers = lambda o, kind=(int,float): isinstance(o, list) and len(o)==3 and all(number(v, kind) for v in o)
+    right = dict(num_classes=number(e['num_classes'], int) and e['num_classes']>=0, mean=numbers(e['mean']), std=numbers(e['std']) and min(e['std'])>0,
+                 input_size=numbers(e['input_size'], int) and min(e['input_size'])>0, min_size=number(e.get('min_size', 1), int))
+    if wrong := [k for k,ok in right.items() if not ok]: raise ValueError(f"{what}: {', '.join(f'{k}={e[k]!r}' for k in wrong)} makes no sense")
+
 @patch(cls_method=True)
 def checkpoints(cls:Zoo,
     path,        # folder with a manifest.json and a NAME.safetensors for each of its entries, or the manifest itself
@@ -617,14 +638,14 @@ def checkpoints(cls:Zoo,
     if path.is_dir(): path = path/'manifest.json'
     if not path.is_file(): raise FileNotFoundError(f"no '{path.name}' in '{path.parent}': a zoo folder has a manifest.json that says arch, num_classes, mean, std, input_size of each NAME.safetensors")
     try: entries = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f"'{path}' is not JSON: {e}") from e
+    except (ValueError,RecursionError) as e: raise ValueError(f"'{path}' is not JSON: {e}") from e
+    if not isinstance(entries, dict): raise ValueError(f"'{path}' must hold an object, name -> arch, num_classes, mean, std, input_size")
     absent = [n for n in names or [] if n not in entries]
     if absent: raise ValueError(f"names: the manifest has no {', '.join(absent)}.{_nearest(absent[0], entries)}")
     res = []
     for n in (entries if names is None else names):
         e = entries[n]
-        missing = [k for k in ('arch','num_classes','mean','std','input_size') if k not in e]
-        if missing: raise ValueError(f"manifest entry '{n}' lacks {', '.join(missing)}")
+        _check_entry(n, e)
         if size is not None and size < e.get('min_size', 1):
             warnings.warn(f"source '{n}' at size={size}: below {e['min_size']} px it no longer sees well", stacklevel=3)
         res.append(Source.from_checkpoint(path.parent/f'{n}.safetensors', e['arch'], e['num_classes'], e['mean'], e['std'], size or e['input_size'][-1], e.get('crop_pct'),
