@@ -88,6 +88,7 @@ def _decode(item):
     return im
 
 def _to_rgb(im):
+    if not all(im.size): raise ValueError("it has no pixels")
     if im.mode=='F': raise TypeError("floating-point pixels")
     if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im).astype(np.int64)>>8).clip(0,255).astype(np.uint8))
     return PILImage((im.convert('RGBA') if 'transparency' in im.info else im).convert('RGB'))

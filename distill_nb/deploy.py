@@ -140,11 +140,13 @@ def load_student(
     if isinstance(arch, Student): student = deepcopy(arch)
     else:
         with torch.random.fork_rng(devices=[]): student = create_student(arch, meta['num_classes'], pretrained=False, **meta['kwargs'])
-    if meta['layout'] == 'timm':
-        names = _classifiers(student.backbone)
-        load_backbone(student.backbone, state, names)
-        load_strict(student.head, {k: state[f'{names[0]}.{k}'].reshape(v.shape) for k,v in student.head.state_dict().items()}, path.name)
-    else: load_strict(student, state, path.name)
+    try:
+        if meta['layout'] == 'timm':
+            names = _classifiers(student.backbone)
+            load_backbone(student.backbone, state, names)
+            load_strict(student.head, {k: state[f'{names[0]}.{k}'].flatten(1 if v.ndim==2 else 0) for k,v in student.head.state_dict().items()}, path.name)
+        else: load_strict(student, state, path.name)
+    except (ValueError,KeyError) as e: raise ValueError(f"`path`: the weights in {path.name} are not those of the student that its header tells of ({e})") from e
     student.arch,student.arch_kwargs,student.meta = meta['arch'],meta['kwargs'],meta
     return student.eval()
 

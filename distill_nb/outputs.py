@@ -61,6 +61,11 @@ def _write_whole(path, data):
     finally: part.unlink(missing_ok=True)
     return path
 
+def _hex_keys(t):
+    "The keys of a chunk, one after the other"
+    if t is None or t.dtype!=torch.uint8 or t.ndim!=2 or t.shape[1]!=16: raise ValueError('it has no keys')
+    return t.numpy().tobytes().hex()
+
 class Store:
     "Features and logits on disk, by source and image: `path/SOURCE KEY/DTYPE/chunk-HASH.safetensors`"
     def __init__(self,
@@ -98,9 +103,9 @@ class Store:
         res = {}
         for path in sorted(self.folder(source).glob('chunk-*.safetensors')):
             try:
-                with safe_open(path, 'pt') as f: keys = f.get_tensor('keys').numpy().tobytes().hex()
+                with safe_open(path, 'pt') as f: keys = _hex_keys(f.get_tensor('keys'))
             except FileNotFoundError: continue
-            except (SafetensorError, OSError) as e: self._drop(path, e); continue
+            except (SafetensorError, OSError, ValueError) as e: self._drop(path, e); continue
             res.update((keys[32*i:32*i+32], (path,i)) for i in range(len(keys)//32))
         return res
 
@@ -111,7 +116,10 @@ class Store:
         try:
             data = Path(path).read_bytes()
             if Path(path).stem != f'chunk-{_digest(data)}': raise ValueError('its content has changed')
-            return load(data)
+            res = load(data)
+            n = len(_hex_keys(res.get('keys')))//32
+            if any(k!='keys' and (v.ndim!=2 or len(v)!=n or not v.is_floating_point()) for k,v in res.items()) or 'features' not in res: raise ValueError('it is no chunk')
+            return res
         except FileNotFoundError: return {}
         except (SafetensorError, ValueError) as e: self._drop(path, e); return {}
 

@@ -70,7 +70,8 @@ def read_state(
     data = path.read_bytes()
     if hashlib.blake2b(data[16:], digest_size=16).digest() != data[:16]:
         return warn(f"{path.name} is broken (its checksum is not that of its content) and is not used: training begins anew")
-    return torch.load(io.BytesIO(data[16:]), map_location=device, weights_only=True)
+    try: return torch.load(io.BytesIO(data[16:]), map_location=device, weights_only=True)
+    except Exception as e: raise ValueError(f"{path.name} holds something else than plain data and tensors, and was not written by `Resume`: it is not read") from e
 
 # %% ../nbs/07a_resume.ipynb #r0000021
 def _show(v):

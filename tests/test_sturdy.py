@@ -1,0 +1,32 @@
+"The page `sturdy` tells of the cases that are tested, no more and no less; the same seed gives the same result, with workers and without"
+import csv
+from pathlib import Path
+import numpy as np, pytest, torch
+from fastai.vision.all import accuracy, aug_transforms, set_seed
+import test_bad_input as t
+import test_crash
+from distill_nb.data import digits_dls
+from distill_nb.learner import distill_learner
+from distill_nb.sources import Zoo
+
+def test_the_table_is_that_of_the_tests():
+    with (Path(__file__).resolve().parents[1]/'benchmarks'/'sturdy.csv').open(encoding='utf-8') as f: rows = list(csv.DictReader(f))
+    told = {(r['kind'], r['case']) for r in rows}
+    tested = {(k,c) for k,cs in {'image': [*t.images, *t.items], 'name': t.names, 'labels': t.labels, 'features': t.matrices(t.X), 'labels of a score': t.targets, 'scores': t.scores,
+                                 'file': [*(f'student: {c}' for c in t.student_files), *(f'manifest: {c}' for c in t.manifests)], 'killed': test_crash.jobs}.items() for c in cs}
+    assert tested - told == set(), 'run scripts/sturdy.py'
+    assert len(rows) == len(told) and all(int(r['tried']) >= 1 for r in rows)
+    assert all(int(r['tried']) >= 100 for r in rows if r['kind'] == 'killed')
+
+def student(workers):
+    set_seed(3)
+    dls,pool = digits_dls(n=5, seed=0, bs=16, num_workers=workers, batch_tfms=aug_transforms(size=32))
+    learn = distill_learner(dls, pool, Zoo.embedded()['digits'], 'test_efficientnet', pretrained=False, store=False, progress=False, epoch_len=64, metrics=accuracy)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 4e-3)
+    return torch.cat([p.flatten() for p in learn.model.state_dict().values()])
+
+def test_same_seed_same_student():
+    one = student(0)
+    assert torch.equal(student(0), one)
+    two = student(2)
+    assert torch.equal(student(2), two) and torch.equal(two, one) # transforms of whole batches do not care who opened the images
