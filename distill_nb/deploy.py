@@ -22,7 +22,7 @@ from fastcore.foundation import L
 from fastai.torch_core import get_model
 from safetensors import safe_open
 from safetensors.torch import load_file
-from timm.models import save_for_hf
+from timm.models._hub import save_for_hf
 from . import __version__
 from .distill import Student, create_student, load_backbone
 from .infer import Predictor

@@ -276,7 +276,7 @@ def test_a_long_run_in_half_precision(record_fault):
     student = create_student('test_efficientnet', 3, pretrained=False)
     student.source_heads = torch.nn.Linear(student.head.in_features, 12)
     opt,scaler = torch.optim.AdamW(student.parameters(), 2e-3),torch.amp.GradScaler('cpu', init_scale=2.**16, growth_interval=20)
-    x,y,z = torch.rand(8,3,32,32),torch.arange(8)%3,torch.randn(8,12)*torch.tensor([5000.]*5 + [1.]*7)
+    x,y,z = torch.rand(4,3,16,16),torch.arange(4)%3,torch.randn(4,12)*torch.tensor([5000.]*5 + [1.]*7)
     t,losses,scales = torch.cat([o.softmax(1) for o in z.split([5,7], 1)], 1),[],[]
     for _ in range(300):
         with torch.autocast('cpu', torch.float16):
