@@ -5,7 +5,7 @@
 Nothing is executed: pages show the outputs that the notebooks hold. For each cell that exports something the page has its signature and the table of its arguments, made from the
 docments, with the source folded away. MathJax and what saved widgets need come from npm's registry once, and are kept in the user's cache; the site itself asks nobody for anything.
 `_docs/html` is what is published."""
-import argparse, ast, importlib, inspect, json, os, re, shutil, subprocess, sys, tarfile, urllib.request
+import argparse, ast, importlib, inspect, itertools, json, os, re, shutil, subprocess, sys, tarfile, textwrap, urllib.request
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -35,20 +35,23 @@ def notebooks(): return {page_name(p): p for p in sorted((root/'nbs').rglob('*.i
 def symbols():
     "name -> (label of its place, module) of everything public; a method by 'Class.method'"
     from distill_nb._modidx import d
+    told = {n for p in notebooks().values() for c in json.loads(p.read_text(encoding='utf-8'))['cells'] if re.search(r'^#\|\s*exports?\s*$', ''.join(c['source']), re.M) for n in defined(''.join(c['source']))}
     res = {}
     for module,names in d['syms'].items():
         public = getattr(importlib.import_module(module), '__all__', [])
-        for full in names:
-            name = full[len(module)+1:]
-            if name.split('.')[0] in public or '.' in name: res.setdefault(name, (f'{module}.{name}'.lower(), module))
+        for name in (full[len(module)+1:] for full in names):
+            owner = name.split('.')[0]
+            if name in told and (owner in public or '.' in name): res.setdefault(name, (f'{module}.{name}'.lower(), module))
+            elif owner in public and owner in told: res.setdefault(name, (f'{module}.{owner}'.lower(), module)) # a method that is told of where its class is
     return res
 
+_homonyms = {'predict','train','demo','bench','main','parser','rank','prepare','metrics'} # more often something else in prose
 def link_names(text, names, here=()):
     "`name` in prose becomes a link to where it is explained; code blocks and what is a link already stay as they are"
     def sub(m):
         if m[1]: return m[0]
         name = m[2].split('(')[0].strip()
-        return f'[`{m[2]}`](#{names[name][0]})' if name in names and name not in here else m[0]
+        return f'[`{m[2]}`](#{names[name][0]})' if name in names and name not in {*here, *_homonyms} else m[0]
     parts = re.split(r'(^```.*?^```|\[`[^`]+`\]\([^)]*\))', text, flags=re.S|re.M)
     return ''.join(p if i%2 else re.sub(r'(``)?`([^`\n]+)`(?!`)', sub, p) for i,p in enumerate(parts))
 
@@ -76,16 +79,16 @@ def signature(obj, name):
     if any(p.kind==p.KEYWORD_ONLY for p in sig.parameters.values()) and not any(a.startswith('*') for a in args):
         at = next(i for i,(n,p) in enumerate((n,p) for n,p in sig.parameters.items() if n not in ('self','cls')) if p.kind==p.KEYWORD_ONLY); args.insert(at, '*')
     one = f"{name}({', '.join(args)})"
-    return one if len(one)<=100 else f'{name}(\n    ' + ',\n    '.join(args) + ')'
+    return one if len(one)<=96 else f'{name}(\n' + textwrap.fill(', '.join(a.replace(' ', '\0') for a in args), 92, initial_indent='    ', subsequent_indent='    ', break_long_words=False, break_on_hyphens=False).replace('\0', ' ') + ')'
 
 def api(name, module, label, level):
     "Heading, signature, docstring and table of arguments of one public name, in Markdown; '' if it cannot be found"
     from fastcore.docments import docments
     obj = importlib.import_module(module)
     for part in name.split('.'):
-        obj = inspect.getattr_static(obj, part, None) if inspect.isclass(obj) else getattr(obj, part, None)
-    if isinstance(obj, (classmethod,staticmethod)): obj = obj.__func__
-    if isinstance(obj, property): obj = obj.fget
+        own = inspect.getattr_static(obj, part, None)
+        obj = own.fget if isinstance(own, property) else getattr(obj, part, None)
+    obj = getattr(obj, '__func__', obj)
     if obj is None or not callable(obj): return ''
     file = module.replace('.', '/') + '.py'
     lines = [f'({label})=', f'{"#"*level} {name}', '', f'```python\n{signature(obj, name)}\n```', '']
@@ -107,7 +110,8 @@ def api(name, module, label, level):
 
 # One notebook
 
-def md(source): return dict(cell_type='markdown', id=f'm{abs(hash(source))%10**12:012d}', metadata={}, source=source)
+_ids = itertools.count()
+def md(source): return dict(cell_type='markdown', id=f'm{next(_ids)}', metadata={}, source=source)
 
 def convert(path, names, pages):
     "A notebook as the site shows it"
@@ -128,7 +132,7 @@ def convert(path, names, pages):
                 for n in defined(body) if 'exporti' not in flags else []:
                     if n in names and n not in seen:
                         seen.add(n)
-                        if text := api(n, module, names[n][0], min(level+1, 6)): cells.append(md(link_names(text, names, here=(n,))))
+                        if text := api(n, module, f'{module}.{n}'.lower(), min(level+1, 6)): cells.append(md(link_names(text, names, here=(n,))))
             if all(isinstance(o, (ast.Import,ast.ImportFrom)) for o in ast.parse(body).body): continue
             cells.append({**c, 'source': body, 'metadata': dict(tags=['hide-input']), 'outputs': outputs(c)})
         else:
@@ -155,7 +159,7 @@ def links(text, path, pages):
         rel = p.relative_to(root/'nbs').with_suffix('').as_posix()
         for key in (rel, f'nbs/{rel}.ipynb', name): where.setdefault(key, name)
     to = lambda name: os.path.relpath(name, at or '.') + '.ipynb'
-    text = re.sub(r'\]\((?!https?:|#)([^)#]+)\.ipynb(#[^)]*)?\)', lambda m: f']({to(page_name((path.parent/(m[1]+".ipynb")).resolve()))})', text)
+    text = re.sub(r'\]\((?!https?:|#)([^)#]+)\.(?:ipynb|html)(#[^)]*)?\)', lambda m: f']({to(page_name((path.parent/(m[1]+".ipynb")).resolve()))})', text)
     return re.sub(r'(?<!\[)`((?:nbs/)?[\w/]+(?:\.ipynb)?)`(?!\])', lambda m: f'[`{m[1]}`]({to(where[m[1]])})' if m[1] in where and ('/' in m[1] or m[1][:2].isdigit() or m[1] in chapters['Measured']+chapters['Reference']) else m[0], text)
 
 # The whole
@@ -174,7 +178,10 @@ html_theme = 'pydata_sphinx_theme'
 html_title = 'distill_nb'
 html_static_path = ['_static']
 html_css_files = ['site.css']
+html_js_files = [('hub.js', dict(priority=1))]
 html_show_sourcelink = False
+html_favicon = '_static/icon.svg'
+html_context = dict(default_mode='auto')
 html_theme_options = dict(show_prev_next=True, navigation_with_keys=False, secondary_sidebar_items=['page-toc'], show_toc_level=2, header_links_before_dropdown=6, navbar_align='left',
     logo=dict(text='distill_nb'), icon_links=[dict(name='GitHub', url={repo!r}, icon='fa-brands fa-github')], footer_start=['copyright'], footer_end=[], navbar_end=['theme-switcher','navbar-icon-links'])
 html_sidebars = {{'index': []}}
@@ -193,6 +200,10 @@ html[data-theme=dark] .bd-content .cell_output .text_html:not(:has(.dnb)) table 
 table.docutils td, table.docutils th { vertical-align: top; padding: .25em .6em }
 .bd-article .cell details.hide summary { opacity: .75 }
 '''
+
+# the widgets' html-manager calls MathJax as it was in version 2
+hub = 'addEventListener("load", () => { if (window.MathJax && !MathJax.Hub) MathJax.Hub = {Queue: a => MathJax.typesetPromise && MathJax.typesetPromise([a[2]])} })'
+icon = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><g fill="#3b7dbd"><circle cx="6" cy="6" r="5"/><circle cx="16" cy="6" r="4"/><circle cx="26" cy="6" r="3"/></g><path d="M6 11 16 23 26 9M16 10v13" stroke="#3b7dbd" stroke-width="2" fill="none"/><circle cx="16" cy="26" r="5" fill="#e07b39"/></svg>'
 
 def vendor(to):
     "Files of npm packages, out of the user's cache or npm's registry"
@@ -235,6 +246,8 @@ def write_sources(src, with_vendor=True):
         title = lambda p: next(re.search(r'^# (.+)$', ''.join(o['source']), re.M)[1] for o in json.loads(pages[p].read_text(encoding='utf-8'))['cells'] if o['cell_type']=='markdown')
         (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title(p)}]({p}.ipynb)** {what(p)}' for p in ps) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
     (src/'_static'/'site.css').write_text(css, encoding='utf-8')
+    (src/'_static'/'hub.js').write_text(hub, encoding='utf-8')
+    (src/'_static'/'icon.svg').write_text(icon, encoding='utf-8')
     if with_vendor: vendor(src/'_static'/'vendor')
     widgets = {'vendor/requirejs/require.js': {}, 'vendor/html-manager/dist/embed-amd.js': {'data-jupyter-widgets-cdn-only': 'false'}} if with_vendor else {}
     (src/'conf.py').write_text(conf.format(version=__version__, widgets=widgets, repo=repo), encoding='utf-8')
@@ -243,6 +256,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--out', type=Path, default=root/'_docs'); ap.add_argument('--no-vendor', action='store_true', help='without MathJax and widgets, where there is no network')
     a = ap.parse_args()
+    shutil.rmtree(a.out/'html', ignore_errors=True)
     write_sources(a.out/'src', not a.no_vendor)
     raise SystemExit(subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', str(a.out/'src'), str(a.out/'html')]).returncode)
 

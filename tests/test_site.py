@@ -1,0 +1,151 @@
+"""The documentation site: builds without a warning; every page loads in a browser without an error and without asking anybody else for anything, its links lead somewhere,
+its figures are seen, light and dark, wide and narrow; the search finds what a user would type."""
+import functools, http.server, json, os, re, subprocess, sys, threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+import pytest
+pytest.importorskip('myst_nb'); pytest.importorskip('pydata_sphinx_theme')
+from browser import browser, chromium
+
+root = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(root/'scripts'))
+import make_site
+
+# The converter
+
+def cell(source, typ='code', **kw): return dict(cell_type=typ, id='a', metadata={}, source=source, **({'outputs': [], 'execution_count': None} if typ == 'code' else {}), **kw)
+
+@pytest.fixture()
+def convert(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_site, 'root', tmp_path)
+    (tmp_path/'nbs'/'tutorials').mkdir(parents=True)
+    def convert(*cells, name='03_similarity'):
+        path = tmp_path/'nbs'/f'{name}.ipynb'
+        path.write_text(json.dumps(dict(cells=[cell(c[3:], 'markdown') if c.startswith('md ') else cell(c) for c in cells], metadata={}, nbformat=4, nbformat_minor=5)))
+        return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'), 'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')}, {'outputs': tmp_path/'nbs'/'02_outputs.ipynb', 'speed': tmp_path/'nbs'/'speed.ipynb'})['cells'][:-1]
+    return convert
+
+def test_directives(convert):
+    assert convert('#| hide\nx', '#| default_exp data', '') == []
+    plain,folded = convert('#| slow\nx = 1', '#| exporti\nx = 1')
+    assert (plain['source'], plain['metadata']) == ('x = 1', dict(tags=[])) and folded['metadata'] == dict(tags=['hide-input'])
+    assert convert('#| export\nimport os\nfrom pathlib import Path') == []
+    assert convert('#| echo: false\nx')[0]['metadata'] == dict(tags=['remove-input'])
+
+def test_an_exported_function_has_its_arguments(convert):
+    heading,api,source = convert('#| default_exp data', 'md ## Splits', '#| export\ndef few_labels(labels, n): pass')
+    assert api['source'].startswith('(distill_nb.data.few_labels)=\n### few_labels') and '| `n` |' in api['source'] and '**returns**' in api['source'] and '#| export' not in source['source']
+
+def test_names_become_links_once(convert):
+    c, = convert('md `Store`, `Store(path)`, [`Store`](#x), `nothing`, `predict`\n\n```\n`Store`\n```')
+    assert c['source'].startswith('[`Store`](#distill_nb.outputs.store), [`Store(path)`](#distill_nb.outputs.store), [`Store`](#x), `nothing`, `predict`') and c['source'].endswith('```\n`Store`\n```')
+
+def test_names_of_notebooks_lead_to_pages(convert):
+    c, = convert('md [a](../02_outputs.ipynb#b), `nbs/02_outputs.ipynb`, `speed`, `outputs`, [out](https://x.org/a.ipynb)', name='tutorials/one')
+    assert c['source'] == '[a](../outputs.ipynb), [`nbs/02_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
+
+def test_every_notebook_has_its_place():
+    assert sorted(p for ps in make_site.chapters.values() for p in ps) == sorted(set(make_site.notebooks()) - {'index'})
+
+# The site
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site")
+    try: make_site.vendor(out/'tried')
+    except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
+    p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)], capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr[-5000:]
+    return out/'html'
+
+class Page(HTMLParser):
+    def __init__(self, text): super().__init__(); self.links,self.ids,self.assets = set(),set(),set(); self.feed(text)
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        if a.get('id'): self.ids.add(a['id'])
+        if tag == 'a' and a.get('href'): self.links.add(a['href'])
+        for k in ('src','href'):
+            if tag in ('img','script','link') and a.get(k) and a.get('rel') not in ('canonical',): self.assets.add(a[k])
+
+def test_links_lead_somewhere(site):
+    pages = {p.relative_to(site).as_posix(): Page(p.read_text(encoding='utf-8')) for p in site.rglob('*.html') if '_static' not in p.parts}
+    assert len(pages) > 45
+    lost = []
+    for name,page in pages.items():
+        for href in page.links | page.assets:
+            if re.match(r'https?://github\.com/distill-nb|mailto:', href) or href.startswith('data:') or href == '#': continue
+            if href.startswith('http'):
+                if href in page.assets: lost.append((name, href))       # nothing is loaded from elsewhere
+                continue
+            target,frag = urldefrag(urljoin(name, unquote(href.split('?')[0])))
+            target = target or name
+            if not (site/target).exists() or frag and target in pages and unquote(frag) not in pages[target].ids: lost.append((name, href))
+    assert lost == []
+
+def test_api_pages_show_docments(site):
+    text = (site/'learner.html').read_text(encoding='utf-8')
+    assert 'the few labels, and a validation set' in text and 'id="distill-nb-learner-distill-learner"' in text
+    assert 'the share of the target loss' in text and '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/07_learner.ipynb' in text
+
+@pytest.fixture(scope='module')
+def served(site):
+    path = chromium()
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *a): pass
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    with browser(path) as b: yield b, f'http://127.0.0.1:{s.server_port}/'
+    s.shutdown()
+
+def visit(context, base, said):
+    page = context.new_page()
+    page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: said.append(str(e)))
+    page.on('response', lambda r: said.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+    page.on('requestfailed', lambda r: said.append(f'failed {r.url}'))
+    page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
+    return page
+
+@pytest.mark.parametrize('scheme,width', [('light',1280), ('dark',390)])
+def test_every_page_in_a_browser(served, site, scheme, width):
+    chrome,base = served
+    said,wrong,shots = [],[],os.environ.get('DISTILL_NB_SHOTS')
+    page = visit(chrome.new_context(color_scheme=scheme, viewport=dict(width=width, height=900)), base, said)
+    for p in sorted(site.rglob('*.html')):
+        name = p.relative_to(site).as_posix()
+        if '_static' in p.parts or name in ('genindex.html','search.html'): continue
+        page.goto(base+name, wait_until='load')
+        bad = page.evaluate("""() => [...document.querySelectorAll('article img')].filter(i => !i.complete || !i.naturalWidth || i.getBoundingClientRect().right > innerWidth+1 && !i.closest('.text_html')).map(i => i.src)""")
+        if bad: wrong.append((name, bad))
+        if page.evaluate('document.documentElement.scrollWidth > innerWidth+1'): wrong.append((name, 'wider than the window'))
+        if '\\(' in p.read_text(encoding='utf-8') and 'math notranslate' in p.read_text(encoding='utf-8'):
+            page.wait_for_function("document.querySelectorAll('mjx-container').length > 0 && !document.querySelector('mjx-merror')", timeout=20000)
+        if shots: page.screenshot(path=f"{shots}/{name[:-5].replace('/','_')}_{scheme}.png")
+    assert wrong == [] and said == []
+
+def test_the_slider_moves_without_a_kernel(served):
+    chrome,base = served
+    said = []
+    page = visit(chrome.new_context(viewport=dict(width=1280, height=900)), base, said)
+    page.goto(base+'method.html')
+    page.wait_for_selector('.noUi-handle')
+    shown = lambda: page.locator('.cell_output p:has-text("p = "):visible').all_inner_texts()
+    assert shown() == ['p = 4']
+    page.locator('.noUi-handle').focus(); page.keyboard.press('ArrowRight')
+    page.wait_for_function("[...document.querySelectorAll('.cell_output p')].some(p => p.offsetParent && p.innerText == 'p = 5')")
+    assert shown() == ['p = 5'] and said == []
+
+words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy', 'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
+         'folder': 'data', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
+def test_search_finds(served):
+    chrome,base = served
+    page = chrome.new_context().new_page()
+    missed = []
+    for word,where in words.items():
+        page.goto(f'{base}search.html?q={word}')
+        page.wait_for_selector('#search-results li a', timeout=20000)
+        page.wait_for_timeout(300)
+        found = page.locator('#search-results li a').evaluate_all('as => as.map(a => a.getAttribute("href"))')
+        if not any(where in f for f in found[:8]): missed.append((word, [f.split('/')[-1] for f in found]))
+    assert missed == []
