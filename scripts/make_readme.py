@@ -1,5 +1,5 @@
 "Makes README.md from nbs/index.ipynb; `--check` only compares them, `--command NAME` prints the line under `# NAME`."
-import argparse, json
+import argparse, json, re
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -8,16 +8,20 @@ def fenced(lang, text): return f'```{lang}\n{text.rstrip()}\n```'
 
 def outputs(cell):
     for o in cell.get('outputs', []):
-        text = o.get('text') or o.get('data', {}).get('text/plain')
-        if text: yield fenced('', ''.join(text))
+        if o.get('name') == 'stderr': continue
+        data = o.get('data', {})
+        text = o.get('text') or data.get('text/plain')
+        if 'text/markdown' in data: yield ''.join(data['text/markdown'])
+        elif text: yield fenced('', ''.join(text))
 
 def readme():
-    "Markdown cells as they are, code cells with their text output, hidden cells left out"
+    "Markdown cells as they are, code cells with their text output (folded ones with their output alone), hidden cells left out"
     parts = []
     for c in json.loads((root/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells']:
         src = ''.join(c['source'])
         if src.startswith(('#| hide', '#| default_exp')) or not src.strip(): continue
         if c['cell_type'] == 'markdown': parts.append(src.replace('](images/', '](nbs/images/'))
+        elif re.search(r'^#\| *(code-fold: true|echo: false)', src, re.M): parts += outputs(c)
         else: parts += [fenced('python', '\n'.join(l for l in src.splitlines() if not l.startswith('#|'))), *outputs(c)]
     return '<!-- Made from nbs/index.ipynb by scripts/make_readme.py: edit the notebook -->\n\n' + '\n\n'.join(parts) + '\n'
 
