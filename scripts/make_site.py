@@ -183,7 +183,7 @@ html_show_sourcelink = False
 html_favicon = '_static/icon.svg'
 html_context = dict(default_mode='auto')
 html_theme_options = dict(show_prev_next=True, navigation_with_keys=False, secondary_sidebar_items=['page-toc'], show_toc_level=2, header_links_before_dropdown=6, navbar_align='left',
-    logo=dict(text='distill_nb'), icon_links=[dict(name='GitHub', url={repo!r}, icon='fa-brands fa-github')], footer_start=['copyright'], footer_end=[], navbar_end=['theme-switcher','navbar-icon-links'])
+    logo=dict(text='distill_nb {version}'), icon_links=[dict(name='GitHub', url={repo!r}, icon='fa-brands fa-github')], footer_start=['copyright'], footer_end=[], navbar_end=['theme-switcher','navbar-icon-links'])
 html_sidebars = {{'index': []}}
 pygments_style,pygments_dark_style = 'friendly','monokai'
 suppress_warnings = ['mystnb.unknown_mime_type']
@@ -238,13 +238,13 @@ def write_sources(src, with_vendor=True):
     shutil.copytree(root/'nbs'/'images', src/'images')
     for name,p in pages.items():
         nb = convert(p, names, pages)
-        if name == 'index': nb['cells'][-1:] = [md('\n\n'.join(f'```{{toctree}}\n:caption: {c}\n:hidden:\n\n' + '\n'.join(ps) + '\n```' if False else f'```{{toctree}}\n:hidden:\n\n{c.lower()}\n```' for c,ps in chapters.items()))]
+        if name == 'index': nb['cells'][-1:] = [md('```{toctree}\n:hidden:\n\n' + '\n'.join(c.lower() for c in chapters) + '\n```')]
         file = src/f'{name}.ipynb'; file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(nb), encoding='utf-8')
     for c,ps in chapters.items():
         what = lambda p: next((re.search(r'^> (.+)$', ''.join(o['source']), re.M)[1] for o in json.loads(pages[p].read_text(encoding='utf-8'))['cells'] if o['cell_type']=='markdown' and '\n> ' in ''.join(o['source'])), '')
         title = lambda p: next(re.search(r'^# (.+)$', ''.join(o['source']), re.M)[1] for o in json.loads(pages[p].read_text(encoding='utf-8'))['cells'] if o['cell_type']=='markdown')
-        (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title(p)}]({p}.ipynb)** {what(p)}' for p in ps) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
+        (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title(p)}]({p}.ipynb).** {what(p)}' for p in ps) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
     (src/'_static'/'site.css').write_text(css, encoding='utf-8')
     (src/'_static'/'hub.js').write_text(hub, encoding='utf-8')
     (src/'_static'/'icon.svg').write_text(icon, encoding='utf-8')
