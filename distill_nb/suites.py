@@ -128,7 +128,7 @@ def _add_run(out, row):
     "Write one more row, beside whatever other processes have written meanwhile"
     with FileLock(out/'.lock'):
         rows = read_runs(out)
-        if not (rows[_keys] == [row[k] for k in _keys]).all(1).any():
+        if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
             rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
             _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
     return rows

@@ -386,7 +386,7 @@ def test_broken_chunk(kind, tmp_path, record_fault):
         warnings.simplefilter('always'); got = get_outputs(src, pictures, store, bs=4, progress=False)
     named = [path.name in str(w.message) and 'removed a broken file from the store' in str(w.message) for w in ws]
     assert any(named) or kind == 'another chunk under its name' # whose images are simply not those that are looked for
-    assert torch.equal(got.logits, want.logits) and torch.equal(got.features, want.features)
+    for k in ('logits','features'): torch.testing.assert_close(getattr(got, k), getattr(want, k), atol=2e-3, rtol=2e-3) # computed again in another batch: the last bit of half precision may differ
     record_fault('file', f'chunk of the store: {kind}', 'named, removed, computed again' if any(named) else 'not used, computed again', 1)
 
 def test_store_of_another_layout(tmp_path, record_fault):
