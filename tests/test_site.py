@@ -103,7 +103,7 @@ def visit(context, base, said):
     page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: said.append(str(e)))
     page.on('response', lambda r: said.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    page.on('requestfailed', lambda r: said.append(f'failed {r.url}'))
+    page.on('requestfailed', lambda r: said.append(f'failed {r.url}') if 'ERR_ABORTED' not in (r.failure or '') else None) # the page was left before its icon had come
     page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
     return page
 
