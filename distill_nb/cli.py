@@ -162,7 +162,7 @@ def train(a):
                classes=list(learn.dls.vocab), weights=dict(zip(learn.distill.names, learn.distill.alpha.tolist())), valid_loss=loss, accuracy=acc,
                versions=dict(distill_nb=__version__, torch=torch.__version__, timm=timm.__version__, fastai=fastai.__version__))
     (out/'run.json').write_text(json.dumps(run, indent=1), encoding='utf-8')
-    shutil.rmtree(out/'resume')                                      # its work is done
+    shutil.rmtree(out/'resume', ignore_errors=True)                  # its work is done; a full disk may have kept it from being there
     print(f'\naccuracy {acc:.4f} on {len(learn.dls.valid_ds)} validation images. Student, ranking and log are in {out}')
 
 # %% ../nbs/12_cli.ipynb #e1151f27

@@ -224,7 +224,7 @@ class PoolCallback(Callback):
 
     def restart(self):
         "Begin another pass over the pool"
-        if self.loader is not None: self._batches = _cycle(self.loader)
+        self._batches = _cycle(self.loader)
 
     def before_train(self):
         "Start a column anew"

@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/resume.html.md"""
 __all__ = ['epoch_seed', 'kept_attrs', 'write_state', 'read_state', 'training_facts', 'Resume']
 
 # %% ../nbs/07a_resume.ipynb #r0000003
-import hashlib, io, json
+import hashlib, io
 from fastai.vision.all import *
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
@@ -112,10 +112,9 @@ class Resume(Callback):
         "Go on from the file, or write the first one"
         if self._idle(): return
         self.rows,self._asleep,self._start = [],[],0
-        facts = json.loads(json.dumps(training_facts(self.learn)))
+        self._facts = facts = training_facts(self.learn)
         saved = _from_first(None if rank_distrib() else read_state(self.file))
         self.seed = _from_first(int(torch.randint(2**31, ()))) if saved is None else saved['seed']
-        self._facts = facts
         if saved is None: return self._write(0)
         if saved['facts'] != facts:
             differ = [k for k in facts if saved['facts'].get(k) != facts[k]]
@@ -155,7 +154,7 @@ class Resume(Callback):
         grads = [p.grad for p in self.model.parameters()] if any(isinstance(cb, GradientAccumulation) for cb in self.learn.cbs) else None
         state = dict(epoch=epoch, seed=self.seed, facts=self._facts, rows=self.rows, model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), grads=grads,
             train_iter=self.train_iter, scaler=scaler and scaler.state_dict(),
-            recorder=dict(lrs=r.lrs, iters=r.iters, values=r.values, losses=torch.stack([*r.losses]) if r.losses else None, smooth=[r.smooth_loss.count, r.smooth_loss.val]),
+            recorder=dict(lrs=r.lrs, iters=r.iters, losses=torch.stack([*r.losses]) if r.losses else None, smooth=[r.smooth_loss.count, r.smooth_loss.val]),
             callbacks=[{n: getattr(cb, n) for n in kept_attrs(cb)} for cb in self._others()])
         try: write_state(self.file, _plain(state))
         except OSError as e: warn(f"`Resume`: epoch {epoch} could not be kept ({e.strerror or e}); training goes on, and an interruption loses what came after {'the last file' if self.file.exists() else 'its start'}")
@@ -170,10 +169,10 @@ class Resume(Callback):
             for p,g in zip(self.model.parameters(), s['grads']): p.grad = None if g is None else g.to(p.device)
         if s['scaler']: self.learn.scaler.load_state_dict(s['scaler'])
         r,k = s['recorder'],self.recorder
-        k.lrs,k.iters,k.values = r['lrs'],r['iters'],[L(o) for o in r['values']]
+        k.lrs,k.iters,k.values = r['lrs'],r['iters'],[L(o[1:len(k.metric_names)-k.add_time]) for o in s['rows']] # a row: epoch, values, time
         k.losses = [] if r['losses'] is None else list(r['losses'].unbind())
         (k.smooth_loss.count,k.smooth_loss.val),self.learn.train_iter = r['smooth'],s['train_iter']
-        if r['values']: self.learn.final_record = k.values[-1]
+        if k.values: self.learn.final_record = k.values[-1]
         for cb,o in zip(self._others(), s['callbacks']):
             for n,v in o.items(): setattr(cb, n, _put(getattr(cb, n), to_device(v, self.dls.device)))
         self._start,self.rows = s['epoch'],s['rows']

@@ -5,7 +5,7 @@
     python scripts/fuzz.py manifest --seconds 600
 
 A reader may give a result or refuse with ValueError, TypeError, FileNotFoundError; whatever else it raises ends the run, and the input is kept in the folder `crashes`."""
-import argparse, csv, json, re, struct, subprocess, sys, tempfile, warnings
+import argparse, csv, json, re, subprocess, sys, tempfile, warnings
 from pathlib import Path
 
 readers = 'manifest','student','chunk','state'

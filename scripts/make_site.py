@@ -28,6 +28,8 @@ def page_name(path):
     p = Path(path).relative_to(root/'nbs').with_suffix('')
     return str(p.with_name(re.sub(r'^\d+[a-z]?_', '', p.name)))
 
+def load(path): return json.loads(path.read_text(encoding='utf-8'))
+
 def notebooks(): return {page_name(p): p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts}
 
 # Names of the library, and where they are told of
@@ -35,7 +37,7 @@ def notebooks(): return {page_name(p): p for p in sorted((root/'nbs').rglob('*.i
 def symbols():
     "name -> (label of its place, module) of everything public; a method by 'Class.method'"
     from distill_nb._modidx import d
-    told = {n for p in notebooks().values() for c in json.loads(p.read_text(encoding='utf-8'))['cells'] if re.search(r'^#\|\s*exports?\s*$', ''.join(c['source']), re.M) for n in defined(''.join(c['source']))}
+    told = {n for p in notebooks().values() for c in load(p)['cells'] if re.search(r'^#\|\s*exports?\s*$', ''.join(c['source']), re.M) for n in defined(''.join(c['source']))}
     res = {}
     for module,names in d['syms'].items():
         public = getattr(importlib.import_module(module), '__all__', [])
@@ -115,7 +117,7 @@ def md(source): return dict(cell_type='markdown', id=f'm{next(_ids)}', metadata=
 
 def convert(path, names, pages):
     "A notebook as the site shows it"
-    nb = json.loads(path.read_text(encoding='utf-8'))
+    nb = load(path)
     cells,level,module,seen = [],1,None,set()
     for c in nb['cells']:
         src = ''.join(c['source'])
@@ -150,6 +152,11 @@ def outputs(cell):
         if data and 'application/vnd.jupyter.widget-view+json' in data and 'text/html' in data: o = {**o, 'data': {k:v for k,v in data.items() if not k.startswith('application/vnd')}}
         res.append(o)
     return res
+
+def opening(path):
+    "Title and first line of a notebook"
+    text = '\n'.join(''.join(c['source']) for c in load(path)['cells'] if c['cell_type']=='markdown')
+    return tuple(m[1] if (m := re.search(rf'^{mark} (.+)$', text, re.M)) else '' for mark in '#>')
 
 def links(text, path, pages):
     "Links to notebooks and names of notebooks in backticks lead to pages"
@@ -193,7 +200,7 @@ copybutton_exclude = '.linenos, .gp, .go'
 css = '''
 .bd-main .bd-content .bd-article-container { max-width: 62em }
 .cell_output img, .bd-article img { max-width: 100%; height: auto }
-html[data-theme=dark] .cell_output img:not(.keep) { background: #fff; border-radius: 4px }
+html[data-theme=dark] .cell_output img { background: #fff; border-radius: 4px }
 html[data-theme=dark] .bd-content .cell_output .text_html:not(:has(.dnb)) table { color: var(--pst-color-text-base); background: none }
 .cell_output .output.text_html { overflow-x: auto }
 .cell_output pre, .highlight pre { overflow-x: auto; font-size: .82em }
@@ -214,11 +221,10 @@ def vendor(to):
         tgz = cache/f'{short}-{v}.tgz'
         if not tgz.exists():
             registry = os.environ.get('NPM_CONFIG_REGISTRY', '').rstrip('/')
-            part = tgz.with_suffix('.part')
-            if shutil.which('npm'):
-                made = subprocess.run(['npm', 'pack', f'{name}@{v}', '--silent'], cwd=cache, check=True, capture_output=True, text=True).stdout.split()[-1]
-                (cache/made).replace(part)
-            else: urllib.request.urlretrieve(f"{registry or 'https://registry.npmjs.org'}/{name}/-/{short}-{v}.tgz", part)
+            if shutil.which('npm'): part = cache/subprocess.run(['npm', 'pack', f'{name}@{v}', '--silent'], cwd=cache, check=True, capture_output=True, text=True).stdout.split()[-1]
+            else:
+                part = tgz.with_suffix('.part')
+                urllib.request.urlretrieve(f"{registry or 'https://registry.npmjs.org'}/{name}/-/{short}-{v}.tgz", part)
             part.replace(tgz)
         with tarfile.open(tgz) as t:
             for m in t.getmembers():
@@ -242,9 +248,7 @@ def write_sources(src, with_vendor=True):
         file = src/f'{name}.ipynb'; file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(nb), encoding='utf-8')
     for c,ps in chapters.items():
-        what = lambda p: next((re.search(r'^> (.+)$', ''.join(o['source']), re.M)[1] for o in json.loads(pages[p].read_text(encoding='utf-8'))['cells'] if o['cell_type']=='markdown' and '\n> ' in ''.join(o['source'])), '')
-        title = lambda p: next(re.search(r'^# (.+)$', ''.join(o['source']), re.M)[1] for o in json.loads(pages[p].read_text(encoding='utf-8'))['cells'] if o['cell_type']=='markdown')
-        (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title(p)}]({p}.ipynb).** {what(p)}' for p in ps) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
+        (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title}]({p}.ipynb).** {what}' for p in ps for title,what in [opening(pages[p])]) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
     (src/'_static'/'site.css').write_text(css, encoding='utf-8')
     (src/'_static'/'hub.js').write_text(hub, encoding='utf-8')
     (src/'_static'/'icon.svg').write_text(icon, encoding='utf-8')

@@ -1,22 +1,20 @@
-"""Every public way in against input that is wrong, strange or hostile: a clear error, or the right result. Each table says which is expected of each case;
+"""The ways in against input that is wrong, strange or hostile: a clear error, or the right result. Each table says which is expected of each case;
 with $DISTILL_NB_STURDY the outcomes become rows of the page `sturdy`."""
 import io, json, math, os, resource, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from safetensors.torch import save_file
-from fastai.vision.all import Learner, accuracy
-from distill_nb.calibrate import coverage_table, expected_calibration_error, fit_temperature
-from distill_nb.data import few_labels, get_images, image_dls, open_image, unlabeled_dl
+from fastai.vision.all import Learner
+from distill_nb.data import few_labels, get_images, image_dls, open_image
 from distill_nb.deploy import load_student, save_student
-from distill_nb.distill import Distill, StoredTeachers, create_student, distill_loss
+from distill_nb.distill import create_student, distill_loss
 from distill_nb.infer import find_images, read_rgb
-from distill_nb.learner import distill_learner, weigh_sources
-from distill_nb.outputs import Store, get_outputs, image_key, pseudo_labels
+from distill_nb.outputs import Store, get_outputs
 from distill_nb.resume import read_state, write_state
-from distill_nb.similarity import list_metrics, metrics, rank_sources
+from distill_nb.similarity import metrics, rank_sources
 from distill_nb.sources import Source, Zoo, read_weights
-from distill_nb.weights import effective_sources, normalize_scores, prune_weights, source_weights
+from distill_nb.weights import source_weights
 
 REFUSED = (ValueError, TypeError, FileNotFoundError)
 def refusal(f, *args, **kw):
@@ -179,7 +177,7 @@ def test_ten_thousand_classes(record_fault, tmp_path):
 
 def test_one_image_and_the_same_image(record_fault):
     one = pictures[:1]
-    said = refusal(image_dls, one, ['a'])
+    refusal(image_dls, one, ['a'])
     same = np.repeat(one, N, 0)
     dls = image_dls(same, [0,1]*6, valid_pct=.5)
     assert 'constant' in refusal(rank_sources, dls, Zoo.embedded(), store=False, progress=False, metric='cka')
