@@ -17,12 +17,17 @@ from scipy.special import log_softmax
 from scipy.stats import beta
 from fastcore.basics import noop
 from fastai.torch_core import get_model
+from .checks import check_count, check_number, check_type
 from .distill import Student
 
 # %% ../nbs/10_calibrate.ipynb #42048ba3
+def _numbers(name, x):
+    try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.empty(())
+    except (TypeError,ValueError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
+
 def _checked(probs, labels):
     "Probabilities float64 [n,C] and labels int64 [n]"
-    p,y = np.asarray(probs, dtype=np.float64),np.asarray(labels)
+    p,y = _numbers('probs', probs),np.asarray(labels)
     if p.ndim != 2 or p.shape[1] < 2 or not len(p): raise ValueError(f"`probs` must be a row of at least two probabilities an image, [n,C], not of shape {p.shape}")
     if y.shape != p.shape[:1] or y.dtype.kind not in 'iu': raise ValueError(f"`labels` must be one class index an image, {len(p)} of them, not {y.dtype} of shape {y.shape}")
     if not np.isfinite(p).all(): raise ValueError(f"`probs` hold NaN or infinite values for {(~np.isfinite(p).all(1)).sum()} of {len(p)} images")
@@ -38,7 +43,7 @@ def reliability(
 )->pd.DataFrame: # one row a bin that is not empty, by rising confidence: confidence and accuracy (means), n
     "How sure the answers are, and how many of them are right"
     p,y = _checked(probs, labels)
-    if bins < 1: raise ValueError(f"`bins`: at least one, not {bins}")
+    bins = check_count('bins', bins)
     conf,right = p.max(1),p.argmax(1) == y
     order = np.argsort(conf, kind='stable')
     which = np.minimum((conf*bins).astype(int), bins-1) if equal_width else np.empty(len(y), int)
@@ -65,7 +70,8 @@ def calibration_floor(
     seed:int=0 # of the draws
 )->float: # from 0 to 1
     "The calibration error that these probabilities would show by chance if each were true: mean over labels drawn from them"
-    p,_ = _checked(probs, np.zeros(len(probs), int))
+    p,times = _numbers('probs', probs),check_count('times', times)
+    p,_ = _checked(p, np.zeros(p.shape[:1], int))
     rng,cum = np.random.default_rng(seed),(p/p.sum(1, keepdims=True)).cumsum(1)
     draw = lambda: (rng.random((len(p),1)) > cum).sum(1).clip(max=p.shape[1]-1)
     return float(np.mean([expected_calibration_error(p, draw(), bins, equal_width) for _ in range(times)]))
@@ -76,7 +82,7 @@ def fit_temperature(
     labels # their classes [n]
 )->float: # T, between 0.05 and 20
     "Temperature under which the labels are most likely (Guo et al. 2017, section 4.2). A warning, and 1, where all are predicted right, so that no finite one is"
-    z,y = np.asarray(logits, dtype=np.float64),np.asarray(labels)
+    z,y = _numbers('logits', logits),np.asarray(labels)
     if z.ndim != 2 or not np.isfinite(z).all(): raise ValueError(f"`logits` must be finite numbers [n,C], not {z.shape}{' with NaN or infinity' if z.ndim == 2 else ''}")
     _,y = _checked(np.exp(log_softmax(z, 1)), y)
     if (z.argmax(1) == y).all():
@@ -106,8 +112,8 @@ def calibrate(
     seed:int=0 # of the parts
 )->pd.DataFrame: # rows before, after: nll, ece, floor (`calibration_floor`), accuracy, confidence; `attrs` hold temperature and n
     "Divide a student's head by the temperature that suits held-out labels, and say what it brought"
-    head = getattr(get_model(learn.model), 'head', None)
-    if not isinstance(get_model(learn.model), Student): raise TypeError("`learn` must be a Learner of a Student: make one with `distill_learner`, `transfer_learner` or `create_student`")
+    model,bins,folds = get_model(getattr(learn, 'model', None)),check_count('bins', bins),check_count('folds', folds, 2)
+    head = check_type('learn.model', model, Student, "a Student's, of `distill_learner`, `transfer_learner` or `create_student`").head
     with learn.no_bar(), learn.no_logging(): z,y = learn.get_preds(dl=dl, act=noop)
     z,y = z.double().numpy(),np.asarray(y)
     if not np.isfinite(z).all(): raise ValueError("`learn` predicts NaN or infinity: its training has diverged")
@@ -139,7 +145,7 @@ def coverage_table(
 )->pd.DataFrame: # one row a distinct confidence, by rising coverage: threshold, coverage, accuracy, low, high
     "Accuracy of the answers that are at least so sure, with an interval for each row by itself (Clopper-Pearson)"
     p,y = _checked(probs, labels)
-    if not 0 < level < 1: raise ValueError(f"`level` is a probability between 0 and 1, not {level}")
+    if check_number('level', level, 0, above=True) >= 1: raise ValueError(f"`level` is a probability between 0 and 1, not {level}")
     order = np.argsort(-p.max(1), kind='stable')
     conf,wrong = p.max(1)[order],np.cumsum(p.argmax(1)[order] != y[order])
     last = np.flatnonzero(np.r_[conf[1:] < conf[:-1], True])                              # images of the same confidence come together
@@ -155,7 +161,7 @@ def answer_threshold(
     level:float=.9 # how sure to be of it
 )->pd.Series: # threshold (inf: better never to answer), coverage, accuracy, guaranteed, n
     "From which confidence on to answer: selection with guaranteed risk (Geifman and El-Yaniv 2017, Algorithm 1)"
-    if not 0 < accuracy < 1: raise ValueError(f"`accuracy` that answers shall have is between 0 and 1, not {accuracy}")
+    if check_number('accuracy', accuracy, 0, above=True) >= 1: raise ValueError(f"`accuracy` that answers shall have is between 0 and 1, not {accuracy}")
     t = coverage_table(probs, labels, level)
     n = (t.coverage*len(np.asarray(labels))).round()
     looks = len(n).bit_length()                                                           # of a bisection, at most

@@ -13,6 +13,7 @@ __all__ = ['few_labels', 'ImageView', 'open_image', 'check_images', 'OpenImage',
 from copy import copy
 from dataclasses import dataclass
 from fastai.vision.all import *
+from .checks import check_count, check_number, check_type
 
 # %% ../nbs/00_data.ipynb #46d6302d
 def _by_class(labels, classes=None):
@@ -40,13 +41,13 @@ def few_labels(
 )->tuple: # (few, rest): sorted int64 indices into `labels`
     "Draw `n` images, or `frac`, of each class; ValueError names the classes that have too few or none"
     if (n is None)==(frac is None): raise ValueError("give exactly one of n (labelled images per class) and frac (share of each class)")
-    if n is not None and (n<1 or n!=int(n)): raise ValueError(f"n must be a whole number, at least 1 labelled image per class; got {n}")
-    if frac is not None and not 0<frac<=1: raise ValueError(f"frac must be in (0,1], got {frac}")
+    if n is None: check_number('frac', frac, 0, 1, above=True)
+    else: n = check_count('n', n)
     groups = _by_class(labels, classes)
     if n is not None and (short := [f'{c} ({len(o)})' for c,o in groups.items() if len(o)<n]):
         raise ValueError(f"n={n}, but there are fewer images of class {', '.join(short)}: lower n, use frac, or label more images")
     rng = np.random.default_rng(seed)
-    few = [rng.permutation(o)[:max(1, round(frac*len(o))) if n is None else int(n)] for o in groups.values()]
+    few = [rng.permutation(o)[:max(1, round(frac*len(o))) if n is None else n] for o in groups.values()]
     few = np.sort(np.concatenate(few)).astype(np.int64)
     return few, np.setdiff1d(np.arange(len(labels), dtype=np.int64), few)
 
@@ -124,7 +125,7 @@ def _train_ds(x):
     if isinstance(x, DataLoaders): x = x.train
     ds = getattr(x, 'dataset', x)
     if not isinstance(ds, Datasets) or len(ds.tls)<2:
-        raise TypeError(f"expected a fastai Datasets (or its DataLoaders) of images and labels, got {type(ds).__name__}")
+        raise TypeError(f"`dls`: expected a fastai Datasets (or its DataLoaders) of images and labels, got {type(ds).__name__}")
     return ds
 
 def _n_open(tfms):
@@ -196,8 +197,8 @@ def get_images(
     elif isinstance(x, Pack): res = x.train[0]
     elif isinstance(x, (Datasets,DataLoader,DataLoaders)):
         res = image_items(x.train if isinstance(x, Datasets) and x.split_idx is None else x)
-    elif isinstance(x, (bytes,Image.Image,dict,pd.DataFrame)):
-        raise TypeError(f"{name}: expected a list of image items, got one {type(x).__name__}")
+    elif isinstance(x, (bytes,Image.Image,dict,pd.DataFrame)) or not hasattr(x, '__iter__'):
+        raise TypeError(f"{name}: expected a folder or a list of image items, got one {type(x).__name__}")
     else: res = L(list(x))
     where = f"'{x}'" if isinstance(x, (str,Path)) else type(x).__name__
     if not res: raise ValueError(f"{name}: there is no image in {where}; give at least one")
@@ -208,7 +209,7 @@ def get_images(
 # %% ../nbs/00_data.ipynb #6915a5c1
 def _split_valid(labels, pct, seed):
     "Stratified validation part: `pct` of each class, rounded, leaving at least one image to train on"
-    if not 0<pct<1: raise ValueError(f"valid_pct must be in (0,1), got {pct}")
+    if check_number('valid_pct', pct, 0, above=True) >= 1: raise ValueError(f"`valid_pct` is {pct}: something must be left to train on, so it is below 1")
     groups,rng = list(_by_class(labels).values()),np.random.default_rng(seed)
     valid = [rng.permutation(o)[:min(round(pct*len(o)), len(o)-1)] for o in groups]
     if not sum(map(len, valid)): valid = [max(groups, key=len)[1:2]]
@@ -240,6 +241,9 @@ def image_dls(
     **kwargs
 )->DataLoaders: # batches of (TensorImage, TensorCategory)
     "DataLoaders of images and their labels; every class needs a training image. `kwargs` go to `Datasets.dataloaders`"
+    bs = check_count('bs', bs)
+    if size is not None and not isinstance(size, tuple): size = check_count('size', size)
+    if vocab is not None: vocab = list(check_type('vocab', vocab, (list,tuple,L,ndarray,CategoryMap), 'a list of class names'))
     items,labels = _pair(items, labels)
     if valid_items is None: train,valid = _split_valid(labels, valid_pct, seed)
     else:
@@ -251,7 +255,7 @@ def image_dls(
     if vocab is not None and labels.dtype.kind in 'biu': names = [vocab[i] if 0<=i<len(vocab) else i for i in names]
     if unknown := set(names)-set(train_classes): raise ValueError(f"validation class {', '.join(map(str, unknown))} has no training image")
     splits = [train.tolist(),valid.tolist()]
-    cat = Categorize(vocab=list(train_classes if vocab is None else vocab), sort=False)
+    cat = Categorize(vocab=train_classes if vocab is None else vocab, sort=False)
     dsets = Datasets(tls=[TfmdLists(items, OpenImage(), splits=splits), TfmdLists(names, cat, splits=splits)])
     return dsets.dataloaders(bs=min(bs, len(train)), val_bs=kwargs.pop('val_bs', bs), num_workers=num_workers,
         after_item=L(Resize(size) if size else None)+L(item_tfms)+ToTensor(), after_batch=L(IntToFloatTensor())+L(batch_tfms), **kwargs)
@@ -278,7 +282,7 @@ def few_label_dls(
     bs:int=None # batch size; None keeps that of `dls`; lowered to the number of labelled images if they are fewer
 )->tuple: # (DataLoaders with the few in `train`, L of the image items of all other training images)
     "Keep the labels of a few training images of `dls` and return the others without; `dls` is unchanged, `valid` the same"
-    ds = _train_ds(dls)
+    ds,bs = _train_ds(dls),None if bs is None else check_count('bs', bs)
     few,rest = few_labels(item_labels(ds), n=n, frac=frac, seed=seed, classes=getattr(ds.tls[-1], 'vocab', None))
     def _take(i): return type(ds)(tls=L(tl._new(tl._get(i), split_idx=0) for tl in ds.tls), n_inp=ds.n_inp)
     train = dls.train.new(_take(few), bs=min(bs or dls.train.bs, len(few)), **_tfms(dls.train))
@@ -301,10 +305,11 @@ def unlabeled_dl(
 )->TfmdDL: # batches of (TensorImage [bs,3,H,W], index into `items` [bs])
     "Shuffled training batches of unlabelled images, transformed and augmented as `dls.train`. `kwargs` go to `TfmdDL`"
     items,ds,train = get_images(items, 'unlabelled items'),_train_ds(dls),dls.train
+    bs = train.bs if bs is None else check_count('bs', bs)
     k = _n_open(ds.tls[0].tfms.fs)
     tfms = [OpenImage()] if k is None else [OpenImage() if _is_rgb(f) else f for f in ds.tls[0].tfms.fs[k:]]
     pool = Datasets(tls=[TfmdLists(o, t, split_idx=0, do_setup=False) for o,t in ((items,tfms), (range_of(items),_Index()))])
-    return TfmdDL(pool, **merge(dict(bs=min(bs or train.bs, len(items)), shuffle=True, drop_last=True, num_workers=train.fake_l.num_workers,
+    return TfmdDL(pool, **merge(dict(bs=min(bs, len(items)), shuffle=True, drop_last=True, num_workers=train.fake_l.num_workers,
         device=train.device, pin_memory=train.pin_memory, do_setup=False), _tfms(train), kwargs))
 
 # %% ../nbs/00_data.ipynb #0e32913f
@@ -323,10 +328,10 @@ def repeat_dls(
     bs:int=None # batch size; None keeps that of `dls`; lowered to `n` if that is smaller
 )->DataLoaders: # `train` has `n//bs` batches; launched on many processes, as many more as it takes to give each the same number
     "`dls` whose training epoch draws `n` images, each equally often; `dls` itself is unchanged, its transforms are copied"
-    train = dls.train
+    train = check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train
     if type(train) not in (TfmdDL,RepeatDL): raise TypeError(f"dls.train is a {type(train).__name__}, repeat_dls repeats a TfmdDL only")
-    if n<1 or n!=int(n): raise ValueError(f"n must be a whole number of at least 1 image per epoch, got {n}")
-    n,bs = int(n),min(bs or train.bs, int(n))
+    n = check_count('n', n)
+    bs = min(train.bs if bs is None else check_count('bs', bs), n)
     if num_distrib() > 1: n = math.ceil(n/(bs*num_distrib())) * bs*num_distrib()
     return _new_dls(dls, train.new(cls=RepeatDL, n=n, bs=bs, **_tfms(train)))
 
@@ -336,9 +341,9 @@ def load_pack(
 )->Pack:
     "Read a pack: arrays `jpeg` uint8 [bytes], `offsets` [N+1], `labels` [N], `is_test` bool [N], `classes` str [C]"
     path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"no image pack '{path}'")
     try:
         with np.load(path, allow_pickle=False) as z: d = {k:z[k] for k in ('jpeg','offsets','labels','is_test','classes')}
-    except FileNotFoundError: raise
     except Exception as e: raise ValueError(f"'{path}' is not an image pack ({e}): see load_pack for its arrays") from e
     jpeg,offs,labels = d['jpeg'].tobytes(),d['offsets'].tolist(),d['labels'].astype(np.int64)
     if not len(offs)-1==len(labels)==len(d['is_test']) or offs[-1]!=len(jpeg): raise ValueError(
@@ -374,6 +379,7 @@ def digits_dls(
 )->tuple: # (DataLoaders, L of the image items of the unlabelled training images)
     "Small target task on scikit-learn's 1,797 handwritten digits, a fixed third of them held out in `valid`. `kwargs` go to `image_dls`"
     from sklearn.datasets import load_digits
+    size = check_count('size', size)
     x,y = load_digits(return_X_y=True)
     imgs = [Image.fromarray(o).resize((size,size), Image.BICUBIC) for o in (x.reshape(-1,8,8)*(255/16)).round().astype(np.uint8)]
     imgs = np.stack([np.asarray(o.convert('RGB')) for o in imgs])

@@ -9,6 +9,7 @@ __all__ = ['student_meta', 'save_student', 'load_student', 'to_onnx', 'to_export
 
 # %% ../nbs/10_deploy.ipynb #2a70d6ae
 import json, logging, os, tempfile, time, warnings
+from collections.abc import Iterable
 from copy import deepcopy
 from contextlib import contextmanager, redirect_stdout, redirect_stderr
 from importlib.util import find_spec
@@ -24,11 +25,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from . import __version__
+from .checks import check_count, check_number, check_type
 from .distill import Student, create_student, load_backbone
 from .infer import Predictor
 from .outputs import _write_whole
 from .similarity import Ranking
-from .sources import Zoo, load_strict, _check_local, _create, _learner_prep
+from .sources import load_strict, _check_local, _create, _learner_prep, _source_list, _triple
 
 # %% ../nbs/10_deploy.ipynb #e904d4a5
 def _model(learn):
@@ -41,7 +43,7 @@ def _bare(learn):
     "A copy of the network as it is deployed: on the CPU, in float32 and eval mode, without source heads"
     return deepcopy(_model(learn)).cpu().float().eval()
 
-def _triple(x): return [round(float(o), 6) for o in np.broadcast_to(np.ravel(x), 3)]
+def _rounded(name, x): return [round(o, 6) for o in _triple(name, x)]
 
 # %% ../nbs/10_deploy.ipynb #c7655e2a
 _unknown = dict(labels=None, mean=None, std=None, input_size=None, crop_pct=1., interpolation='bilinear', crop_mode='center')
@@ -52,7 +54,7 @@ def _seen(
 )->dict:
     "What DataLoaders know of their images and classes"
     prep,vocab = _learner_prep(dls, size),getattr(dls, 'vocab', None)
-    return dict(labels=None if vocab is None else [str(o) for o in vocab], mean=_triple(prep['mean']), std=_triple(prep['std']), input_size=[3, prep['size'], prep['size']],
+    return dict(labels=None if vocab is None else [str(o) for o in vocab], mean=_rounded('mean', prep['mean']), std=_rounded('std', prep['std']), input_size=[3, prep['size'], prep['size']],
                 crop_pct=prep['crop_pct'], crop_mode=prep['crop_mode'])
 
 def student_meta(
@@ -169,8 +171,9 @@ def _known(learn, size=None):
 
 def _deployed(learn, size, mean, std, normalize, softmax):
     "(network as it is deployed, its metadata)"
+    if size is not None: size = check_count('size', size)
     model,meta = _bare(learn),_known(learn, size)
-    given = dict(input_size=None if size is None else [3,size,size], mean=None if mean is None else _triple(mean), std=None if std is None else _triple(std))
+    given = dict(input_size=None if size is None else [3,size,size], mean=None if mean is None else _rounded('mean', mean), std=None if std is None else _rounded('std', std))
     meta.update({k:v for k,v in given.items() if v is not None}, normalize=normalize, softmax=softmax)
     if meta['input_size'] is None: raise ValueError("`size`: this network does not say how large its images are; give their side in px")
     if normalize and (meta['mean'] is None or meta['std'] is None):
@@ -201,6 +204,7 @@ def to_onnx(
     "Write the bare student as an ONNX graph, 'image' [N,3,size,size] -> 'logits' (or 'probs') [N,C], with its metadata, and compare it with torch"
     absent = [o for o in ('onnx','onnxscript') if find_spec(o) is None]
     if absent: raise ImportError(f"to_onnx needs {' and '.join(absent)}: pip install 'distill_nb[onnx]'")
+    check_number('tol', tol, 0)
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
     side = meta['input_size'][-1]
     with _quiet(), torch.no_grad():
@@ -230,6 +234,7 @@ def to_export(
     "Write the bare student as a program of `torch.export`, with any number of images in a batch and its metadata in 'meta.json'"
     path = Path(path)
     if path.suffix != '.pt2': raise ValueError(f"`path`: an exported program is a .pt2 file, not {path.name!r}")
+    check_number('tol', tol, 0)
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
     side,buf = meta['input_size'][-1],BytesIO()
     with _quiet(), torch.no_grad():
@@ -253,7 +258,7 @@ def quantize_onnx(
     from onnxruntime.quantization.shape_inference import quant_pre_process
     methods = dict(minmax=Q.CalibrationMethod.MinMax, entropy=Q.CalibrationMethod.Entropy, percentile=Q.CalibrationMethod.Percentile)
     if method not in methods: raise ValueError(f"`method` is {', '.join(methods)}, not {method!r}")
-    path,out,images = Path(path),Path(out),list(images)
+    path,out,images,bs = Path(path),Path(out),list(check_type('images', images, Iterable, 'a list of image items')),check_count('bs', bs)
     if not images: raise ValueError("`images`: without any, nobody knows how large the activations get")
     student = Predictor(path)
     batches = ({'image': np.stack([student.prepare(o) for o in images[i:i+bs]])} for i in range(0, len(images), bs))
@@ -287,6 +292,8 @@ def _card(meta, title, results, teachers, license, graph):
             "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n" + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
 
 # %% ../nbs/10_deploy.ipynb #0a1d0012
+def _zoo(sources): return sources.zoo if isinstance(sources, Ranking) else _source_list(() if sources is None else sources, least=0)
+
 def save_hub(
     learn, # a Learner of a `Student`, or the `Student`
     folder, # is made if it is not there
@@ -312,7 +319,7 @@ def save_hub(
         graph,bare = 'student.onnx',_bare(learn)
         bare.meta = meta
         to_onnx(bare, folder/graph)
-    distill,zoo = getattr(learn, 'distill', None),sources.zoo if isinstance(sources, Ranking) else sources or Zoo()
+    distill,zoo = getattr(learn, 'distill', None),_zoo(sources)
     known = {s.name: s.meta for s in zoo}
     teachers = [(n, float(a), known.get(n, {})) for n,a in zip(getattr(distill, 'names', ()), ifnone(getattr(distill, 'alpha', None), ()))]
     _write_whole(folder/'README.md', _card(meta, title or folder.name, results, teachers, license, graph).encode())
@@ -354,9 +361,9 @@ def profile(
     bs:int=16 # images in a batch, for the throughput
 )->pd.DataFrame: # one row each: kind, size, parameters, MB, MB fp16, million MACs; ms for an image, their interquartile range and images/s for each device; accuracy, if given
     "What networks cost: the student beside the sources that taught it, or whatever one may want to compare"
-    if n < 1 or bs < 1: raise ValueError(f"`n`, the number of timed runs, and `bs` must be at least 1, not {n} and {bs}")
+    n,bs,size = check_count('n', n),check_count('bs', bs),None if size is None else check_count('size', size)
     nets = [(k, 'student', lambda l=l: (_bare(l), _known(l)['input_size'] or getattr(_model(l), 'pretrained_cfg', {}).get('input_size'))) for k,l in (learn if isinstance(learn, dict) else dict(student=learn)).items()]
-    zoo = sources.zoo if isinstance(sources, Ranking) else sources or ()
+    zoo = _zoo(sources)
     nets += [(s.name, 'source', lambda s=s: (s.load().model, [s.size])) for s in zoo if s.build is not None]       # arrays have no network
     devices = [torch.device('cpu')] + [torch.device('cuda')]*torch.cuda.is_available()
     rows = {}

@@ -14,9 +14,10 @@ from fastai.vision.all import *
 from fastai.callback.hook import Hook
 from timm.layers import convert_sync_batchnorm
 from torch.nn.modules.batchnorm import _BatchNorm
+from .checks import check_count, check_number, check_type
 from .data import get_images, unlabeled_dl
 from .outputs import PseudoLabels, segments
-from .sources import Source, find_classifier, load_strict, read_weights
+from .sources import Source, find_classifier, load_strict, read_weights, _source_list
 
 # %% ../nbs/05_distill.ipynb #ed41c474
 class Student(Module):
@@ -77,7 +78,7 @@ def cut_stages(
     "Drop what comes after the first `stages` stages (timm's `prune_intermediate_layers`)"
     name,n = backbone.pretrained_cfg['architecture'],len(getattr(backbone, 'feature_info', ()) or ())
     if not hasattr(backbone, 'prune_intermediate_layers') or not n: raise ValueError(f"`stages`: timm cannot cut {name}")
-    if not 1 <= stages <= n: raise ValueError(f"`stages` of {name} are 1 to {n}, not {stages}")
+    if not check_count('stages', stages) <= n: raise ValueError(f"`stages` of {name} are 1 to {n}, not {stages}")
     backbone.prune_intermediate_layers([stages-1])
     backbone.reset_classifier(0, 'avg')
     with torch.no_grad(): f = deepcopy(backbone).eval()(torch.zeros(1, *backbone.pretrained_cfg['input_size']))
@@ -94,7 +95,8 @@ def create_student(
     **kwargs # for timm.create_model
 )->Student:
     "A student for `n_out` classes; raises rather than start from random weights unasked"
-    pretrained = pretrained and start is None
+    n_out,pretrained = check_count('n_out', n_out),pretrained and start is None
+    if not callable(arch): check_type('arch', arch, str, "a timm name, such as 'mobilenetv3_small_100', a function that builds a network, or a module")
     if isinstance(arch, str):
         src = Source.from_timm(arch, pretrained=pretrained, num_classes=0, seed=int(torch.randint(2**31, ())), **kwargs)
         backbone = src.load('cpu').model.requires_grad_(True).train()
@@ -128,7 +130,7 @@ def softmax_segments(
     T:float=1. # temperature: above 1 softens
 )->Tensor: # probabilities [N, ΣC_s]; each segment adds up to 1
     "Softmax over each source's own classes"
-    z = logits.float()/T
+    z = logits.float()/check_number('T', T, 0, above=True)
     return (z - logsumexp_segments(z, sizes)[:,segments(tuple(sizes), z.device)[0]]).exp()
 
 # %% ../nbs/05_distill.ipynb #b4003736
@@ -140,7 +142,7 @@ def distill_loss(
     T:float=1. # temperature; the loss is scaled by T², which keeps the size of its gradients (Hinton et al. 2015, section 2)
 )->Tensor: # a scalar
     "Σ_s α_s CE(h_s(x), g_s(φ(x))), averaged over the batch: second term of the loss of Borup et al. 2023"
-    z = logits.float()/T
+    z = logits.float()/check_number('T', T, 0, above=True)
     alpha = alpha.to(z)
     return T**2 * (logsumexp_segments(z, sizes)@alpha - (z*targets)@alpha[segments(tuple(sizes), z.device)[0]]).mean()
 
@@ -152,7 +154,10 @@ class StoredTeachers:
         labels, # `PseudoLabels` of the whole pool, or for each source the logits of the whole pool, [n, C_s]
         T:float=1. # temperature, with logits
     ):
+        check_number('T', T, 0, above=True)
         if not isinstance(labels, PseudoLabels):
+            if not isinstance(labels, (list,tuple,L)) or not all(isinstance(z, (Tensor,ndarray)) and z.ndim == 2 for z in labels):
+                raise TypeError(f"`labels` must be `PseudoLabels`, or a list with the logits of each source [n, C_s]; got {type(labels).__name__}")
             n = L(labels).map(len)
             if len(set(n)) != 1: raise ValueError(f"`labels`: every source must have seen the same pool, but they have {list(n)} rows")
             sizes = [z.shape[1] for z in labels]
@@ -172,7 +177,8 @@ class LiveTeachers:
         sources:list, # `Source`s with a classifier
         T:float=1. # temperature
     ):
-        arrays = [s.name for s in sources if getattr(s, 'arrays', None) is not None]
+        sources,T = _source_list(sources),check_number('T', T, 0, above=True)
+        arrays = [s.name for s in sources if s.arrays is not None]
         if arrays: raise ValueError(f"`sources`: {', '.join(arrays)} are arrays, there is no model to run. Look their pseudo-labels up: `live=False`.")
         self.sources,self.T,self.nets = L(sources),T,None
         self.sizes = [s.n_classes for s in sources]
@@ -198,7 +204,8 @@ class PoolCallback(Callback):
         pool, # unlabelled images: whatever `get_images` takes
         bs:int=None # images of the pool in a batch, by default as many as labelled ones
     ):
-        self.pool,self.bs,self.weights,self.loader,self._batches = get_images(pool),bs,(1.,1.),None,None
+        self.pool,self.bs = get_images(pool, '`pool`'),None if bs is None else check_count('bs', bs)
+        self.weights,self.loader,self._batches = (1.,1.),None,None
 
     def pool_loss(self, x, idx): raise NotImplementedError
     def views(self, x): return [x]
@@ -272,8 +279,12 @@ def _cycle(dl):
     while True: yield from dl
 
 # %% ../nbs/05_distill.ipynb #eab1e0ac
-def check_lam(lam):
-    if not 0 <= lam <= 1: raise ValueError(f"`lam` is the share of the target loss, between 0 and 1, not {lam}")
+def _weights_of(alpha):
+    "α_s as a float tensor [S], checked, not scaled"
+    try: a = as_tensor(alpha).float()
+    except (TypeError,ValueError): a = torch.empty(0)
+    if a.ndim != 1 or not len(a) or not a.isfinite().all() or (a < 0).any(): raise ValueError("`alpha` must be one weight a source, none negative or NaN: see `source_weights`")
+    return a
 
 # %% ../nbs/05_distill.ipynb #2a995220
 class Distill(PoolCallback):
@@ -294,17 +305,15 @@ class Distill(PoolCallback):
         hint_weight:float=1. # w, the weight of that
     ):
         super().__init__(pool, bs)
-        check_lam(lam)
+        check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, 0, above=True); check_number('hint_weight', hint_weight, 0)
         if teachers is None and probes is None: raise ValueError("`teachers`: without any, and without `probes`, there is nothing to distil from")
-        if not 0 <= mix <= 1: raise ValueError(f"`mix` is the share of `probes`, between 0 and 1, not {mix}")
         self.mix = 0. if probes is None else 1. if teachers is None else mix
-        if alpha is not None: alpha = tensor(alpha).float()
+        if alpha is not None: alpha = _weights_of(alpha)
         for name,o in dict(teachers=teachers, probes=probes, hints=hints).items():
             if o is not None and not getattr(o, 'live', False) and len(o) != len(self.pool):
                 raise ValueError(f"`{name}` know {len(o)} images, `pool` has {len(self.pool)}: they must be the same images in the same order")
         if teachers is not None and (alpha is None or len(alpha) != len(teachers.sizes)):
             raise ValueError(f"`alpha`: {0 if alpha is None else len(alpha)} weights for {len(teachers.sizes)} teachers")
-        if hint_weight < 0: raise ValueError(f"`hint_weight` must not be negative, but is {hint_weight}")
         self.teachers,self.alpha,self.lam,self.T,self.probes,self.weights = teachers,alpha,lam,T,probes,(lam, 1-lam)
         self.hints,self.hint_weight = hints if hint_weight else None,hint_weight
         self.widths = [sum(teachers.sizes) if self.mix < 1 else 0, 0 if self.hints is None else hints.shape[1]] # of the source heads, of the map to the hints
@@ -359,8 +368,7 @@ class LabelsLast(Callback):
     def __init__(self,
         start:float=.8 # share of the fit after which the pools rest, in [0,1]
     ):
-        if not 0 <= start <= 1: raise ValueError(f"`start` is a share of the fit, between 0 and 1, not {start}")
-        self.start = start
+        self.start = check_number('start', start, 0, 1)
 
     def _rest(self, resting):
         for cb in self.learn.cbs.filter(risinstance(PoolCallback)): cb.resting = resting

@@ -17,11 +17,12 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 from PIL import Image
 from fastai.vision.all import *
+from .checks import check_count, check_number, check_table, check_type
 from .data import get_images, image_items, open_image
 from .distill import logsumexp_segments
 from .outputs import compute_outputs, get_outputs, segments, _open_store
 from .similarity import Ranking, metrics
-from .weights import effective_sources, _norm
+from .weights import effective_sources, _alpha, _norm
 from .learner import Comparison, probe_labels
 from .plots import either_page, palette, plot_comparison, plot_training
 from .suites import plot_suite, suite_table
@@ -41,7 +42,7 @@ def ranking_words(
     alpha # weight of each source, in the order of `zoo`
 )->list: # sentences
     "What a ranking and its weights mean, in words"
-    alpha,names = np.asarray(alpha),rank.names
+    alpha,names = _alpha(alpha, len(check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`'))),rank.names
     i = rank.order[0]
     n = f' with {rank.n_probe} labelled images' if rank.n_probe else ''
     if np.ptp(alpha[alpha>0]) < 1e-9 and (alpha>0).sum() > 1: res = [f'All {(alpha>0).sum()} sources weigh the same.']
@@ -87,6 +88,7 @@ class RankExplorer(_Box):
         rank, # `Ranking`
         learner=None, # function (sources, p, norm, top) -> Learner, such as `partial(distill_learner, dls, pool, arch=...)`: what the button calls
     ):
+        check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
         self.rank,self.learner,self.learn,self._known,self._parts = rank,learner,None,{rank.metric: rank},{}
         self.names = [rank.names[i] for i in rank.order]
         named = all(getattr(s, 'n_classes', None) for s in rank.zoo)
@@ -319,7 +321,7 @@ class Watch(Callback):
     def __init__(self,
         every:float=2., # seconds between two pictures, at least
         n:int=8 # validation images whose predictions are shown
-    ): self.every,self.n,self.handle,self.preds = every,n,None,''
+    ): self.every,self.n,self.handle,self.preds = check_number('every', every, 0),check_count('n', n, 0),None,''
 
     def before_fit(self):
         self.run = not self.learn.lock.locked() and not hasattr(self.learn, 'lr_finder')
@@ -386,6 +388,8 @@ def _png(draw):
 class RunsExplorer(_Box):
     "What `explore_runs` shows; `table` is the table"
     def __init__(self, rows, reference=None):
+        check_table('rows', rows, ['method','seed','accuracy'], 'runs, see `compare` and `run_suite`')
+        if reference is not None and reference not in set(rows.method): raise ValueError(f"`reference`: no run of {reference!r}; there are {', '.join(rows.method.unique())}")
         self.runs = rows if 'target' in rows else rows.assign(target='target')
         if 'budget' not in self.runs: self.runs = self.runs.assign(budget=1)
         r,wide = self.runs,dict(style={'description_width':'80px'}, layout=W.Layout(width='270px'))
@@ -422,6 +426,7 @@ def explore_runs(
     reference:str=None # method that the others are compared with at first, by default 'transfer'
 )->RunsExplorer:
     "Runs as a table that can be filtered, and the picture"
+    check_type('rows', rows, (pd.DataFrame,list,tuple), 'runs, see `compare` and `run_suite`')
     return RunsExplorer(pd.DataFrame(rows), reference)
 
 @patch

@@ -12,6 +12,7 @@ __all__ = ['strong_augment', 'weak_augment', 'fixmatch_loss', 'flex_thresholds',
 from contextlib import nullcontext
 from fastai.vision.all import *
 from torch.nn.modules.batchnorm import _BatchNorm
+from .checks import check_count, check_number
 from .data import item_labels
 from .distill import PoolCallback
 
@@ -50,6 +51,11 @@ _colour = dict( # strength s in (0,1], [N,1,1,1]
     solarize   = lambda x,s: torch.where(x > 1-s, 1-x, x))
 
 # %% ../nbs/06_fixmatch.ipynb #f1665310
+def _batch(x):
+    "`x` as a plain tensor of images"
+    if isinstance(x, Tensor) and x.ndim == 4: return x.as_subclass(Tensor)
+    raise TypeError(f"`x` must be a tensor of images [N,3,H,W], got {f'one of shape {list(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}")
+
 def strong_augment(
     x:Tensor, # images [N,3,H,W] in [0,1]
     n_ops:int=2, # operations for each image, drawn from ten
@@ -57,7 +63,8 @@ def strong_augment(
     cutout:float=.5 # largest side of the grey square, as a share of the image's; 0 leaves it away
 )->Tensor: # [N,3,H,W] in [0,1]
     "RandAugment for a batch, on its device: `n_ops` operations of random strength for each image, then Cutout"
-    x = x.as_subclass(Tensor)
+    check_count('n_ops', n_ops, 0); check_number('magnitude', magnitude, 0); check_number('cutout', cutout, 0, 1)
+    x = _batch(x)
     n,ops = len(x),[*_geometry, *_colour]
     drawn = x.new_empty(n, len(ops)).uniform_().argsort(1) < n_ops
     s = dict(zip(ops, (drawn * x.new_empty(n, len(ops)).uniform_() * magnitude).T))
@@ -76,7 +83,9 @@ def weak_augment(
     flip:bool=True # mirror every other image; False for digits, letters, signs
 )->Tensor: # [N,3,H,W]
     "Mirror and shift each image at random, on its device, the weak augmentation of Sohn et al. 2020"
-    x,(n,_,h,w) = x.as_subclass(Tensor),x.shape
+    check_number('shift', shift, 0, 1)
+    x = _batch(x)
+    n,_,h,w = x.shape
     def _from(k): # which row (or column) each row comes from, [n,k]
         m = min(int(k*shift), k-1)
         i = (torch.arange(k, device=x.device) + torch.randint(-m, m+1, (n,1), device=x.device)).abs()
@@ -113,7 +122,7 @@ class FlexThresholds:
     def __init__(self,
         n:int, # images in the pool
         threshold:float=.95 # τ
-    ): self.latest,self.threshold = torch.full((n,), -1),threshold
+    ): self.latest,self.threshold = torch.full((check_count('n', n),), -1),check_number('threshold', threshold, 0, 1)
 
     def __call__(self, q, idx):
         "From the probabilities of the weak views [N,C] and their positions in the pool [N]"
@@ -130,7 +139,7 @@ def ema_decay(
     decay:float=.999 # in the long run
 )->float: # the share of the old mean in the new one
     "Decay of an exponential moving average that warms up: small at first, so that the start is soon forgotten"
-    return min(decay, (1+t)/(10+t))
+    return min(check_number('decay', decay, 0, 1), (1+t)/(10+t))
 
 # %% ../nbs/06_fixmatch.ipynb #c18e81d8
 class _RunningMean:
@@ -146,7 +155,7 @@ class FreeThresholds:
     def __init__(self,
         n_out:int, # number of classes C
         decay:float=.999 # of the means a step, once warmed up
-    ): self.tau,self.p,self.hist = [_RunningMean(1/n_out, decay) for _ in range(3)]
+    ): self.tau,self.p,self.hist = [_RunningMean(1/check_count('n_out', n_out), check_number('decay', decay, 0, 1)) for _ in range(3)]
 
     def __call__(self, q, idx=None):
         "From the probabilities of the weak views [N,C]: self-adaptive thresholds of Wang et al. 2023"
@@ -198,15 +207,14 @@ class FixMatch(PoolCallback):
         align=False # correct the labels' distribution: True, to that of the labelled images; 'uniform'; or a share for each class [C]
     ):
         super().__init__(pool)
-        if not 0 <= threshold < 1: raise ValueError(f"`threshold` is a probability below 1, at least 0, not {threshold}: at 1 no prediction would ever count")
-        if mu < 1 or mu != int(mu): raise ValueError(f"`mu` is a whole number of pool images for each labelled one, at least 1, not {mu}")
-        if not 0 <= lam_u < math.inf: raise ValueError(f"`lam_u`, the weight of the loss on the pool, must be a number of at least 0, not {lam_u}")
-        if not 0 <= lam_f < math.inf: raise ValueError(f"`lam_f`, the weight of the fairness, must be a number of at least 0, not {lam_f}")
+        if check_number('threshold', threshold, 0) >= 1: raise ValueError(f"`threshold` is a probability below 1, at least 0, not {threshold}: at 1 no prediction would ever count")
+        mu = check_count('mu', mu)
+        check_number('lam_u', lam_u, 0, 1e9); check_number('lam_f', lam_f, 0, 1e9)
         for n,f in dict(strong=strong, weak=weak).items():
             if f is not None and not callable(f): raise TypeError(f"`{n}` is a function of a batch [N,3,H,W], not a {type(f).__name__}")
         if adapt not in (None,'flexmatch','freematch'): raise ValueError(f"`adapt` is 'flexmatch', 'freematch' or None, not {adapt!r}")
         if isinstance(align, str) and align != 'uniform': raise ValueError(f"`align` is a bool, 'uniform', or a share for each class, not {align!r}")
-        self.threshold,self.mu,self.lam_u,self.strong,self.weights = threshold,int(mu),lam_u,ifnone(strong, strong_augment),(1.,lam_u)
+        self.threshold,self.mu,self.lam_u,self.strong,self.weights = threshold,mu,lam_u,ifnone(strong, strong_augment),(1.,lam_u)
         self.weak,self.adapt,self.lam_f,self.align = weak,adapt,lam_f,align
 
     def before_fit(self):
@@ -272,7 +280,7 @@ class EMA(Callback):
     def __init__(self,
         decay:float=.999 # share of the old average in the new one, once warmed up; in [0,1)
     ):
-        if not 0 <= decay < 1: raise ValueError(f"`decay` of the average is at least 0 and below 1, not {decay}")
+        if check_number('decay', decay, 0) >= 1: raise ValueError(f"`decay` of the average is at least 0 and below 1, not {decay}")
         self.decay = decay
 
     def _weights(self):

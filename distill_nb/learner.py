@@ -11,17 +11,18 @@ __all__ = ['compare_methods', 'set_probe_head', 'student_learner', 'pool_epoch',
 
 # %% ../nbs/07_learner.ipynb #77eeb6e5
 import os, time
+from collections.abc import Iterable
 import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
+from .checks import check_count, check_number, check_type
 from .data import ImageView, get_images, image_items, item_labels, repeat_dls
-from .sources import Source, Zoo
+from .sources import Source, Zoo, _source_list
 from .outputs import compute_outputs, get_outputs, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
-from .weights import prune_weights
+from .weights import prune_weights, _alpha
 from .distill import *
-from .distill import check_lam
 from .fixmatch import EMA, FixMatch
 
 # %% ../nbs/07_learner.ipynb #bba9e928
@@ -47,6 +48,7 @@ def set_probe_head(
     C:float=0.1 # inverse strength of the probe's penalty
 ):
     "Start the target head from a linear probe on the labelled images, seen once each as in validation"
+    if not isinstance(get_model(check_type('learn', learn, Learner, 'a Learner of a Student').model), Student): raise TypeError("`learn` must be a Learner of a Student: see `student_learner`")
     dl,model = learn.dls.train.new(shuffle=False, drop_last=False),learn.model.to(learn.dls.device)
     training = model.training
     with dl.dataset.set_split_idx(1), torch.no_grad(): x,y = zip(*[(model.eval().backbone(xb.as_subclass(Tensor)).cpu(), yb.cpu()) for xb,yb in dl])
@@ -70,6 +72,7 @@ def student_learner(
     **kwargs
 )->Learner:
     "A Learner of a `Student`: what all methods here have in common"
+    check_type('dls', dls, DataLoaders, 'fastai DataLoaders')
     if arch is None:
         if not isinstance(start, Source): raise ValueError("`arch`: name the student's architecture, or give a `start` that knows its own")
         arch = start.meta.get('arch')
@@ -78,7 +81,7 @@ def student_learner(
     if stages is not None: arch_kwargs = {**arch_kwargs, 'stages': stages}
     n_out = get_c(dls)
     if not n_out: raise ValueError("`dls` do not say how many classes there are: set `dls.c`")
-    dls = repeat_dls(dls, epoch_len or len(dls.train_ds))
+    dls = repeat_dls(dls, len(dls.train_ds) if epoch_len is None else check_count('epoch_len', epoch_len))
     student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
@@ -94,8 +97,8 @@ def pool_epoch(
     bs_u:int=None # of which so many in a batch, by default as many as labelled ones
 )->int: # labelled images in the same number of batches
     "Length of an epoch over `pool`, in labelled images"
-    bs = min(dls.train.bs, len(dls.train_ds))
-    return max(1, len(pool)//min(bs_u or bs, len(pool))) * bs
+    bs,pool = min(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train.bs, len(dls.train_ds)),get_images(pool, '`pool`')
+    return max(1, len(pool)//min(bs if bs_u is None else check_count('bs_u', bs_u), len(pool))) * bs
 
 # %% ../nbs/07_learner.ipynb #9e10462d
 @delegates(student_learner)
@@ -121,17 +124,13 @@ def weigh_sources(
 )->tuple: # list of sources, their weights (adding up to one)
     "The sources worth distilling from, and the weight of each"
     if isinstance(sources, Source): sources,alpha = [sources],[1.]
-    zoo = sources.zoo if isinstance(sources, Ranking) else Zoo(sources)
-    if not len(zoo): raise ValueError("`sources` is empty: distillation needs at least one")
+    zoo = sources.zoo if isinstance(sources, Ranking) else Zoo(_source_list(sources))
     if alpha is None:
         if isinstance(sources, Ranking): rank = sources
         elif p==0 and top is None: rank = Ranking(zoo, np.ones(len(zoo)))
         else: rank = rank_sources(dls, zoo, **{'times':0, **kwargs})      # the scores alone are needed
         alpha = rank.weights(p, norm, top)
-    alpha = np.asarray(alpha, dtype=float)
-    if len(alpha) != len(zoo): raise ValueError(f"`alpha`: {len(alpha)} weights for {len(zoo)} sources")
-    if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() == 0: raise ValueError("`alpha`: weights must be finite, not negative, and not all nil")
-    alpha = prune_weights(alpha/alpha.sum(), min_weight)
+    alpha = prune_weights(_alpha(alpha, len(zoo)), min_weight)
     keep = [i for i,a in enumerate(alpha) if a > 0]
     mute = [zoo[i].name for i in keep if not zoo[i].n_classes]
     if classifier and mute: raise ValueError(f"`sources`: {', '.join(mute)} has no classifier, hence no pseudo-labels of its own to distil from. Let a probe on its "
@@ -150,8 +149,8 @@ def probe_labels(
     progress:bool=True # show progress bars while sources run
 )->Tensor: # probabilities [n, C]
     "Σ_s α_s p_s(x): what linear probes on the sources' features, fitted to the labelled images, take `images` for"
-    few,y = image_items(dls.train_ds),item_labels(dls.train_ds)
-    images = get_images(images)
+    few,y,images,sources = image_items(dls),item_labels(dls),get_images(images),_source_list(sources)
+    alpha,T = _alpha(alpha, len(sources)),check_number('T', T, 0, above=True)
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)
     with _open_store(store) as store:
         compute_outputs(sources, few + images, store, progress=progress)      # each image is opened once for all
@@ -172,7 +171,8 @@ def feature_hints(
     progress:bool=True # show progress bars while sources run
 )->Tensor: # [n, K]; the squares add up to n
     "For each source, √α_s times the first `k` principal components of its features on `images`, scaled to a total variance of 1"
-    res,images = [],get_images(images)
+    res,images,sources,k = [],get_images(images),_source_list(sources),check_count('k', k)
+    alpha = _alpha(alpha, len(sources))
     with _open_store(store) as store:
         compute_outputs(sources, images, store, progress=progress)            # each image is opened once for all
         for s,a in zip(sources, alpha):
@@ -214,14 +214,14 @@ def distill_learner(
     **kwargs
 )->Learner:
     "A Learner whose student learns from the few labels and, on all images, from the weighted sources; with `pseudo='source'` that of Borup et al. 2023"
-    check_lam(lam)
-    if T <= 0: raise ValueError(f"`T`, the temperature, must be positive, not {T}")
+    check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, 0, above=True); check_number('hints', hints, 0)
+    if top_k is not None: check_count('top_k', top_k)
     if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
     sources,alpha = weigh_sources(sources, p, norm, top, alpha, min_weight, dls, classifier=pseudo=='source', store=store, progress=progress)
-    pool = get_images(unlabeled)
-    if labeled_too: pool = pool + image_items(dls.train_ds)
+    pool = get_images(unlabeled, '`unlabeled`')
+    if labeled_too: pool = pool + image_items(dls)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     teachers = probes = None
@@ -268,8 +268,8 @@ def fixmatch_learner(
     **kwargs
 )->Learner:
     "FixMatch (Sohn et al., NeurIPS 2020) from the same start as the others"
-    pool = get_images(unlabeled)
-    if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
+    pool,mu = get_images(unlabeled, '`unlabeled`'),check_count('mu', mu)
+    if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train.bs, len(dls.train_ds)))
     fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)
     return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(fixmatch, EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
 
@@ -294,7 +294,9 @@ class Comparison:
         rows, # one a run: dicts or a DataFrame with at least method, seed, accuracy
         reference:str=None # method that the others are compared with, by default 'transfer', or the first
     ):
+        check_type('rows', rows, (pd.DataFrame,list,tuple), 'runs, a list of dicts or a DataFrame')
         self.rows = pd.DataFrame(rows)
+        if lost := [k for k in ('method','seed','accuracy') if k not in self.rows]: raise ValueError(f"`rows` lack {', '.join(lost)}: one a run, with at least method, seed and accuracy")
         known = list(self.rows.method.unique())
         self.reference = ifnone(reference, 'transfer' if 'transfer' in known else known[0])
         if self.reference not in known: raise ValueError(f"`reference`: no run of {self.reference!r}; there are {', '.join(known)}")
@@ -355,8 +357,12 @@ def compare(
     **kwargs # for all the learners, or for one: method=dict(...)
 )->Comparison:
     "Train every method on the same splits from the same start with the same steps; the accuracy is that of the validation set after the last epoch"
+    if not callable(data) and not (isinstance(data, (tuple,list)) and len(data) == 2): raise TypeError(f"`data` must be (dls, pool), or a function seed -> (dls, pool); got {type(data).__name__}")
+    n_epoch,seeds = check_count('n_epoch', n_epoch),[check_count('seeds', s, 0) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
+    if not seeds: raise ValueError("`seeds` is empty: give at least one")
+    for r in lr.values() if isinstance(lr, dict) else [lr]: check_number('lr', r, 0, above=True)
     if not isinstance(methods, dict):
-        for m in methods:
+        for m in check_type('methods', methods, Iterable, f"names of methods ({', '.join(compare_methods)}), or a dict of functions"):
             if m not in compare_methods: raise ValueError(f"`methods`: {m!r} is none of {', '.join(compare_methods)}")
         methods = {m: compare_methods[m] for m in methods}
     own = {m: kwargs.pop(m) for m in methods if m in kwargs}

@@ -10,6 +10,7 @@ __all__ = ['image_key', 'Store', 'Outputs', 'compute_outputs', 'get_outputs', 's
 # %% ../nbs/02_outputs.ipynb #e199de7a
 import hashlib, json, math, os, shutil, sqlite3, tempfile, uuid, warnings
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -25,7 +26,8 @@ from fastprogress import progress_bar
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import load, save
 from .data import ImageView, get_images, open_image
-from .sources import Source, _file_hash
+from .checks import check_count, check_number, check_type
+from .sources import Source, _file_hash, _source_list
 
 # %% ../nbs/02_outputs.ipynb #6fb41737
 def _digest(*parts):
@@ -74,9 +76,8 @@ class Store:
         dtype='float16', # 'float16': half the disk, and mixed precision where sources run on a GPU; 'float32': to the last digit
     ):
         self.path = Path(path or os.environ.get('DISTILL_NB_CACHE') or xdg_cache_home()/'distill_nb').expanduser()
-        if chunk<1: raise ValueError(f"chunk must be at least one image, got {chunk}")
         if dtype not in ('float16','float32'): raise ValueError(f"dtype must be 'float16' or 'float32', got {dtype!r}")
-        self.chunk,self.dtype = int(chunk),dtype
+        self.chunk,self.dtype = check_count('chunk', chunk),dtype
 
     def folder(self, source)->Path: return self.path/source.key/self.dtype
 
@@ -199,7 +200,7 @@ class Outputs:
     )->Tensor:# [n,C], rows sum to 1
         "Pseudo-labels: softmax of the logits over `T`"
         if self.logits is None: raise ValueError("this source has no classifier, hence no pseudo-labels: its features can be ranked, but not distilled from")
-        if not T>0: raise ValueError(f"T must be positive, got {T}")
+        check_number('T', T, 0, above=True)
         return (self.logits/T).softmax(1)
 
     def __len__(self): return len(self.features)
@@ -357,17 +358,12 @@ def compute_outputs(
     "Put the outputs of all `images` by all `sources` into the store, unless they are there; an image is opened once for all sources of the same preprocessing"
     if on_error not in ('raise','skip'): raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if store is False: raise TypeError("compute_outputs puts outputs into a store: False would lose them")
-    images,failed = get_images(images),{}
-    sources = [s for s in _sources(sources) if s.arrays is None]
+    images,failed,bs,block = get_images(images),{},check_count('bs', bs),check_count('block', block)
+    sources = [s for s in _source_list(sources) if s.arrays is None]
     with _open_store(store) as store:
         _compute(store, sources, dict(zip(store.image_keys(images), images)), bs, block, num_workers, device, compile, progress, failed if on_error=='skip' else None)
     return {sources[i].name: e for i,e in failed.items()}
 
-def _sources(sources):
-    sources = [sources] if isinstance(sources, Source) else list(sources)
-    for s in sources:
-        if not isinstance(s, Source): raise TypeError(f"source must be a Source, not a {type(s).__name__}: see Source.from_timm, from_checkpoint, from_module...")
-    return sources
 
 # %% ../nbs/02_outputs.ipynb #a3f0c0de
 def _from_arrays(source, keys):
@@ -406,8 +402,8 @@ def get_outputs(
     progress=True,    # show a bar, if there is something to compute
 )->Outputs:           # a row per image, in order
     "Features and logits of `images`: looked up where they are stored, computed where not; an image that occurs twice is computed once"
-    source, = _sources([source])
-    images = get_images(images)
+    source, = _source_list([source], 'source')
+    images,bs = get_images(images),check_count('bs', bs)
     res = None
     with _open_store(store) as store:
         keys = store.image_keys(images)
@@ -424,6 +420,8 @@ def segments(
     device=None, # where the answer is wanted
 )->tuple:        # source that each column belongs to [ΣC_s], and the same one-hot [ΣC_s,S]
     "Which columns belong to which source, where the classes of all sources stand side by side"
+    sizes = [check_count('sizes', c) for c in sizes]
+    if not sizes: raise ValueError("`sizes` is empty: the number of classes of each source")
     seg = torch.arange(len(sizes), device=device).repeat_interleave(torch.tensor(sizes, device=device))
     return seg, torch.nn.functional.one_hot(seg, len(sizes)).float()
 
@@ -435,7 +433,13 @@ class PseudoLabels:
         classes:Tensor=None, # the columns of ΣC_s that `probs` belong to [n,Σk_s]
         top_k=None,          # so many of each source, with `classes`
         mapped=False,        # they are read from a file as they are needed
-    ): self.probs,self.sizes,self.classes,self.top_k,self.mapped = probs,tuple(sizes),classes,top_k,mapped
+    ):
+        self.probs,self.sizes = probs,tuple(check_count('sizes', c) for c in check_type('sizes', sizes, Iterable, 'the number of classes of each source'))
+        self.classes,self.top_k,self.mapped = classes,None if top_k is None else check_count('top_k', top_k),mapped
+        width = sum(min(self.top_k or c, c) for c in self.sizes)
+        if not isinstance(probs, Tensor) or probs.ndim!=2 or probs.shape[1]!=width: raise ValueError(f"`probs` must be a tensor [images, {width}], the classes of all sources side by side; "
+            f"got {list(probs.shape) if isinstance(probs, Tensor) else type(probs).__name__}")
+        if (classes is None)!=(top_k is None): raise ValueError("give `classes` and `top_k` together, or neither")
 
     def __getitem__(self, idx):
         if not isinstance(idx, slice): idx = torch.as_tensor(idx).to(self.probs.device)
@@ -492,10 +496,9 @@ def pseudo_labels(
     **kwargs,       # for `compute_outputs`
 )->PseudoLabels:
     "softmax(logits/T) of all `sources` for all `images`, side by side; a pass is made for what is not in the store"
-    sources,images = _sources(sources),get_images(images)
+    sources,images,T = _source_list(sources),get_images(images),check_number('T', T, 0, above=True)
     if mute := [s.name for s in sources if s.n_classes is None]: raise ValueError(f"sources: {', '.join(mute)} has no classifier, hence no pseudo-labels")
-    if not T>0: raise ValueError(f"T must be positive, got {T}")
-    if top_k is not None and top_k<1: raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if top_k is not None: top_k = check_count('top_k', top_k)
     sizes = [s.n_classes for s in sources]
     widths = [min(top_k or c, c) for c in sizes]
     columns = dict(probs=('float16', sum(widths))) | (dict(classes=('int32', sum(widths))) if top_k else {})

@@ -14,6 +14,10 @@ import math
 import numpy as np, pandas as pd, matplotlib.pyplot as plt, seaborn as sns
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
+from fastcore.foundation import L
+from .checks import check_number, check_table, check_type
+from .outputs import PseudoLabels
+from .similarity import Ranking
 from .weights import effective_sources
 
 # %% ../nbs/08_plots.ipynb #aa4f68b1
@@ -37,6 +41,7 @@ def plot_ranking(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Scores of the sources, best on top, with 90 % intervals and the null where the ranking knows them, and the weight that each gets"
+    check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
     ax = _axes(ax, 4.5 + _room(rank.names), .8 + .26*len(rank))
     order = rank.order[::-1]
     alpha = rank.weights(p).values[order]
@@ -63,6 +68,8 @@ def plot_weights(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Weights of the sources against the power p, and the effective number of sources"
+    check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
+    p_max,p = check_number('p_max', p_max, 0, 1e9, above=True),check_number('p', p, 0)
     ax = _axes(ax, 7.5, 3.6)
     ps = np.linspace(0, p_max, 129)
     alpha = np.stack([rank.weights(o, norm).values for o in ps])
@@ -81,6 +88,9 @@ def rank_table(
     rankings # `Ranking`s of the same sources, a list or name -> `Ranking`
 )->pd.DataFrame: # one row a source, one column an estimator
     "Place of each source by each estimator, 1 is best; rows are sources, by their mean place"
+    check_type('rankings', rankings, (dict,list,tuple), 'a list of Rankings, or a dict name -> Ranking')
+    if not rankings: raise ValueError("`rankings` is empty: give at least one Ranking")
+    for r in rankings.values() if isinstance(rankings, dict) else rankings: check_type('rankings', r, Ranking, 'Rankings, see `rank_sources`')
     if not isinstance(rankings, dict): rankings = {r.metric: r for r in rankings}
     t = pd.DataFrame({m: pd.Series(r.scores, r.names).rank(ascending=False, method='min') for m,r in rankings.items()})
     return t.loc[t.mean(axis=1).sort_values(kind='stable').index]
@@ -105,7 +115,8 @@ def plot_similarity(
     "Similarity of every two sources, alike ones side by side, and the tree that puts them there"
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
-    s = similarity
+    s = check_type('similarity', similarity, pd.DataFrame, 'the table of `source_similarity`')
+    if not len(s) or list(s.index) != list(s.columns): raise ValueError(f"`similarity` must be the table of `source_similarity`, a row and a column for each source; got {s.shape[0]} by {s.shape[1]}")
     ax = _axes(ax, 3 + _room(s.index) + .25*len(s), max(1.8, .8 + .25*len(s)))
     tree = None
     if len(s) > 2:
@@ -148,8 +159,9 @@ def plot_check(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Scores against measured accuracies, with the regret of the best score"
+    check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
+    c = rank.check(accuracies, ks=(1,))     # which looks at them, too
     a = np.array([dict(accuracies)[o] for o in rank.names] if isinstance(accuracies, (dict,pd.Series)) else accuracies, dtype=float)
-    c = rank.check(a, ks=(1,))
     ax = _axes(ax, 4 + _room(rank.names), max(3.4, 1.2 + .17*len(rank)))
     i,j = rank.order[0],int(a.argmax())
     colors = [palette[0] if k in (i,j) else faint for k in range(len(a))]
@@ -170,6 +182,9 @@ def plot_entropy(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Entropy of each source's pseudo-labels, on the first 2,000 images at most"
+    check_type('labels', labels, PseudoLabels, 'PseudoLabels, see `pseudo_labels`')
+    names = [str(o) for o in check_type('names', names, (list,tuple,L), 'the names of the sources')]
+    if len(names) != len(labels.sizes): raise ValueError(f"`names`: {len(names)} of them for {len(labels.sizes)} sources")
     p,res = labels[:2000],{}
     for n,q in zip(names, p.split(list(labels.sizes), 1)): res[n] = (-(q*q.clamp_min(1e-12).log()).sum(1)/math.log(max(2, q.shape[1]))).numpy()
     t = pd.DataFrame(res); t = t[t.median().sort_values().index]
@@ -188,7 +203,9 @@ def plot_features(
 ): # the Axes
     "A map of features, coloured by class"
     if method not in ('pca','umap'): raise ValueError(f"`method` is 'pca' or 'umap', not {method!r}")
-    x,y = np.asarray(features, dtype=float),np.asarray(labels)
+    x,y = np.asarray(features),np.asarray(labels)
+    if x.ndim != 2 or not len(x) or x.dtype.kind not in 'biuf' or not np.isfinite(x).all(): raise ValueError(f"`features` must be finite numbers [n,d], got {x.dtype} of shape {x.shape}")
+    if y.shape != (len(x),) or pd.isna(y).any(): raise ValueError(f"`labels`: one class an image, without gaps; got {y.dtype} of shape {y.shape} for {len(x)} images")
     x = x-x.mean(0)
     if method == 'umap':
         try: from umap import UMAP
@@ -209,7 +226,7 @@ def plot_training(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Losses of a fit, and its metrics on a second axis"
-    rec = learn.recorder
+    rec = getattr(learn, 'recorder', None)
     if not len(getattr(rec, 'losses', ())): raise ValueError("`learn`: there is nothing to show before `fit`")
     names = [n for n in rec.metric_names[1:-1] if n != 'train_loss']
     table = pd.DataFrame(map(list, rec.values)).reindex(columns=range(len(names)+1)).astype(float).values[:,1:] # without train_loss, which the line shows; no epoch may have ended yet
@@ -235,6 +252,7 @@ def plot_cost(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Accuracy against cost"
+    check_table('table', table, ['accuracy'], 'one row a network with its accuracy, see `profile`')
     if cost not in table: raise ValueError(f"`cost`: the table has no column {cost!r}, but {', '.join(table)}")
     ax = _axes(ax, 4 + _room(table.index), max(3.4, 1.2 + .17*len(table)))
     acc,kind = 100*table['accuracy'],table['kind'] if 'kind' in table else pd.Series('source', table.index)
@@ -253,6 +271,7 @@ def plot_comparison(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Accuracy of every run by method, with mean and standard error, and the paired gap to the reference"
+    if not hasattr(comparison, 'rows'): raise TypeError(f"`comparison` must be a Comparison, see `compare`; got {type(comparison).__name__}")
     t,rows,ref = comparison.table(),comparison.rows,comparison.reference
     ax = _axes(ax, 1.3 + 1.1*len(t), 3.6)
     acc = 100*rows.pivot(index='seed', columns='method', values='accuracy')[list(t.index)]
@@ -273,16 +292,21 @@ def plot_reliability(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Share of right answers against confidence"
+    named = _named(tables, ['confidence','accuracy','n'], 'the table of `reliability`')
     ax = _axes(ax, 4.4, 4)
     ax.plot([0,1], [0,1], color=faint, lw=1, ls=':', zorder=1)
-    for (name,t),c in zip(_named(tables).items(), palette):
+    for (name,t),c in zip(named.items(), palette):
         ax.plot(t.confidence, t.accuracy, color=c, lw=1, label=name)
         ax.scatter(t.confidence, t.accuracy, s=10 + 90*t.n/t.n.max(), color=c, alpha=.6, lw=0, zorder=3)
     ax.set(xlim=(0,1.03), ylim=(0,1.03), xlabel='confidence', ylabel='share of right answers', aspect='equal')
     if isinstance(tables, dict): ax.legend(frameon=False, fontsize=8, loc='upper left')
     return ax
 
-def _named(tables): return tables if isinstance(tables, dict) else {'': tables}
+def _named(tables, columns, what):
+    "name -> table, each looked at"
+    res = tables if isinstance(tables, dict) else {'': tables}
+    for t in res.values(): check_table('tables', t, columns, what)
+    return res
 
 # %% ../nbs/08_plots.ipynb #5c1a7e06
 def plot_coverage(
@@ -290,11 +314,12 @@ def plot_coverage(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "Accuracy of the surest answers against their share"
+    named = _named(tables, ['coverage','accuracy','low','high'], 'the table of `coverage_table`')
     ax = _axes(ax, 5, 3.4)
-    for (name,t),c in zip(_named(tables).items(), palette):
+    for (name,t),c in zip(named.items(), palette):
         ax.fill_between(100*t.coverage, 100*t.low, 100*t.high, color=c, alpha=.15, lw=0, step='post')
         ax.step(100*t.coverage, 100*t.accuracy, color=c, label=name, where='post')
-    floor = min(t.low[t.coverage >= min(.1, t.coverage.max())].min() for t in _named(tables).values())    # of fewer nobody knows much
+    floor = min(t.low[t.coverage >= min(.1, t.coverage.max())].min() for t in named.values())    # of fewer nobody knows much
     ax.set(xlim=(0,101), ylim=(100*floor-2, 101), xlabel='answered, %', ylabel='right among them, %')
     if isinstance(tables, dict): ax.legend(frameon=False, fontsize=8, loc='lower left')
     return ax

@@ -12,6 +12,7 @@ import hashlib, io
 from fastai.vision.all import *
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
+from .checks import check_count
 from .outputs import _write_whole
 from .distill import PoolCallback
 
@@ -66,7 +67,7 @@ def read_state(
 )->dict: # None if there is no such file, or none that can be trusted
     "What `write_state` wrote; a file that is not whole is named in a warning. Nothing in it is run"
     path = Path(path)
-    if not path.exists(): return
+    if not path.is_file(): return
     data = path.read_bytes()
     if hashlib.blake2b(data[16:], digest_size=16).digest() != data[:16]:
         return warn(f"{path.name} is broken (its checksum is not that of its content) and is not used: training begins anew")
@@ -100,8 +101,7 @@ class Resume(Callback):
         path='resume', # folder, in that of the Learner; delete it to begin anew
         every:int=1 # epochs from one file to the next
     ):
-        if every < 1: raise ValueError(f"`every` is a number of epochs, at least 1, not {every}")
-        self.folder,self.every,self.n_fits = Path(path),every,0
+        self.folder,self.every,self.n_fits = Path(path),check_count('every', every),0
 
     @property
     def file(self): return self.learn.path/self.folder/f'fit-{self.n_fits}.pt'

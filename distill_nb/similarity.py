@@ -15,10 +15,12 @@ import difflib, inspect, math, warnings
 from html import escape
 import numpy as np, pandas as pd, torch
 from scipy import stats
+from collections.abc import Iterable
 from functools import partial
 from fastcore.basics import patch
 from fastcore.foundation import L
-from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning
+from .checks import check_count, check_type
+from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, _whole_labels
 from .estimators.pairs import dissimilarity, parc, rsa
 from .estimators.kernels import cka, dds
 from .estimators.evidence import logme
@@ -38,8 +40,7 @@ def probe_set(
     seed:int=42, # Which images are drawn
 )->np.ndarray: # Sorted int64 indices into `labels`
     "Draw at most `n` images in proportion to their classes, at least one each; all alike if `n` is under two a class."
-    labels = np.asarray(labels)
-    if n<3: raise ValueError(f"n={n}: a probe set needs at least 3 images, and a hundred or more to be trusted")
+    labels,n = _whole_labels(labels),check_count('n', n, 3)     # and a hundred or more to be trusted
     if len(labels)<=n: return np.arange(len(labels))
     rng = np.random.default_rng(seed)
     _,codes,counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -72,7 +73,8 @@ class Ranking:
             if set(scores)!=set(self.names):
                 raise ValueError(f"scores and zoo differ in {sorted(set(scores)^set(self.names))}: one score a source")
             scores = [scores[o] for o in self.names]
-        self.scores = np.array(scores, dtype=np.float64)
+        try: self.scores = np.array(scores, dtype=np.float64)
+        except (TypeError,ValueError) as e: raise ValueError(f"`scores` must be one number a source: {e}") from None
         if self.scores.shape!=(len(self.names),):
             raise ValueError(f"scores of shape {self.scores.shape} for {len(self.names)} sources: one score a source")
         bad = [o for o,s in zip(self.names, self.scores) if not np.isfinite(s)]
@@ -167,8 +169,8 @@ def halving_plan(
     keep:int=8, # Finalists, at least
 )->list: # (sources, images) of each round, the last on all `n` images
     "Rounds of successive halving: from one to the next the images double and the better half of the sources stays"
-    if halving is not None and halving<3: raise ValueError(f"halving={halving}: a probe set needs at least 3 images")
-    if keep<1: raise ValueError(f"keep={keep}: at least one source must be left")
+    n_sources,n,keep = check_count('n_sources', n_sources),check_count('n', n, 3),check_count('keep', keep)
+    if halving is not None: halving = check_count('halving', halving, 3)
     plan = []
     while halving and halving<n and n_sources>keep:
         plan.append((n_sources, halving))
@@ -188,6 +190,7 @@ def nested_probes(
     seed:int=42, # Which images are drawn
 )->list: # An index array into `labels` for each of `sizes`; the last is `probe_set(labels, sizes[-1], seed)`
     "Probe sets, each a part of the next"
+    if not len(check_type('sizes', sizes, (list,tuple,np.ndarray), 'a list of numbers of images')): raise ValueError("`sizes` is empty: give at least one number of images")
     labels,out = np.asarray(labels),[probe_set(labels, sizes[-1], seed)]
     for i,n in enumerate(sizes[-2::-1], 1): out.insert(0, out[0][probe_set(labels[out[0]], n, seed+i)])
     return out
@@ -267,9 +270,10 @@ def rank_sources(
     f,name = _find_metric(metric)
     if metric_kwargs: inspect.signature(f).bind(None, None, **metric_kwargs)     # TypeError now rather than after the first pass
     if times is None: times = getattr(f, 'times', 100)
+    times,bs,zoo = check_count('times', times, 0),check_count('bs', bs),check_type('zoo', zoo, Iterable, 'a Zoo, or a list of Sources')
     named = Ranking(zoo, np.zeros(len(zoo)))     # ValueError for a zoo that is empty, or has a name twice
     zoo,names,items,labels = named.zoo,named.names,L(image_items(dls)),item_labels(dls)
-    plan = halving_plan(len(zoo), min(n, len(labels)), halving, keep)
+    plan = halving_plan(len(zoo), min(check_count('n', n, 3), len(labels)), halving, keep)
     probes = nested_probes(labels, [m for _,m in plan], seed)
     alive,failed,first,gone = range(len(zoo)),{},None,[]
     with _open_store(store) as store:     # a round finds what the one before it computed
@@ -329,7 +333,8 @@ def source_similarity(
     "Linear CKA between the features of every two sources on the same images. With fewer images than features it is too high, for all pairs alike: `cka(..., debiased=True)` is not."
     from distill_nb.data import get_images     # here, since they load fastai
     from distill_nb.outputs import _open_store,compute_outputs,get_outputs
-    sources,images,grams = L(sources),get_images(images),[]
+    from distill_nb.sources import _source_list
+    sources,images,grams = _source_list(sources),get_images(images),[]
     if len(images)<3: raise ValueError(f"`images`: {len(images)} of them; it takes at least 3, and a hundred or more to be trusted")
     with _open_store(store) as store:
         compute_outputs(sources, images, store, progress=progress)
@@ -353,7 +358,8 @@ def check(self:Ranking,
         a = dict(accuracies)
         if lacking := [o for o in self.names if o not in a]: raise ValueError(f"accuracies lack {', '.join(lacking)}: one a source")
         accuracies = [a[o] for o in self.names]
-    a = np.asarray(accuracies, dtype=np.float64)
+    try: a = np.asarray(accuracies, dtype=np.float64)
+    except (TypeError,ValueError) as e: raise ValueError(f"`accuracies` must be one number a source: {e}") from None
     if a.shape!=(len(self),): raise ValueError(f"accuracies of shape {a.shape} for {len(self)} sources: one a source")
     if not np.isfinite(a).all(): raise ValueError(f"accuracies of {', '.join(n for n,o in zip(self.names, a) if not np.isfinite(o))} are not finite")
     if len(self)<2: raise ValueError("check needs two sources or more")

@@ -9,7 +9,7 @@ __all__ = ['find_classifier', 'SourceNet', 'Source', 'read_weights', 'load_stric
 
 # %% ../nbs/01_sources.ipynb #a271cdac
 import copy, difflib, functools, hashlib, json, math, re, warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from timm.data import resolve_data_config
 from timm.data.transforms_factory import transforms_imagenet_eval
 from timm.layers import ClassifierHead
 from timm.models import get_pretrained_cfg, load_model_config_from_hf, parse_model_name
+from .checks import check_type
 
 # %% ../nbs/01_sources.ipynb #b7fc6205
 def find_classifier(
@@ -30,6 +31,7 @@ def find_classifier(
     classifier=None,  # dotted name or module of the last classifier; `False`: the model has none; `None`: find it
 )->list:              # the classifier, two for a distilled transformer, none for a backbone
     "The last classifiers of `model`: timm's own answer, else the last `nn.Linear`"
+    check_type('model', model, nn.Module, 'a torch module')
     if classifier is False: return []
     if isinstance(classifier, str):
         names = dict(model.named_modules())
@@ -111,10 +113,10 @@ def _file_hash(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest() if hasattr(hashlib,'file_digest') else _hash(f.read())
 
 def _triple(name, x):
-    x = [float(o) for o in np.ravel(x)]
-    if len(x)==1: x = x*3
-    if len(x)!=3 or not np.isfinite(x).all(): raise ValueError(f"{name} must be three finite numbers, one per colour, on the scale where a pixel is 0 to 1; got {x}")
-    return tuple(x)
+    try: res = np.ravel(x).astype(float)
+    except (TypeError,ValueError): res = np.empty(0)
+    if len(res) not in (1,3) or not np.isfinite(res).all(): raise ValueError(f"{name} must be three finite numbers, one per colour, on the scale where a pixel is 0 to 1; got {x}")
+    return tuple(np.broadcast_to(res, 3).tolist())
 
 _interpolations = 'bilinear','bicubic','nearest','lanczos','box','hamming','lanczos-pil'
 
@@ -236,7 +238,7 @@ def _timm_cfg(
     arch, # timm name, or 'hf-hub:user/model'
 )->dict:
     "timm's pretrained_cfg of `arch`, as a dict; `ValueError` with the nearest names if there is no such model"
-    where,name = parse_model_name(arch)
+    where,name = parse_model_name(check_type('arch', arch, str, "a timm name, such as 'resnet18'"))
     if where=='local-dir': raise ValueError(f"arch='{arch}': for weights in a folder use Source.from_checkpoint(path, arch)")
     if where=='hf-hub':
         try: return dict(load_model_config_from_hf(name)[0])
@@ -341,6 +343,7 @@ def load_strict(
     what='checkpoint', # how errors call it
 ):
     "Load `weights` into `model`, all of them or none (but batch norm's counter of batches); `ValueError` lists the missing, unexpected and misshapen names"
+    check_type('model', model, nn.Module, 'a torch module'); check_type('weights', weights, dict, 'a state dict, name -> tensor')
     own,weights = ({k:v for k,v in o.items() if not k.endswith('num_batches_tracked')} for o in (model.state_dict(), weights))
     def some(names): return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names)>4 else ''})"
     bad = {'missing': [k for k in own if k not in weights], 'unexpected': [k for k in weights if k not in own],
@@ -403,6 +406,7 @@ def from_module(cls:Source,
     meta=None,         # more about it: arch, task, license...
 )->Source:
     "A source from a copy of `module` as it is now; the module itself is left as it was"
+    check_type('module', module, nn.Module, 'a torch module')
     if isinstance(classifier, nn.Module):
         found = [n for n,m in module.named_modules() if m is classifier]
         if not found: raise ValueError("classifier is not a part of module")
@@ -465,6 +469,8 @@ def from_learner(cls:Source,
     meta=None,        # more about it: task, license...
 )->Source:
     "A source from a copy of a Learner's model as it is now, with the size, `Normalize` and classes of its DataLoaders"
+    from fastai.learner import Learner
+    check_type('learn', learn, Learner, 'a fastai Learner')
     model,vocab = learn.model,getattr(learn.dls, 'vocab', None)
     model = getattr(model, 'module', model) if type(model).__name__ in ('DataParallel','DistributedDataParallel') else model
     src = cls.from_module(model, name=name, classifier=classifier, meta=dict(arch=type(model).__name__, weights='fastai Learner') | (meta or {}), **_learner_prep(learn.dls, size))
@@ -546,14 +552,20 @@ def _with_tag(name):
     cfg = get_pretrained_cfg(name) if '.' not in name and timm.is_model(name) else None
     return f'{name}.{cfg.tag}' if cfg and cfg.tag else name
 
+def _source_list(sources, name='sources', least=1):
+    "The Sources of a Zoo, of a list, or a single one, as a list"
+    res = [sources] if isinstance(sources, Source) else list(check_type(name, sources, Iterable, 'Sources: a Zoo, a list, or one'))
+    if odd := [type(s).__name__ for s in res if not isinstance(s, Source)]:
+        raise TypeError(f"`{name}` must be Sources, not {odd[0]}: see Source.from_timm, from_checkpoint, from_learner, from_module, from_arrays")
+    if len(res)<least: raise ValueError(f"`{name}` is empty: give at least one Source")
+    return res
+
 class Zoo(Sequence):
     "A list of sources, found by position or by name"
     def __init__(self,
         sources=(), # `Source`s, or one
     ):
-        self.sources = [sources] if isinstance(sources, Source) else list(sources)
-        for s in self.sources:
-            if not isinstance(s, Source): raise TypeError(f"a Zoo holds Sources, not {type(s).__name__}: see Source.from_timm, from_checkpoint, from_learner, from_module, from_arrays")
+        self.sources = _source_list(sources, least=0)
         double = {n for n in self.names if self.names.count(n)>1}
         if double: raise ValueError(f"two sources are called {', '.join(sorted(double))}: give one another name=")
 

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from . import __version__
+from .checks import check_table
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source, Zoo, _file_hash, _parc_tasks
@@ -108,9 +109,12 @@ def read_runs(
     out # folder of a suite, or its runs.csv
 )->pd.DataFrame: # one row a run
     "The runs that have ended"
-    path = Path(out)
-    if path.is_dir(): path = path/'runs.csv'
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=_keys)
+    path = _runs_file(out)
+    if not path.is_file(): raise FileNotFoundError(f"`out`: there are no runs at '{path}'")
+    return pd.read_csv(path)
+
+def _runs_file(out): return Path(out)/'runs.csv' if Path(out).is_dir() else Path(out)
+def _read_or_none(out): return read_runs(out) if _runs_file(out).is_file() else pd.DataFrame(columns=_keys)
 
 def _check_settings(suite, out):
     "Write the suite's settings into `out`, or see that they are the same"
@@ -127,7 +131,7 @@ def _check_settings(suite, out):
 def _add_run(out, row):
     "Write one more row, beside whatever other processes have written meanwhile"
     with FileLock(out/'.lock'):
-        rows = read_runs(out)
+        rows = _read_or_none(out)
         if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
             rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
             _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
@@ -149,7 +153,7 @@ def run_suite(
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     cells = suite.cells(targets, budgets, seeds, methods)
     _check_settings(suite, out)
-    rows = read_runs(out)
+    rows = _read_or_none(out)
     done = set(zip(*(rows[k] for k in _keys)))
     todo = [c for c in cells if tuple(c[k] for k in _keys) not in done]
     threads = None if n_jobs == 1 else max(1, (os.cpu_count() or 1)//n_jobs)
@@ -168,6 +172,8 @@ def _mean_sem(x):
     by = x.groupby('target')
     return by.mean().mean(), (by.var()/by.count()).sum(skipna=False)**.5/by.ngroups
 
+def _runs(rows, value): return check_table('rows', rows, [*_keys, value], 'runs, see `run_suite` and `read_runs`')
+
 def suite_table(
     rows, # of `run_suite` or `read_runs`
     reference:str='transfer', # method that the others are compared with
@@ -175,7 +181,7 @@ def suite_table(
 )->pd.DataFrame: # one row a budget and method: mean over targets, sem, gap to the reference and its sem, number of targets and runs
     "Averages over targets, and paired gaps; each method on the targets and seeds that it shares with the reference"
     res = {}
-    for budget,part in rows.groupby('budget', sort=False):
+    for budget,part in _runs(rows, value).groupby('budget', sort=False):
         acc = part.pivot(index=['target','seed'], columns='method', values=value)
         if reference not in acc: raise ValueError(f"`reference`: there is no run of {reference!r} with budget {budget}")
         for m in part.method.unique():
@@ -191,7 +197,7 @@ def target_table(
     value:str='accuracy' # or 'balanced_accuracy'
 )->pd.DataFrame: # one row a budget and method, one column a target: mean over seeds
     "Means over seeds, target by target"
-    return rows.pivot_table(index=['budget','method'], columns='target', values=value, sort=False)
+    return _runs(rows, value).pivot_table(index=['budget','method'], columns='target', values=value, sort=False)
 
 # %% ../nbs/11_suites.ipynb #ffde1180
 def plot_suite(
@@ -202,7 +208,7 @@ def plot_suite(
     axs=None # one a budget
 ):
     "Gap to the reference in points on each target, with its standard error over seeds, and the average over targets as a line; a panel for each budget"
-    budgets = list(rows.budget.unique())
+    budgets = list(_runs(rows, value).budget.unique())
     methods = L(ifnone(methods, [m for m in rows.method.unique() if m != reference]))
     if axs is None: axs = plt.subplots(1, len(budgets), figsize=(1+5.5*len(budgets), .45*rows.target.nunique()+1.6), sharey=True, squeeze=False, layout='constrained')[1][0]
     table = suite_table(rows, reference, value)
@@ -288,6 +294,7 @@ def paper_suite(
 )->Suite:
     "The paper's eight tasks and PARC's bank of source models; for a GPU"
     data = Path(data).expanduser()
+    if not data.is_dir(): raise FileNotFoundError(f"`data`: there is no folder '{data}'")
     start = Source.from_timm('tf_efficientnet_lite0') if start == 'hub' else start
     return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224, 32) for t in paper_tasks}, partial(_bank, Path(sources).expanduser()),
                  eight_methods, dict(dict(steps=3000, lr=2e-3, start=start, bs_u=32), **recipe), budgets=(.2,))

@@ -11,12 +11,14 @@ __all__ = ['normalize_scores', 'source_weights', 'effective_sources', 'prune_wei
 import math, warnings
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from .checks import check_count, check_number
 from .similarity import Ranking, metrics
 
 # %% ../nbs/04_weights.ipynb #288bfd42
 def _scores(scores):
     "Scores as a float64 array [S], checked"
-    e = np.array(list(scores.values()) if isinstance(scores, dict) else scores, dtype=np.float64)
+    try: e = np.array(list(scores.values()) if isinstance(scores, dict) else scores, dtype=np.float64)
+    except (TypeError,ValueError) as e: raise ValueError(f"`scores` must be one number a source: {e}") from None
     if e.ndim!=1 or not len(e): raise ValueError(f"`scores` must be one number a source, at least one; got shape {e.shape}")
     if bad := np.flatnonzero(~np.isfinite(e)).tolist():
         raise ValueError(f"`scores` hold NaN or infinity at {bad}: leave these sources out, or score them again")
@@ -45,11 +47,11 @@ def source_weights(
 )->np.ndarray: # alpha [S], sums to 1
     "Weights alpha_s = ê_s^p / sum_r ê_r^p of normalised scores ê (Borup et al., ICCV 2023). ValueError if p<0."
     e = _scores(scores)
-    if not p>=0: raise ValueError(f"`p` is {p}: it must be 0 (equal weights) or more, `math.inf` for the best source alone")
+    p = check_number('p', p, 0)
     if norm not in ('clip','minmax'): raise ValueError(f"`norm` {norm!r} is unknown: 'clip' or 'minmax'")
-    if top is not None and not 1<=top<=len(e): raise ValueError(f"`top` is {top}: there are {len(e)} sources, so it is from 1 to {len(e)}")
+    if top is not None and not check_count('top', top)<=len(e): raise ValueError(f"`top` is {top}: there are {len(e)} sources, so it is from 1 to {len(e)}")
     keep = np.zeros(len(e), dtype=bool)
-    keep[np.argsort(-e, kind='stable')[:top]] = True
+    keep[np.argsort(-e, kind='stable')[:None if top is None else int(top)]] = True
     if p==0: w = keep.astype(float)
     elif math.isinf(p): w = (keep & (e==e.max())).astype(float)
     else:
@@ -57,10 +59,13 @@ def source_weights(
     return w/w.sum()
 
 # %% ../nbs/04_weights.ipynb #d501b84a
-def _alpha(alpha):
-    a = np.array(alpha, dtype=np.float64)
+def _alpha(alpha, n=None):
+    "Weights as a float64 array, of `n` sources, that sums to 1"
+    try: a = np.array(alpha, dtype=np.float64)
+    except (TypeError,ValueError): a = np.empty(0)     # words
     if a.ndim!=1 or not len(a) or not np.isfinite(a).all() or (a<0).any() or not a.sum()>0:
         raise ValueError("`alpha` must be one weight a source, none negative or NaN, not all 0: see `source_weights`")
+    if n is not None and len(a)!=n: raise ValueError(f"`alpha`: {len(a)} weights for {n} sources")
     return a/a.sum()
 
 def effective_sources(
@@ -75,7 +80,7 @@ def prune_weights(
     min_weight:float=0.01, # Weights below this become 0, unless the largest is below it too
 )->np.ndarray: # [S], sums to 1
     "Weights without the negligible ones; the largest are never pruned"
-    if not 0<=min_weight<=1: raise ValueError(f"`min_weight` is {min_weight}: it is a share of the whole, from 0 to 1")
+    check_number('min_weight', min_weight, 0, 1)
     a = _alpha(alpha)
     a[a < min(min_weight, a.max())] = 0
     return a/a.sum()

@@ -13,7 +13,7 @@ a = ap.parse_args()
 out = root/'benchmarks'/'sturdy.csv'
 new = out.with_suffix('.new'); new.unlink(missing_ok=True)
 env = {**os.environ, 'DISTILL_NB_STURDY': str(new), 'DISTILL_NB_KILLS': str(a.kills), 'OMP_NUM_THREADS': '1'}
-subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py'], cwd=root, env=env, check=True)
+subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py', 'tests/test_entries.py'], cwd=root, env=env, check=True)
 if find_spec('atheris'): subprocess.run([sys.executable, 'scripts/fuzz.py', '--seconds', str(a.seconds), '--csv', str(new)], cwd=root, check=True)
 elif out.exists():
     with out.open(encoding='utf-8') as f: old = [r for r in csv.reader(f) if r[0] == 'fuzz']

@@ -137,7 +137,7 @@ def test_repeat_is_balanced(n, bs):
 def test_repeat_rejects():
     dls,_ = digits_dls()
     for n in 0,-3,1.5:
-        with pytest.raises(ValueError, match='n must be'): repeat_dls(dls, n)
+        with pytest.raises(ValueError, match='`n` must be'): repeat_dls(dls, n)
     w = Datasets(range(9), [[noop],[lambda o: o%2,Categorize]]).weighted_dataloaders(wgts=range(9), bs=4, num_workers=0, device='cpu')
     with pytest.raises(TypeError, match='WeightedDL'): repeat_dls(w, 9)
 
@@ -180,8 +180,8 @@ def test_few_labels_properties(labels, seed, by_n, data):
 
 @pytest.mark.parametrize('args,match', [
     (dict(labels=[0,0,0], n=1), 'at least 2'), (dict(labels=[], n=1), 'at least 2|labels must'), (dict(labels=[0,1]), 'exactly one'),
-    (dict(labels=[0,1], n=1, frac=.5), 'exactly one'), (dict(labels=[0,1], n=0), 'n must'), (dict(labels=[0,1], n=1.5), 'n must'),
-    (dict(labels=[0,1], frac=0), 'frac must'), (dict(labels=[0,1], frac=1.1), 'frac must'), (dict(labels=[0,1], frac=float('nan')), 'frac must'),
+    (dict(labels=[0,1], n=1, frac=.5), 'exactly one'), (dict(labels=[0,1], n=0), '`n` must'), (dict(labels=[0,1], n=1.5), '`n` must'),
+    (dict(labels=[0,1], frac=0), '`frac` must'), (dict(labels=[0,1], frac=1.1), '`frac` must'), (dict(labels=[0,1], frac=float('nan')), '`frac` must'),
     (dict(labels=[0,1,1,1], n=2, classes=['cat','dog']), r'cat \(1\)'), (dict(labels=[0,2,2], n=1, classes=['cat','dog','eel']), 'class dog'),
     (dict(labels=[0,1,2], n=1, classes=['cat','dog']), 'label 2'), (dict(labels=[0,1], n=1, classes=['cat','cat']), 'twice'), (dict(labels=['a','b',None], n=1), 'without gaps'),
     (dict(labels=[0.,1.], n=1), 'labels must'), (dict(labels=[[0,1]], n=1), 'labels must')])

@@ -179,7 +179,7 @@ def test_transrate_never_negative():
     x,y = np.r_[r.normal(size=(290,4))*.1, r.normal(size=(10,4))*10],np.repeat([0,1], [290,10])
     assert transrate(x, y)>0
     assert transrate(np.tile(x[:50], (2,1)), np.repeat([0,1], 50)) == pytest.approx(0, abs=1e-9)       # classes alike
-    with pytest.raises(ValueError, match='eps=-1'): transrate(x, y, eps=-1)
+    with pytest.raises(ValueError, match='`eps` must'): transrate(x, y, eps=-1)
 
 def test_transrate_of_two_classes():
     "Blind as published where two classes have one size and opposite means"
@@ -195,7 +195,7 @@ def test_gbc_bounds():
     assert gbc(np.tile(x, (3,1)), np.repeat([0,1,2], 20)) == pytest.approx(-6)      # classes coincide
     assert gbc(np.eye(3)[np.arange(30)%3], np.arange(30)%3) == pytest.approx(0)     # and do not vary
     with pytest.raises(ValueError, match="covariance='full'"): gbc(x, np.arange(20)%2, covariance='full')
-    with pytest.raises(ValueError, match='n_dims=1'): gbc(x, np.arange(20)%2, n_dims=1)
+    with pytest.raises(ValueError, match='`n_dims` must'): gbc(x, np.arange(20)%2, n_dims=1)
 
 def test_gbc_components():
     "By eigenvectors of the smaller product, unless squaring would harm"

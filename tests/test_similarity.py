@@ -295,8 +295,8 @@ def test_halving_that_has_nothing_to_halve():
         np.testing.assert_array_equal(r.scores, full.scores)
         assert not len(r.eliminated) and list(r.eliminated)==['source','score','images'] and 'eliminated' not in r._repr_html_()
     assert rank_sources(dls, zoo, n=1000, halving=200, keep=1, **kw).n_probe==200         # as many as there are: one round
-    with pytest.raises(ValueError, match='halving=2'): rank_sources(dls, zoo, halving=2, **kw)
-    with pytest.raises(ValueError, match='keep=0'): rank_sources(dls, zoo, halving=20, keep=0, **kw)
+    with pytest.raises(ValueError, match='`halving` must'): rank_sources(dls, zoo, halving=2, **kw)
+    with pytest.raises(ValueError, match='`keep` must'): rank_sources(dls, zoo, halving=20, keep=0, **kw)
 
 def test_ties_at_the_cut_stay():
     dls,zoo,y = crowd(8)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.vision.all import accuracy, aug_transforms, set_seed
 import test_bad_input as t
-import test_crash
+import test_crash, test_entries
 from distill_nb.data import digits_dls
 from distill_nb.learner import distill_learner
 from distill_nb.sources import Zoo
@@ -13,7 +13,7 @@ def test_the_table_is_that_of_the_tests():
     with (Path(__file__).resolve().parents[1]/'benchmarks'/'sturdy.csv').open(encoding='utf-8') as f: rows = list(csv.DictReader(f))
     told = {(r['kind'], r['case']) for r in rows}
     tested = {(k,c) for k,cs in {'image': [*t.images, *t.items], 'name': t.names, 'labels': t.labels, 'features': t.matrices(t.X), 'labels of a score': t.targets, 'scores': t.scores,
-                                 'file': [*(f'student: {c}' for c in t.student_files), *(f'manifest: {c}' for c in t.manifests)], 'killed': test_crash.jobs}.items() for c in cs}
+                                 'file': [*(f'student: {c}' for c in t.student_files), *(f'manifest: {c}' for c in t.manifests)], 'killed': test_crash.jobs, 'entry': test_entries.entries}.items() for c in cs}
     assert tested - told == set(), 'run scripts/sturdy.py'
     assert len(rows) == len(told) and all(int(r['tried']) >= 1 for r in rows)
     assert all(int(r['tried']) >= 100 for r in rows if r['kind'] == 'killed')

@@ -10,6 +10,7 @@ __all__ = ['metrics', 'SmallProbeWarning', 'spearman', 'register_metric', 'list_
 # %% ../../nbs/estimators/00_core.ipynb #31e75265
 import warnings
 import numpy as np, pandas as pd, torch
+from ..checks import check_count
 from torch import Tensor
 
 # %% ../../nbs/estimators/00_core.ipynb #ed85a76a
@@ -80,12 +81,28 @@ def _ranks(x):
     _,inv,counts = torch.unique_consecutive(s, return_inverse=True, return_counts=True)
     return torch.empty_like(s, dtype=torch.float64).scatter_(0, order, (counts.cumsum(0) - (counts.double()-1)/2)[inv])
 
+def _whole_labels(labels):
+    "Labels as an array, one class or one row for each image"
+    labels = np.asarray(labels)
+    if labels.ndim not in (1,2) or not len(labels) or labels.dtype.kind in 'fcO' and pd.isna(labels).any():
+        raise ValueError(f"`labels` must be one for each image, without gaps; got {labels.dtype} of shape {labels.shape}")
+    return labels
+
+def _vector(x, name):
+    "Numbers [m] as a tensor, checked"
+    x = x if isinstance(x, Tensor) else np.array(x)
+    if not isinstance(x, Tensor) and x.dtype.kind in 'biuf': x = torch.from_numpy(x)
+    if not isinstance(x, Tensor) or x.ndim!=1 or not len(x) or x.isnan().any(): raise ValueError(f"{name} must be a list of numbers without NaN, got {x.dtype} of shape {tuple(x.shape)}")
+    return x
+
 def spearman(
     x, # Numbers [m]
     y, # Numbers [m]
 )->float: # From -1 to 1
     "Spearman's rank correlation with average ranks for ties. ValueError if either is constant: its order says nothing."
-    r = [_ranks(o if isinstance(o, Tensor) else torch.from_numpy(np.array(o))) for o in (x,y)]
+    x,y = [_vector(o, name) for o,name in ((x,'x'), (y,'y'))]
+    if len(x)!=len(y): raise ValueError(f"x has {len(x)} numbers and y {len(y)}: they come in pairs")
+    r = [_ranks(o) for o in (x,y)]
     for o,name in zip(r, 'xy'):
         if (o==o[0]).all(): raise ValueError(f"{name} is constant, {len(o)} equal numbers: its ranks say nothing")
     a,b = [o-o.mean() for o in r]
@@ -112,7 +129,7 @@ def _class_sums(x, y):
 # %% ../../nbs/estimators/00_core.ipynb #8cf5d21d
 def _principal(x, n_dims=None, energy=None):
     "Scores [n,k] on the first principal components: at most `n_dims`, and as few as hold the share `energy` of the variance; never past the rank"
-    if n_dims is not None and n_dims<2: raise ValueError(f"n_dims={n_dims}: at least 2 dimensions are needed")
+    if n_dims is not None: n_dims = check_count('n_dims', n_dims, 2)
     u,s,vt = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     k = int((s > s[0]*max(x.shape)*torch.finfo(s.dtype).eps).sum())
     if n_dims is not None: k = min(k, n_dims)

@@ -10,6 +10,7 @@ __all__ = ['nce', 'leep', 'nleep']
 # %% ../../nbs/estimators/04_counts.ipynb #ee8d35ae
 import warnings
 import torch
+from ..checks import check_count, check_number
 from .core import register_metric, SmallProbeWarning, _inputs, _prob_inputs, _class_sums, _principal
 
 # %% ../../nbs/estimators/04_counts.ipynb #27e57d89
@@ -53,8 +54,7 @@ def nleep(
     from sklearn.mixture import GaussianMixture
     from sklearn.exceptions import ConvergenceWarning
     x,y = _inputs(features, labels, least=4, classes_for='nleep')
-    if per_class<1: raise ValueError(f"per_class={per_class}: at least one component a class is needed")
-    if not 0<energy<=1: raise ValueError(f"energy={energy}: a share of the variance, above 0 and at most 1")
+    per_class,energy = check_count('per_class', per_class),check_number('energy', energy, 0, 1, above=True)
     n,k = len(x),per_class*(int(y.max())+1)
     if k>n//2: warnings.warn(f"nleep of {n} images with {k} mixture components, cut to {n//2}: it needs several images a component to mean anything; use "
                              "logme, or a smaller per_class", SmallProbeWarning, stacklevel=2)

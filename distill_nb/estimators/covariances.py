@@ -9,6 +9,7 @@ __all__ = ['h_score', 'h_score_plain', 'transrate', 'gbc', 'sfda']
 
 # %% ../../nbs/estimators/05_covariances.ipynb #beeeb153
 import torch
+from ..checks import check_count, check_number
 from .core import _class_sums,_inputs,_principal,_standardise,_warn_small,register_metric
 
 # %% ../../nbs/estimators/05_covariances.ipynb #ef8b82ac
@@ -123,7 +124,7 @@ def transrate(
     centre_classes:bool=False, # Centre the features of each class too, so that two classes of one size can be told apart
 )->float: # Nats, 0 or more
     "TransRate, the coding rate that knowing the class saves (Huang et al., ICML 2022, section 3)"
-    if eps<=0: raise ValueError(f"eps={eps}: a distortion greater than 0 is needed")
+    check_number('eps', eps, 0, above=True)
     x,y = _checked(features, labels, 'transrate')
     if normalise: x = x/x.square().mean()**0.5
     means,counts = _class_sums(x, y)
@@ -152,7 +153,7 @@ def gbc(
     "Gaussian Bhattacharyya Coefficient (Pándy et al., CVPR 2022, section 3)"
     if covariance not in ('spherical','diagonal'): raise ValueError(f"covariance={covariance!r}: one of 'spherical', 'diagonal'")
     x,y = _checked(features, labels, 'gbc')
-    x = x[:,x.any(0)] if n_dims is None else _components(x, n_dims)
+    x = x[:,x.any(0)] if n_dims is None else _components(x, check_count('n_dims', n_dims))
     sums,counts = _class_sums(x, y)
     mean = sums/counts[:,None]
     square = _class_sums((x-mean[y]).square(), y)[0]
@@ -194,8 +195,8 @@ def sfda(
     soften:bool=True, # Take the softmax of the probabilities before mixing, as the authors' code does
 )->float: # Mean log-probability of the right class, up to 0
     "Self-challenging Fisher Discriminant Analysis (Shao et al., ECCV 2022, section 3). Warns if there are not more images than features."
-    if shrinkage is not None and not 0<shrinkage<=1: raise ValueError(f"shrinkage={shrinkage}: a number above 0 and at most 1 is needed")
-    if a<=0: raise ValueError(f"a={a}: a number above 0 is needed")
+    if shrinkage is not None: check_number('shrinkage', shrinkage, 0, 1, above=True)
+    check_number('a', a, 0, above=True)
     x,y = _checked(features, labels, 'sfda')
     if shrinkage is None: _warn_small(x, 'sfda', "h_score, or give shrinkage, such as 0.5")
     x = _span(x)

@@ -11,6 +11,7 @@ __all__ = ['knn', 'linear_probe', 'fit_probe']
 import warnings
 import torch
 from torch.nn.functional import one_hot
+from ..checks import check_count, check_number
 from .core import register_metric, _inputs
 
 # %% ../../nbs/estimators/06_probes.ipynb #3c310d93
@@ -41,7 +42,7 @@ def knn(
     x,y = _inputs(features, labels, classes_for='knn')
     n,c = len(x),int(y.max())+1
     if distance not in ('cosine','euclidean'): raise ValueError(f"distance={distance!r}: choose 'cosine' or 'euclidean'")
-    if not 1<=k<n: raise ValueError(f"k={k}: between 1 and {n-1} neighbours can vote among {n} images")
+    if not check_count('k', k)<n: raise ValueError(f"k={k}: between 1 and {n-1} neighbours can vote among {n} images")
     if c==n: raise ValueError("labels: no two images share a class, so no neighbour can be right; use more images")
     x,member = _unit(x, distance),one_hot(y, c).double()
     length,right,rows = x.square().sum(1),0.,max(1, block//n)
@@ -118,8 +119,8 @@ def linear_probe(
     ValueError if no two images share a class; with score='log_likelihood', if a class has one image."""
     x,y = _inputs(features, labels, classes_for='linear_probe')
     if score not in ('accuracy','log_likelihood'): raise ValueError(f"score={score!r}: choose 'accuracy' or 'log_likelihood'")
-    if not 2<=folds<=len(x): raise ValueError(f"folds={folds}: between 2 and {len(x)} for {len(x)} images")
-    if not 0<C<float('inf'): raise ValueError(f"C={C}: the inverse strength of the penalty must be positive and finite")
+    if not check_count('folds', folds, 2)<=len(x): raise ValueError(f"folds={folds}: between 2 and {len(x)} for {len(x)} images")
+    check_number('C', C, 0, 1e9, above=True)
     counts = torch.bincount(y)
     if counts.max()==1: raise ValueError("labels: no two images share a class, so nothing can be learnt about any; use more images")
     if score=='log_likelihood' and counts.min()==1:
@@ -146,7 +147,7 @@ def fit_probe(
 )->tuple: # Weights [d,c] and intercepts [c] of the c classes that occur, in sorted order; float64
     "A linear classifier: L2-regularised softmax regression, fitted to all images; `features@weights + intercepts` are its logits"
     x,y = _inputs(features, labels, classes_for='fit_probe')
-    if not 0<C<float('inf'): raise ValueError(f"C={C}: the inverse strength of the penalty must be positive and finite")
+    check_number('C', C, 0, 1e9, above=True)
     middle,spread = x.mean(0),x.var(0, correction=0)
     scale = (spread + spread.mean()).rsqrt()        # a column that hardly moves on the few images is not blown up
     z = (x-middle)*scale

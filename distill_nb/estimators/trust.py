@@ -9,7 +9,8 @@ __all__ = ['half_samples', 'replicate_scores', 'null_scores']
 
 # %% ../../nbs/estimators/07_trust.ipynb #77b6648d
 import numpy as np, torch
-from .core import metrics
+from ..checks import check_count
+from .core import metrics, _whole_labels
 
 # %% ../../nbs/estimators/07_trust.ipynb #309bc3f4
 def half_samples(
@@ -18,7 +19,7 @@ def half_samples(
     seed:int=42, # Which
 )->list: # `times` sorted int64 index arrays of about n/2 images
     "Random halves of the images without replacement, half of each class; odd ones by chance, a class of one image stays in"
-    labels,rng = np.asarray(labels),np.random.default_rng(seed)
+    labels,rng,times = _whole_labels(labels),np.random.default_rng(seed),check_count('times', times, 0)
     codes = np.unique(labels, return_inverse=True)[1] if labels.ndim==1 else np.zeros(len(labels), int)
     groups = [np.flatnonzero(codes==c) for c in range(codes.max()+1)]
     def half(g): return rng.permutation(g)[:max(1, (len(g)+rng.integers(2))//2)]
@@ -59,6 +60,7 @@ def null_scores(
     **kwargs, # Options of `f`
 )->np.ndarray: # [times,S]
     "Scores of each source under shuffled labels, the same shufflings for all"
-    rng,xs = np.random.default_rng(seed),[_narrow(f, x) for x in xs]
+    rng,xs,times = np.random.default_rng(seed),[_narrow(f, x) for x in xs],check_count('times', times, 0)
+    _whole_labels(labels)
     shuffled = [rng.permutation(len(labels)) for _ in range(times)]
     return np.array([[f(x, _rows(labels, o), **kwargs) for x in xs] for o in shuffled]).reshape(times, len(xs))
