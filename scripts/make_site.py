@@ -144,13 +144,15 @@ def convert(path, names, pages):
     return {**nb, 'cells': cells}
 
 def outputs(cell):
-    "What a page shows of the outputs: not what went to the error stream, and of a widget with saved state only the widget"
+    "What a page shows of the outputs: not what went to the error stream, nor bars that have run out; of a widget with saved state only the widget; fastai's tables as the others"
     res = []
     for o in cell.get('outputs', []):
-        if o.get('name') == 'stderr': continue
-        data = o.get('data')
-        if data and 'application/vnd.jupyter.widget-view+json' in data and 'text/html' in data: o = {**o, 'data': {k:v for k,v in data.items() if not k.startswith('application/vnd')}}
-        res.append(o)
+        data = o.get('data') or {}
+        html = ''.join(data.get('text/html', ''))
+        if o.get('name') == 'stderr' or 'text/html' in data and not re.sub(r'<style.*?</style>', '', html, flags=re.S).strip(): continue
+        if 'application/vnd.jupyter.widget-view+json' in data and html: data = {k:v for k,v in data.items() if not k.startswith('application/vnd')}
+        if 'class="fastprogress"' in html: data = {**data, 'text/html': html.replace('class="fastprogress"', 'class="dataframe"')}
+        res.append({**o, 'data': data} if data else o)
     return res
 
 def opening(path):
@@ -206,6 +208,9 @@ html[data-theme=dark] .bd-content .cell_output .text_html:not(:has(.dnb)) table 
 .cell_output pre, .highlight pre { overflow-x: auto; font-size: .82em }
 table.docutils td, table.docutils th { vertical-align: top; padding: .25em .6em }
 .bd-article .cell details.hide summary { opacity: .75 }
+.bd-article .cell_output table.dataframe th, .bd-article .cell_output table.dataframe td { text-align: left; padding: .25em .6em }
+.bd-article .cell_output table { margin-bottom: 1.2em }
+@media (min-width: 960px) { .bd-sidebar-primary { flex: 0 0 15rem } .bd-sidebar-secondary { width: 13rem } }
 '''
 
 # the widgets' html-manager calls MathJax as it was in version 2

@@ -232,17 +232,17 @@ entries = {
  'parse_zoo': lambda: call(cli.parse_zoo, dict(s='choice'), s='embedded'),
 }
 
-fine = { # (name, argument, case) -> why it is right to take it; a star stands for any
-    ('check_images','items','*'): 'it lists what cannot be read', ('image_key','item','text'): 'any file has a key', ('*','labels','floats'): 'they only group images', ('*','labels','few'): 'there are so many images, then',
-    ('*','times','zero'): 'none are asked for', ('strong_augment','n_ops','zero'): 'none', ('Watch','n','zero'): 'none are shown', ('*','mean','number'): 'the same for all colours', ('*','std','number'): 'the same for all colours',
-    ('*','mean','none'): "the Learner's", ('*','vocab','none'): 'from the labels', ('*','start','none'): '`pretrained` decides', ('*','alpha','none'): 'from the ranking', ('save_hub','sources','none'): 'unknown teachers',
-    ('save_hub','sources','empty'): 'unknown teachers', ('profile','sources','*'): 'the student alone', ('unlabeled_dl','items','missing'): 'files are opened in the loop, and named there', ('FixMatch','pool','missing'): 'so here',
-    ('pool_epoch','pool','missing'): 'so here', ('fixmatch_learner','unlabeled','missing'): 'so here', ('Ranking','metric','*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
+fine = { # (names, argument, case) -> why it is right to take it; a star stands for any case
+    ('check_images','items','*'): 'it lists what cannot be read', ('image_key','item','text'): 'any file has a key', ('half_samples|probe_set|nested_probes|plot_features','labels','floats'): 'they only group images', ('half_samples|probe_set|nested_probes','labels','few'): 'there are so many images, then',
+    ('half_samples|replicate_scores|null_scores|rank_sources','times','zero'): 'none are asked for', ('strong_augment','n_ops','zero'): 'none', ('Watch','n','zero'): 'none are shown', ('Source.from_module|to_onnx','mean','number'): 'the same for all colours', ('Source.from_module','std','number'): 'the same for all colours',
+    ('to_onnx','mean','none'): "the Learner's", ('image_dls','vocab','none'): 'from the labels', ('create_student|student_learner','start','none'): '`pretrained` decides', ('weigh_sources|distill_learner','alpha','none'): 'from the ranking', ('save_hub','sources','none'): 'unknown teachers',
+    ('save_hub','sources','empty'): 'unknown teachers', ('profile','sources','empty'): 'the student alone', ('profile','sources','none'): 'the student alone', ('unlabeled_dl','items','missing'): 'files are opened in the loop, and named there', ('FixMatch','pool','missing'): 'files are opened in the loop, and named there',
+    ('pool_epoch','pool','missing'): 'it only counts', ('fixmatch_learner','unlabeled','missing'): 'files are opened in the loop, and named there', ('Ranking','metric','*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
     ('read_state','path','*'): 'no state: training begins', ('Zoo','sources','empty'): 'a zoo to be filled', ('dissimilarity','x','empty'): 'no pair of images'}
 
 def reason(*key):
     "Why it is right to take what is wrong"
-    return next((v for k,v in fine.items() if all(a in ('*',b) for a,b in zip(k, key))), None)
+    return next((why for (names,arg,case),why in fine.items() if key[0] in names.split('|') and key[1] == arg and case in ('*',key[2])), None)
 
 def finite(o):
     if isinstance(o, (float,np.floating)): return math.isfinite(o)
@@ -279,9 +279,9 @@ def test_entry(name, record_fault):
                 why = reason(name, arg, case)
                 if why is None: wrong.append(f'{arg}={case}: taken, gives {type(res).__name__}')
                 elif not finite(res): wrong.append(f'{arg}={case}: gives NaN or infinity')
-                else: took.append(f'{arg}: {why}')
+                else: took.append(f'{arg}={case}: {why}')
     assert not wrong, '\n'.join(wrong)
-    record_fault('entry', name, 'refused' + (f" ({'; '.join(dict.fromkeys(took))})" if took else ''), tried)
+    record_fault('entry', name, 'refused' + (f", but {'; '.join(took)}" if took else ''), tried)
 
 elsewhere = { # why a public name is not in `entries`
     'there is nothing to get wrong': 'FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '

@@ -33,6 +33,12 @@ def test_directives(convert):
     assert convert('#| export\nimport os\nfrom pathlib import Path') == []
     assert convert('#| echo: false\nx')[0]['metadata'] == dict(tags=['remove-input'])
 
+def test_outputs_that_a_page_shows(convert):
+    out = lambda **data: dict(output_type='display_data', metadata={}, data=data)
+    bar,table,figure = out(**{'text/html': ['<style>\nprogress {}\n</style>\n']}),out(**{'text/html': '<div><table class="fastprogress"></table></div>'}),out(**{'image/png': 'x'})
+    shown = make_site.outputs(dict(outputs=[dict(output_type='stream', name='stderr', text='w'), bar, out(**{'text/html': ''}), table, figure]))
+    assert [o['data'] for o in shown] == [{'text/html': '<div><table class="dataframe"></table></div>'}, figure['data']]
+
 def test_an_exported_function_has_its_arguments(convert):
     heading,api,source = convert('#| default_exp data', 'md ## Splits', '#| export\ndef few_labels(labels, n): pass')
     assert api['source'].startswith('(distill_nb.data.few_labels)=\n### few_labels') and '| `n` |' in api['source'] and '**returns**' in api['source'] and '#| export' not in source['source']
