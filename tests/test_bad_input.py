@@ -1,6 +1,6 @@
 """The ways in against input that is wrong, strange or hostile: a clear error, or the right result. Each table says which is expected of each case;
 with $DISTILL_NB_STURDY the outcomes become rows of the page `sturdy`."""
-import io, json, math, os, resource, warnings
+import io, json, math, os, resource, shutil, subprocess, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -404,3 +404,41 @@ def test_store_that_cannot_be_written(errno, what, tmp_path, monkeypatch, record
     assert chunks(Store(tmp_path)) == [] and not [o for o in tmp_path.rglob('.tmp*')]
     assert len(get_outputs(Zoo.embedded()['digits'], pictures, tmp_path, progress=False)) == N
     record_fault('fault', what.lower(), 'the error says so, nothing half-written is left, the next run goes on', 1)
+
+@pytest.fixture()
+def small_disk(tmp_path):
+    "A file system of 64 KB, and a function that mounts it anew; where mounting is not allowed the tests are left out"
+    disk,mount = tmp_path/'disk',lambda *o: subprocess.run(['mount', *o], capture_output=True).returncode == 0
+    disk.mkdir()
+    if not shutil.which('mount') or not mount('-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', str(disk)): pytest.skip('mounting is not allowed here')
+    yield disk, lambda how: mount('-o', f'remount,{how}', str(disk))
+    subprocess.run(['umount', str(disk)], check=True)
+
+def test_a_disk_that_is_full(small_disk, record_fault):
+    disk,again = small_disk
+    src,many = Zoo.embedded()['digits'],np.random.default_rng(3).integers(0, 256, (400,16,16,3), dtype=np.uint8)
+    with pytest.raises(Exception, match='(?i)no space left|disk is full'): get_outputs(src, many, Store(disk, chunk=16), progress=False)
+    assert not list(disk.rglob('.tmp*')), 'something half-written is left'
+    assert again('size=8m')
+    store = Store(disk, chunk=16)
+    kept = len(store.index(src))
+    got,want = get_outputs(src, many, store, progress=False),get_outputs(src, many, Store(disk/'new', chunk=16), progress=False)
+    assert 0 < kept < 400 and len(store.index(src)) == 400
+    torch.testing.assert_close(got.features, want.features, atol=2e-3, rtol=2e-3)
+    record_fault('fault', 'a full disk, a real one', 'the error says so, what was kept before is used, the next run goes on', 1)
+
+def test_a_state_on_a_full_disk(small_disk, record_fault):
+    disk,_ = small_disk
+    path = write_state(disk/'fit-0.pt', dict(epoch=1))
+    with pytest.raises(OSError, match='No space left'): write_state(path, dict(epoch=2, weights=torch.randn(50_000)))
+    assert read_state(path) == dict(epoch=1) and [o.name for o in disk.iterdir()] == ['fit-0.pt']
+    record_fault('fault', "the state of a training on a full disk, a real one", 'the error says so, the state before is whole', 1)
+
+def test_a_disk_that_is_read_only(small_disk, record_fault):
+    disk,again = small_disk
+    src,store = Zoo.embedded()['digits'],Store(disk, chunk=16)
+    want = get_outputs(src, pictures, store, progress=False)
+    assert again('ro')
+    assert torch.equal(get_outputs(src, pictures, Store(disk), progress=False).features, want.features)
+    with pytest.raises(Exception, match='(?i)read-?only'): get_outputs(src, pictures[:,::-1].copy(), Store(disk), progress=False)
+    record_fault('fault', 'a file system that is read-only, a real one', 'what is there is used; the error says why nothing can be added', 2)

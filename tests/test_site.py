@@ -113,7 +113,8 @@ def visit(context, base, said):
     page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
     return page
 
-@pytest.mark.parametrize('scheme,width', [('light',1280), ('dark',390)])
+@pytest.mark.parametrize('scheme', ['light','dark'])
+@pytest.mark.parametrize('width', [1280,390])
 def test_every_page_in_a_browser(served, site, scheme, width):
     chrome,base = served
     said,wrong,shots = [],[],os.environ.get('DISTILL_NB_SHOTS')
@@ -127,7 +128,7 @@ def test_every_page_in_a_browser(served, site, scheme, width):
         if page.evaluate('document.documentElement.scrollWidth > innerWidth+1'): wrong.append((name, 'wider than the window'))
         if '\\(' in p.read_text(encoding='utf-8') and 'math notranslate' in p.read_text(encoding='utf-8'):
             page.wait_for_function("document.querySelectorAll('mjx-container').length > 0 && !document.querySelector('mjx-merror')", timeout=20000)
-        if shots: page.screenshot(path=f"{shots}/{name[:-5].replace('/','_')}_{scheme}.png")
+        if shots: page.screenshot(path=f"{shots}/{name[:-5].replace('/','_')}_{scheme}_{width}.png")
     assert wrong == [] and said == []
 
 def test_the_slider_moves_without_a_kernel(served):
