@@ -291,7 +291,7 @@ def test_a_cut_student_is_a_student(task, zoo, store, tmp_path):
     again = load_learner(tmp_path/'s.pkl')
     xb = dls.valid.one_batch()[0].cpu()
     assert torch.equal(again.model.cpu().eval()(xb), learn.model.cpu().eval()(xb))
-    with pytest.raises(ValueError, match='`stages` of test_efficientnet are 1 to 5, not 0'): make(task, zoo, store, arch='test_efficientnet', stages=0)
+    with pytest.raises(ValueError, match='`stages` of test_efficientnet are 1 to 5, not 6'): make(task, zoo, store, arch='test_efficientnet', stages=6)
     with pytest.raises(ValueError, match='`start`'): make(task, zoo, store, arch='test_efficientnet', start=create_student('test_convnext', 10, pretrained=False).backbone.state_dict(), stages=3)
 
 def test_labeled_images_are_in_the_pool(task, zoo, store):
@@ -302,7 +302,7 @@ def test_bad_input(task, zoo, store):
     dls,pool = task
     none = Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 4)), mean=(0,0,0), std=(1,1,1), size=32, name='selfsup', classifier=False)
     for match,kw in {'`lam`':dict(lam=1.2), '`T`':dict(T=0), '`p`':dict(p=-1), '`norm`':dict(norm='what'), '`top`':dict(top=9),
-                     '2 weights':dict(alpha=[1,1]), 'not be|not all|finite':dict(alpha=[0,0,0]), 'finite':dict(alpha=[1,math.nan,0])}.items():
+                     '2 weights':dict(alpha=[1,1]), 'not be|not all|finite':dict(alpha=[0,0,0]), 'NaN':dict(alpha=[1,math.nan,0])}.items():
         with pytest.raises(ValueError, match=match): make(task, zoo, store, **kw)
     with pytest.raises(ValueError, match='selfsup has no classifier'): distill_learner(dls, pool, none, pseudo='source', **ARCH)
     with pytest.raises(ValueError, match='empty'): distill_learner(dls, pool, Zoo([]), **ARCH)

@@ -254,7 +254,7 @@ def ours(e):
     last = traceback.extract_tb(e.__traceback__)[-1]
     return isinstance(e, (ValueError,TypeError,FileNotFoundError)) and len(str(e)) > 15 and (Path(distill_nb.__file__).parent in Path(last.filename).parents and 'raise ' in last.line or 'os.PathLike' in str(e))
 
-def attempt(f, kw, seconds=60):
+def attempt(f, kw, seconds=300):
     "What `f` gives, quietly, and before long"
     def late(*_): raise TimeoutError(f'still at it after {seconds} s')
     signal.signal(signal.SIGALRM, late); signal.alarm(seconds)
