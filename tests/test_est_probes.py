@@ -198,8 +198,8 @@ def test_bad_input(x, y, words):
     for f in (knn,linear_probe):
         with pytest.raises(ValueError, match=words): f(x, y)
 
-@pytest.mark.parametrize('f,kw,words', [(knn,dict(k=0),'k=0'), (knn,dict(k=20),'between 1 and 19'), (knn,dict(distance='l1'),"'l1'"), (linear_probe,dict(folds=1),'folds=1'),
-    (linear_probe,dict(folds=21),'between 2 and 20'), (linear_probe,dict(C=0),'C=0'), (linear_probe,dict(C=float('inf')),'C=inf'), (linear_probe,dict(score='f1'),"'f1'")])
+@pytest.mark.parametrize('f,kw,words', [(knn,dict(k=0),'`k` must'), (knn,dict(k=20),'between 1 and 19'), (knn,dict(distance='l1'),"'l1'"), (linear_probe,dict(folds=1),'`folds` must'),
+    (linear_probe,dict(folds=21),'between 2 and 20'), (linear_probe,dict(C=0),'`C` must'), (linear_probe,dict(C=float('inf')),'`C` must'), (linear_probe,dict(score='f1'),"'f1'")])
 def test_bad_options(f, kw, words):
     with pytest.raises(ValueError, match=words): f(X, Y, **kw)
 
