@@ -36,7 +36,7 @@ def test_strong_augment_stays_in_range(n, h, w, n_ops, magnitude, cutout, seed):
     x = torch.rand(n, 3, h, w)
     y = strong_augment(x, n_ops, magnitude, cutout)
     assert y.shape == x.shape and y.isfinite().all() and 0 <= y.min() and y.max() <= 1
-    if magnitude == 0 and cutout == 0: assert torch.equal(x, y)
+    if magnitude == 0 and cutout == 0: torch.testing.assert_close(y, x, atol=1e-5, rtol=0) # interpolation rounds, where it is told to stay
 
 def test_rotation_keeps_a_circle_round_on_wide_images():
     from distill_nb.fixmatch import _affine
