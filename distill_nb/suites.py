@@ -109,12 +109,14 @@ def read_runs(
     out # folder of a suite, or its runs.csv
 )->pd.DataFrame: # one row a run
     "The runs that have ended"
-    path = _runs_file(out)
+    path = Path(out)
+    if path.is_dir(): path = path/'runs.csv'
     if not path.is_file(): raise FileNotFoundError(f"`out`: there are no runs at '{path}'")
     return pd.read_csv(path)
 
-def _runs_file(out): return Path(out)/'runs.csv' if Path(out).is_dir() else Path(out)
-def _read_or_none(out): return read_runs(out) if _runs_file(out).is_file() else pd.DataFrame(columns=_keys)
+def _runs_so_far(out):
+    try: return read_runs(out)
+    except FileNotFoundError: return pd.DataFrame(columns=_keys)
 
 def _check_settings(suite, out):
     "Write the suite's settings into `out`, or see that they are the same"
@@ -131,7 +133,7 @@ def _check_settings(suite, out):
 def _add_run(out, row):
     "Write one more row, beside whatever other processes have written meanwhile"
     with FileLock(out/'.lock'):
-        rows = _read_or_none(out)
+        rows = _runs_so_far(out)
         if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
             rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
             _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
@@ -153,7 +155,7 @@ def run_suite(
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     cells = suite.cells(targets, budgets, seeds, methods)
     _check_settings(suite, out)
-    rows = _read_or_none(out)
+    rows = _runs_so_far(out)
     done = set(zip(*(rows[k] for k in _keys)))
     todo = [c for c in cells if tuple(c[k] for k in _keys) not in done]
     threads = None if n_jobs == 1 else max(1, (os.cpu_count() or 1)//n_jobs)

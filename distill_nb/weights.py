@@ -49,9 +49,9 @@ def source_weights(
     e = _scores(scores)
     p = check_number('p', p, 0)
     if norm not in ('clip','minmax'): raise ValueError(f"`norm` {norm!r} is unknown: 'clip' or 'minmax'")
-    if top is not None and not check_count('top', top)<=len(e): raise ValueError(f"`top` is {top}: there are {len(e)} sources, so it is from 1 to {len(e)}")
+    if top is not None and (top := check_count('top', top))>len(e): raise ValueError(f"`top` is {top}: there are {len(e)} sources, so it is from 1 to {len(e)}")
     keep = np.zeros(len(e), dtype=bool)
-    keep[np.argsort(-e, kind='stable')[:None if top is None else int(top)]] = True
+    keep[np.argsort(-e, kind='stable')[:top]] = True
     if p==0: w = keep.astype(float)
     elif math.isinf(p): w = (keep & (e==e.max())).astype(float)
     else:

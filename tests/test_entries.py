@@ -21,7 +21,7 @@ from distill_nb.deploy import *
 from distill_nb.explore import *
 from distill_nb.suites import *
 from distill_nb.resume import Resume
-from distill_nb import calibrate as cal, checks, cli, distill as dist, estimators, explore, infer, outputs, resume, similarity, suites, tasks
+from distill_nb import calibrate as cal, cli, distill as dist, explore, infer, resume, similarity, tasks
 from distill_nb.estimators import core, counts, covariances, kernels, pairs, probes, trust
 
 _tmp = tempfile.TemporaryDirectory()
