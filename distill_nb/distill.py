@@ -290,7 +290,7 @@ def _weights_of(alpha):
 class Distill(PoolCallback):
     """Adds (1-λ) Σ_s α_s CE(h_s(x), g_s(φ(x))) over a pool of images to λ times the target loss (Borup et al. 2023).
     With `probes`, pseudo-labels in the target's own classes, the target head g learns from the pool as well;
-    with `hints`, numbers made of the sources' features, w·|hints - linear(φ(x))|² is added."""
+    with `hints`, numbers made of the sources' features, w·|hints - linear(φ(x))|² is added: at first w times their mean square."""
     column,hook,seen = 'distill_loss',None,None
     def __init__(self,
         pool, # D_l and D_u: whatever `get_images` takes
@@ -322,14 +322,19 @@ class Distill(PoolCallback):
         "The student gets its source heads before there is an optimizer"
         m = self.model
         if not isinstance(m, Student): raise TypeError("Distill trains a Student: make one with `create_student`, or use `distill_learner`")
-        if self.active and any(self.widths): m.source_heads = nn.Linear(m.head.in_features, sum(self.widths)) # one layer for all
+        if not self.active or not any(self.widths): return
+        m.source_heads = nn.Linear(m.head.in_features, sum(self.widths)) # one layer for all
+        with torch.no_grad():
+            for o in m.source_heads.parameters(): o[self.widths[0]:] = 0 # nothing is known of the hints
 
     def before_train(self):
         super().before_train()
         if not self.active: return
         if self.mix > 0: self.probes = self.probes.to(self.dls.device)
         if self.mix < 1: self.teachers.to(self.dls.device)
-        if self.hints is not None: self.hints = self.hints.to(self.dls.device)
+        if self.hints is not None:
+            self.hints = self.hints.to(self.dls.device)
+            self.spread = self.hints.float().square().mean(0).sqrt()    # the map has numbers of the size of one to learn
         if self.hook: self.hook.remove() # of an interrupted fit
         self.hook = Hook(get_model(self.model).backbone, _output, detach=False)
 
@@ -338,7 +343,7 @@ class Distill(PoolCallback):
         if any(self.widths): z,hints = m.source_heads(features).split(self.widths, 1)
         if self.mix < 1: loss = (1-self.mix)*self._source_loss(x, idx, z)
         if self.mix > 0: loss = loss + self.mix*F.cross_entropy(m.head(features).as_subclass(Tensor).float(), self.probes[idx].float())
-        if self.hints is not None: loss = loss + self.hint_weight*(self.hints[idx].float() - hints.float()).square().sum(1).mean()
+        if self.hints is not None: loss = loss + self.hint_weight*(self.hints[idx].float() - self.spread*hints.float()).square().sum(1).mean()
         return loss
 
     def _source_loss(self, x, idx, z):

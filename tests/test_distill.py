@@ -15,7 +15,7 @@ from torch import nn
 
 from distill_nb.data import digits_dls, image_items
 from distill_nb.distill import Distill, FreezeStats, LabelsLast, LiveTeachers, StoredTeachers, Student, create_student, distill_loss, softmax_segments, student_splitter
-from distill_nb.learner import distill_learner, nearest_learner, student_learner, transfer_learner, weigh_sources
+from distill_nb.learner import distill_learner, feature_hints, nearest_learner, student_learner, transfer_learner, weigh_sources
 from distill_nb.similarity import Ranking
 from distill_nb.sources import Source, Zoo
 from distill_nb.weights import source_weights
@@ -263,6 +263,20 @@ def test_what_teaches(task, zoo, store):
     for kws in (dict(probe_head=False), dict(start=None, pretrained=False)):                              # asked otherwise, or nothing to start from
         assert not torch.allclose(distill_learner(*task, zoo['digits'], **{**kw, **kws}).model.head.weight, from_probe, atol=1e-4)
     assert nearest_learner(*task, zoo['digits'], **kw).distill.mix == 0.
+
+@pytest.mark.parametrize('k', [4,64])
+def test_hints_start_at_the_whole_variance(task, zoo, store, k):
+    "However many numbers the features boil down to: at first all of their variance is unseen, which is 1, and it falls"
+    dls,pool = task
+    hints = feature_hints(list(zoo), [1/3]*3, pool, k=k, store=store, progress=False)
+    unseen = Distill(pool, probes=torch.zeros(len(pool),10), hints=hints)   # no probability, no loss but that of the hints
+    class Trace(Callback):
+        run_valid,seen = False,()
+        def after_batch(self): self.seen = (*self.seen, float(unseen.loss_u.detach()))
+    learn,trace = student_learner(dls, **ARCH, epoch_len=600, cbs=[unseen]),Trace()
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, 2e-3, cbs=trace)
+    assert trace.seen[0] == pytest.approx(float(hints.square().sum(1).mean()), abs=.35)
+    assert max(trace.seen) < 2 and np.mean(trace.seen[-8:]) < .9*np.mean(trace.seen[:8]), trace.seen
 
 def test_labels_last(task, zoo, store):
     class Sizes(Callback):
