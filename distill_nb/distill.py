@@ -299,7 +299,7 @@ class Distill(PoolCallback):
         lam:float=0.5, # λ, the share of the target loss, in [0,1]
         T:float=1., # temperature of the student, the same as the teachers'
         bs:int=None, # images of the pool in a batch, by default as many as labelled ones
-        probes=None, # probabilities of the target's classes for each image of the pool, [n, C]
+        probes=None, # probabilities of the target's classes for each image of the pool, at temperature `T`, [n, C]
         mix:float=0.5, # share of `probes` in the loss on the pool where there are teachers too, in [0,1]
         hints=None, # numbers for each image of the pool that the student's features learn to predict, [n, K]: see `feature_hints`
         hint_weight:float=1. # w, the weight of that
@@ -342,7 +342,7 @@ class Distill(PoolCallback):
         loss,m,features = 0.,get_model(self.model),self.hook.stored[self.lo:self.hi] # the predictions may be shorter by now: FixMatch has taken its own off
         if any(self.widths): z,hints = m.source_heads(features).split(self.widths, 1)
         if self.mix < 1: loss = (1-self.mix)*self._source_loss(x, idx, z)
-        if self.mix > 0: loss = loss + self.mix*F.cross_entropy(m.head(features).as_subclass(Tensor).float(), self.probes[idx].float())
+        if self.mix > 0: loss = loss + self.mix*self.T**2*F.cross_entropy(m.head(features).as_subclass(Tensor).float()/self.T, self.probes[idx].float())
         if self.hints is not None: loss = loss + self.hint_weight*(self.hints[idx].float() - self.spread*hints.float()).square().sum(1).mean()
         return loss
 

@@ -192,7 +192,7 @@ def distill_learner(
     p:float=4., # power of the scores: 0 is DistillEqual, inf DistillNearest, in between DistillWeighted
     lam:float=0.5, # λ, the share of the target loss
     top:int=None, # distil from the best `top` sources only
-    T:float=1., # temperature
+    T:float=1., # temperature of what the sources say, and of the student that learns it: above 1 softens
     pseudo:str='probe', # what teaches on the pool: 'probe', probes on the sources' features, in the target's classes (`probe_labels`); 'source', the sources' own classes, as in the paper; or 'both'
     probe_head:bool=None, # start the head from a linear probe of the student's start (LP-FT); by default where probes teach a student that has one
     mix:float=0.5, # with 'both', the share of the probes
@@ -226,7 +226,7 @@ def distill_learner(
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     teachers = probes = None
     seen = feature_hints(sources, alpha, pool, store=store, progress=progress) if hints else None
-    if pseudo != 'source': probes = probe_labels(sources, alpha, dls, pool, C, store=store, progress=progress)
+    if pseudo != 'source': probes = probe_labels(sources, alpha, dls, pool, C, T, store=store, progress=progress)
     if pseudo != 'probe':
         named = [i for i,s in enumerate(sources) if s.n_classes]
         if not named: raise ValueError("`pseudo`: no source has a classifier, so only 'probe' is possible")

@@ -85,6 +85,7 @@ if __name__=='__main__':
     ap.add_argument('data', type=Path, help='the folder with targets/, sources/ and weights/')
     ap.add_argument('out', type=Path, help='where the checkpoints and their manifest go')
     ap.add_argument('--archs', type=int, nargs='*', default=[0], help='which of EfficientNet-Lite0, 1, 2 are fine-tuned on each source task')
+    ap.add_argument('--tasks', nargs='*', help='some of the source tasks only')
     args = ap.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out/'manifest.json'
@@ -92,7 +93,7 @@ if __name__=='__main__':
     for k in (1,2):
         if f'imagenet_lite{k}' not in done(): lite(k, args.out)
     tasks = sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size)
-    for k,p in ((k,p) for k in args.archs for p in tasks):
+    for k,p in ((k,p) for k in args.archs for p in tasks if not args.tasks or p.stem in args.tasks):
         if f'lite{k}_{p.stem}' in done(): continue
         t = time.time()
         state,classes,acc = finetune(args.data, args.out, p.stem, k)

@@ -33,13 +33,14 @@ def run(folder, sources, target, method, lr):
     row = run_cell(suite(folder, sources, lr=lr), target, 5, 7, method, store=sources/'outputs', threads=1)
     return dict(target=target, method=method, lr=lr, **{k: round(row[k], 4) for k in ('accuracy','balanced_accuracy','valid_loss')}, seconds=round(row['seconds']))
 
-def teachers(folder, sources, target, seed=7):
-    "How often the probes on the sources' features are right on the validation images"
-    (dls,pool),store = split(folder, target, seed=seed),dict(store=sources/'outputs', progress=False)
-    rank = rank_sources(dls, suite(folder, sources).sources, times=0, **store)
-    right = lambda s,alpha: (probe_labels(s, alpha, dls, dls.valid_ds.items, **store).argmax(1).numpy() == item_labels(dls.valid_ds)).mean()
-    every = list(rank.zoo)
-    return dict(target=target, sources=len(every), n_valid=len(dls.valid_ds), best_name=rank.best.name, best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)), weighted=right(every, rank.weights().values), effective=float(effective_sources(rank.weights().values)))
+def teachers(suite, target, budget, seed, **store):
+    "How often linear probes on the sources' features, fitted to the labels, are right on the validation images of the suite's split"
+    dls,_ = suite.targets[target](budget, seed)
+    rank = rank_sources(dls, suite.sources, times=0, **store)
+    truth,every,alpha = item_labels(dls.valid_ds),list(rank.zoo),rank.weights().values
+    right = lambda s,alpha: (probe_labels(s, alpha, dls, dls.valid_ds.items, **store).argmax(1).numpy() == truth).mean()
+    return dict(target=target, sources=len(every), n_valid=len(truth), best_name=rank.best.name, best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)),
+                weighted=right(every, alpha), effective=float(effective_sources(alpha)))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,7 +50,7 @@ if __name__=='__main__':
     a = ap.parse_args()
     out = Path(__file__).resolve().parent.parent/'benchmarks'/'eight_small'; out.mkdir(exist_ok=True)
     if a.teachers:
-        t = pd.DataFrame([teachers(a.data, a.sources, o) for o in a.targets])
+        t = pd.DataFrame([teachers(suite(a.data, a.sources), o, 5, 7, store=a.sources/'outputs', progress=False) for o in a.targets])
         print(t.round(4).to_string()); t.round(4).to_csv(out/'teachers.csv', index=False)
         raise SystemExit
     rows = pd.read_csv(out/'tuning.csv').to_dict('records') if (out/'tuning.csv').exists() else []

@@ -264,6 +264,21 @@ def test_what_teaches(task, zoo, store):
         assert not torch.allclose(distill_learner(*task, zoo['digits'], **{**kw, **kws}).model.head.weight, from_probe, atol=1e-4)
     assert nearest_learner(*task, zoo['digits'], **kw).distill.mix == 0.
 
+def test_temperature_softens_probes_and_student(task, zoo, store):
+    "T is for what the probes say, and for the student that learns it; the factor T² keeps the gradient's size"
+    kw = dict(store=store, progress=False, epoch_len=50, **ARCH)
+    learn = distill_learner(*task, zoo['digits'], T=3, **kw)
+    assert (learn.distill.probes.max(1).values < distill_learner(*task, zoo['digits'], **kw).distill.probes.max(1).values).all()
+    class ByHand(Callback):
+        order,run_valid,seen = 6,False,()
+        def after_pred(self):
+            d = self.learn.distill
+            z,p = self.model.head(d.hook.stored[d.lo:d.hi]).double()/3,d.probes[d.batch[1]]
+            self.seen = (*self.seen, (float(d.loss_u.detach()), float(-9*(z.log_softmax(1)*p).sum(1).mean().detach())))
+    hand = ByHand()
+    quiet(learn, cbs=hand)
+    assert len(hand.seen) and np.allclose(*zip(*hand.seen), rtol=1e-4)
+
 @pytest.mark.parametrize('k', [4,64])
 def test_hints_start_at_the_whole_variance(task, zoo, store, k):
     "However many numbers the features boil down to: at first all of their variance is unseen, which is 1, and it falls"
