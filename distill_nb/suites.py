@@ -243,8 +243,8 @@ def _resized(dls, size):
     return res
 
 def best_learner(dls, pool, rank, arch=None, arch_kwargs=None, start=None, store=None, progress=None, bs_u=None, **kw):
-    "Fine-tune the best source itself, at its own size: what one could have without distillation, if it need not be small"
-    return transfer_learner(_resized(dls, rank.best.size), start=rank.best, **kw)
+    "Fine-tune the best source itself, at its own size and from a probe: what one could have without distillation, if it need not be small"
+    return transfer_learner(_resized(dls, rank.best.size), start=rank.best, **{'probe_head': True, **kw})
 
 def beside_fixmatch(dls, pool, rank, threshold=.95, mu=None, ema=.999, cbs=None, bs_u=None, **kw):
     "Distillation and FixMatch in one Learner, on the same pool"
@@ -278,7 +278,7 @@ def eight_suite(
         size,bs,start = 64,16,sources/'start.safetensors'
         if not start.is_file(): raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in {sources}; scripts/make_sources.py makes it")
         meta = student_meta(start)
-        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast(), lr={m: 5e-4 if m in ('transfer','lp_ft','fixmatch') else 2e-3 for m in eight_methods})
+        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast(), lr={m: 5e-4 if m in ('transfer','lp_ft','fixmatch','best') else 2e-3 for m in eight_methods})
     else: size,bs,own = 160,32,dict(start=zoo['imagenet_lite0'])
     return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
                  {**dict(steps=200, lr=2e-3, bs_u=32), **own, **recipe}, budgets=(5,.2))
