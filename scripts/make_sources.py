@@ -87,12 +87,13 @@ if __name__=='__main__':
     ap.add_argument('--archs', type=int, nargs='*', default=[0], help='which of EfficientNet-Lite0, 1, 2 are fine-tuned on each source task')
     ap.add_argument('--tasks', nargs='*', help='some of the source tasks only')
     args = ap.parse_args()
+    tasks = sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size)
+    if unknown := set(args.tasks or ()) - {p.stem for p in tasks}: ap.error(f"--tasks: {', '.join(sorted(unknown))} not in {args.data/'sources'}; there are {', '.join(p.stem for p in tasks)}")
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out/'manifest.json'
     done = lambda: set(json.loads(path.read_text())) if path.exists() else set()
     for k in (1,2):
         if f'imagenet_lite{k}' not in done(): lite(k, args.out)
-    tasks = sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size)
     for k,p in ((k,p) for k in args.archs for p in tasks if not args.tasks or p.stem in args.tasks):
         if f'lite{k}_{p.stem}' in done(): continue
         t = time.time()
