@@ -81,6 +81,7 @@ def parser()->argparse.ArgumentParser:
     b = new('bench', 'run a suite of targets, methods, seeds and numbers of labels, and go on where it was stopped')
     b.add_argument('suite', choices=('digits','eight','paper'), help="'digits': embedded, minutes; 'eight': image packs of your own, hours; 'paper': the paper's tasks, a GPU")
     b.add_argument('--tier', choices=('small','full'), default='small', help="of 'eight': 64 px and a small student, or 160 px and EfficientNet-Lite0")
+    b.add_argument('--size', type=int, help="of 'eight': side of the student's images in pixels (default: the tier's)")
     b.add_argument('--data', help="folder of the images: of 'eight' with targets/ and weights/, of 'paper' with a folder for each task (default: $DISTILL_NB_DATA)")
     b.add_argument('--sources', default='~/.cache/distill_nb_sources', help="folder of source models: that scripts/make_sources.py wrote, or of 'paper' PARC's bank")
     b.add_argument('--out', help='folder for runs, tables and figures (default: bench_SUITE)')
@@ -178,7 +179,7 @@ def bench(a):
     from distill_nb.suites import digits_suite, eight_suite, paper_suite, plot_suite, run_suite, suite_table, target_table
     recipe,data = {} if a.steps is None else dict(steps=a.steps),a.data or os.environ.get('DISTILL_NB_DATA')
     if a.suite != 'digits' and not data: raise ValueError("data: where are the targets? Name their folder, or set $DISTILL_NB_DATA")
-    suite = digits_suite(**recipe) if a.suite == 'digits' else eight_suite(data, a.sources, a.tier, **recipe) if a.suite == 'eight' else paper_suite(data, a.sources, **recipe)
+    suite = digits_suite(**recipe) if a.suite == 'digits' else eight_suite(data, a.sources, a.tier, a.size, **recipe) if a.suite == 'eight' else paper_suite(data, a.sources, **recipe)
     out = Path(a.out or f'bench_{a.suite}')
     rows = run_suite(suite, out, a.targets, a.budgets, a.seeds, a.methods, n_jobs=a.jobs, store=a.store, progress=sys.stderr.isatty())
     if not len(rows): raise RuntimeError(f"no run succeeded; the warnings above say why. Nothing is in {out} yet")

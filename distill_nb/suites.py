@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from . import __version__
-from .checks import check_table
+from .checks import check_count, check_table
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source, Zoo, _file_hash, _parc_tasks
@@ -262,26 +262,33 @@ eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_m
                      both=partial(distill_learner, pseudo='both'), all=partial(compare_methods['weighted'], min_weight=0), top3=partial(compare_methods['weighted'], top=3),
                      weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, labels_last=labels_last, reranked=partial(reranked, pseudo='source'))
 
+def _rates():
+    "The best rate on labelled training images for each kind of method, see `scripts/tune_eight.py`"
+    return {m: 5e-4 if m in ('transfer','lp_ft','fixmatch','best') else 2e-3 for m in eight_methods}
+
 def eight_suite(
     data, # folder with targets/ and weights/
     sources, # folder of `scripts/make_sources.py`
     tier:str='small', # 'small' for two cores, 'full' for a GPU
+    size:int=None, # side of the student's images in pixels, in place of the tier's own, 64 or 160
     **recipe # in place of the tier's own
 )->Suite:
     "Eight few-label targets"
     data,sources = Path(data).expanduser(),Path(sources).expanduser()
     if tier not in ('small','full'): raise ValueError(f"`tier` is 'small' or 'full', not {tier!r}")
+    own_size,bs = (64,16) if tier=='small' else (160,32)
+    size = own_size if size is None else check_count('size', size, 32)
     paths = sorted((data/'targets').glob('*.npz'))
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128) + Zoo.checkpoints(sources, size=128)
     if tier=='small':
-        size,bs,start = 64,16,sources/'start.safetensors'
+        start = sources/'start.safetensors'
         if not start.is_file(): raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in {sources}; scripts/make_sources.py makes it")
         meta = student_meta(start)
-        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start, cbs=ChannelsLast(), lr={m: 5e-4 if m in ('transfer','lp_ft','fixmatch','best') else 2e-3 for m in eight_methods})
-    else: size,bs,own = 160,32,dict(start=zoo['imagenet_lite0'])
-    return Suite(f'eight-{tier}', {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
-                 {**dict(steps=200, lr=2e-3, bs_u=32), **own, **recipe}, budgets=(5,.2))
+        own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start)
+    else: own = dict(start=zoo['imagenet_lite0'])
+    return Suite(f'eight-{tier}' + (f'-{size}' if size != own_size else ''), {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
+                 {**dict(steps=200, lr=_rates(), bs_u=32, cbs=ChannelsLast()), **own, **recipe}, budgets=(5,.2))
 
 # %% ../nbs/11_suites.ipynb #0eafe98d
 def _bank(path, target):

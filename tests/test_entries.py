@@ -225,7 +225,7 @@ entries = {
  'suite_table': lambda: call(suite_table, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
  'target_table': lambda: call(target_table, dict(rows='rows', value='choice'), rows=runs()),
  'plot_suite': lambda: call(plot_suite, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
- 'eight_suite': lambda: call(eight_suite, dict(data='folder', sources='folder', tier='choice'), data='/nowhere', sources='/nowhere'),
+ 'eight_suite': lambda: call(eight_suite, dict(data='folder', sources='folder', tier='choice', size='count'), data='/nowhere', sources='/nowhere'),
  'paper_suite': lambda: call(paper_suite, dict(data='folder', sources='folder'), data='/nowhere', sources='/nowhere'),
  'load_task': lambda: call(tasks.load_task, dict(name='choice', path='folder'), name='eurosat', path='/nowhere'),
  **{n: (lambda f: lambda: call(f, dict(path='folder'), path='/nowhere'))(f) for n,f in tasks.paper_tasks.items()},

@@ -26,7 +26,7 @@ run_suite(s, sys.argv[1], methods=['probe','transfer','scratch'], store=sys.argv
 
 def test_killed_and_restarted(quick, tmp_path):
     p = subprocess.Popen([sys.executable, '-c', script, tmp_path/'out', tmp_path/'store'], stderr=subprocess.DEVNULL)
-    runs,end = tmp_path/'out'/'runs.csv',time.time()+120
+    runs,end = tmp_path/'out'/'runs.csv',time.time()+300
     while not runs.exists() and time.time() < end: time.sleep(.05)
     time.sleep(.3)
     p.send_signal(signal.SIGKILL); p.wait()
@@ -108,6 +108,26 @@ def eight(tmp_path):
     models(tmp_path/'data'/'weights', imagenet_lite0=7, inat_birds=5); models(tmp_path/'sources', lite0_dogs=4)
     save_student(create_student('test_efficientnet', 6, pretrained=False, stages=3), tmp_path/'sources'/'start.safetensors')
     return tmp_path
+
+def test_eight_at_another_size(eight):
+    own,other = (eight_suite(eight/'data', eight/'sources', 'full', size) for size in (None,48))
+    assert (own.name,other.name) == ('eight-full','eight-full-48')     # so that no folder holds runs of both
+    for s,side in ((own,160),(other,48)): assert s.targets['birds'](5, 0)[0].one_batch()[0].shape[-2:] == (side,side)
+    assert eight_suite(eight/'data', eight/'sources', 'full', 160).name == 'eight-full'
+    with pytest.raises(ValueError, match='`size`'): eight_suite(eight/'data', eight/'sources', size=0)
+
+def test_rates_are_tuned_on_labelled_training_images(eight, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent/'scripts'))
+    import tune_eight
+    pack(eight/'data'/'targets'/'birds.npz', n=40)
+    s,full = (f(eight/'data', eight/'sources', 'full', 48) for f in (tune_eight.suite, eight_suite))
+    dls,pool = s.targets['birds']()
+    every = full.targets['birds'](.2, 7)
+    assert dls.one_batch()[0].shape[-2:] == (48,48) and len(pool) == len(every[1])
+    files = lambda items: {bytes(o) for o in items}
+    seen = files(dls.train.items) | files(dls.valid.items)
+    assert len(seen) == len(dls.train.items) + len(dls.valid.items) and seen == files(every[0].train.items)
+    assert len(dls.valid.items) and not seen & (files(pool) | files(every[0].valid.items))
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 @pytest.mark.parametrize('tier', ['small','full'])
