@@ -262,9 +262,10 @@ eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_m
                      both=partial(distill_learner, pseudo='both'), all=partial(compare_methods['weighted'], min_weight=0), top3=partial(compare_methods['weighted'], top=3),
                      weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, labels_last=labels_last, reranked=partial(reranked, pseudo='source'))
 
-def _rates():
+def _rates(tier):
     "The best rate on labelled training images for each kind of method, see `scripts/tune_eight.py`"
-    return {m: 5e-4 if m in ('transfer','lp_ft','fixmatch','best') else 2e-3 for m in eight_methods}
+    slow = ('transfer','lp_ft','fixmatch','best') if tier=='small' else [m for m in eight_methods if m != 'scratch']
+    return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
 
 def eight_suite(
     data, # folder with targets/ and weights/
@@ -288,7 +289,7 @@ def eight_suite(
         own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start)
     else: own = dict(start=zoo['imagenet_lite0'])
     return Suite(f'eight-{tier}' + (f'-{size}' if size != own_size else ''), {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
-                 {**dict(steps=200, lr=_rates(), bs_u=32, cbs=ChannelsLast()), **own, **recipe}, budgets=(5,.2))
+                 {**dict(steps=200, lr=_rates(tier), bs_u=32, cbs=ChannelsLast()), **own, **recipe}, budgets=(5,.2))
 
 # %% ../nbs/11_suites.ipynb #0eafe98d
 def _bank(path, target):
