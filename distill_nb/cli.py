@@ -179,6 +179,7 @@ def bench(a):
     from distill_nb.suites import digits_suite, eight_suite, paper_suite, plot_suite, run_suite, suite_table, target_table
     recipe,data = {} if a.steps is None else dict(steps=a.steps),a.data or os.environ.get('DISTILL_NB_DATA')
     if a.suite != 'digits' and not data: raise ValueError("data: where are the targets? Name their folder, or set $DISTILL_NB_DATA")
+    if a.size is not None and a.suite != 'eight': raise ValueError(f"size: the suite '{a.suite}' has a size of its own, leave --size out")
     suite = digits_suite(**recipe) if a.suite == 'digits' else eight_suite(data, a.sources, a.tier, a.size, **recipe) if a.suite == 'eight' else paper_suite(data, a.sources, **recipe)
     out = Path(a.out or f'bench_{a.suite}')
     rows = run_suite(suite, out, a.targets, a.budgets, a.seeds, a.methods, n_jobs=a.jobs, store=a.store, progress=sys.stderr.isatty())

@@ -263,7 +263,7 @@ eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_m
                      weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, labels_last=labels_last, reranked=partial(reranked, pseudo='source'))
 
 def _rates(tier):
-    "The best rate on labelled training images for each kind of method, see `scripts/tune_eight.py`"
+    "A rate for each method, the best on labelled training images for its kind (`scripts/tune_eight.py`; of the full tier transfer and distill were tuned, at 96 px)"
     slow = ('transfer','lp_ft','fixmatch','best') if tier=='small' else [m for m in eight_methods if m != 'scratch']
     return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
 

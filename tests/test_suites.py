@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
+from distill_nb.cli import main
 from distill_nb.deploy import save_student
 from distill_nb.distill import create_student
 from distill_nb.sources import Zoo
@@ -115,6 +116,7 @@ def test_eight_at_another_size(eight):
     for s,side in ((own,160),(other,48)): assert s.targets['birds'](5, 0)[0].one_batch()[0].shape[-2:] == (side,side)
     assert eight_suite(eight/'data', eight/'sources', 'full', 160).name == 'eight-full'
     with pytest.raises(ValueError, match='`size`'): eight_suite(eight/'data', eight/'sources', size=0)
+    with pytest.raises(SystemExit, match='size.*digits'): main(['bench', 'digits', '--size', '48'])
 
 def test_rates_are_tuned_on_labelled_training_images(eight, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent/'scripts'))
