@@ -25,10 +25,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from . import __version__
-from .checks import check_count, check_number, check_type
+from .checks import check_count, check_number, check_type, write_whole
 from .distill import Student, create_student, load_backbone
 from .infer import Predictor
-from .outputs import _write_whole
 from .similarity import Ranking
 from .sources import load_strict, _check_local, _create, _learner_prep, _source_list, _triple
 
@@ -128,7 +127,7 @@ def save_student(
     if bad: raise ValueError(f"`learn`: the student's weights hold NaN or infinite values ({', '.join(bad[:3])}): its training has diverged. Lower the learning rate")
     state = {k: (v.half() if half and v.is_floating_point() else v).clone().contiguous() for k,v in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _write_whole(path, safetensors.torch.save(state, metadata={'distill_nb': json.dumps(meta, sort_keys=True)}))
+    return write_whole(path, safetensors.torch.save(state, metadata={'distill_nb': json.dumps(meta, sort_keys=True)}))
 
 # %% ../nbs/10_deploy.ipynb #670e17ef
 def load_student(
@@ -211,7 +210,7 @@ def to_onnx(
         prog = torch.onnx.export(net, (_noise(2, 3, side, side),), input_names=['image'], output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
                                  dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
         prog.model.metadata_props.update({k: json.dumps(v) for k,v in meta.items()})
-        path = _write_whole(Path(path), prog.model_proto.SerializeToString())
+        path = write_whole(Path(path), prog.model_proto.SerializeToString())
     return _onnx_diff(net, path, _noise(5, 3, side, side), tol) if find_spec('onnxruntime') else None
 
 def _onnx_diff(net, path, x, tol):
@@ -239,7 +238,7 @@ def to_export(
     side,buf = meta['input_size'][-1],BytesIO()
     with _quiet(), torch.no_grad():
         torch.export.save(torch.export.export(net, (_noise(2, 3, side, side),), dynamic_shapes={'image': {0: torch.export.Dim('batch')}}), buf, extra_files={'meta.json': json.dumps(meta)})
-        _write_whole(path, buf.getvalue())
+        write_whole(path, buf.getvalue())
         x = _noise(5, 3, side, side)
         return _close(torch.export.load(path).module()(x).numpy(), net(x).numpy(), path, tol)
 
@@ -270,7 +269,7 @@ def quantize_onnx(
         model = onnx.load(f'{d}/int8.onnx')
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, {k: json.dumps(v) for k,v in student.meta.items()})
-        _write_whole(out, model.SerializeToString())
+        write_whole(out, model.SerializeToString())
     return float((student(images).argmax(1) == Predictor(out)(images).argmax(1)).mean())
 
 # %% ../nbs/10_deploy.ipynb #0a1d0011
@@ -314,7 +313,7 @@ def save_hub(
         model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
         with tempfile.TemporaryDirectory() as d:
             save_for_hf(model, d, model_config=dict(label_names=meta['labels'] or [str(i) for i in range(meta['num_classes'])]), model_args=meta['kwargs'], safe_serialization=True)
-            _write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
+            write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
     if onnx or onnx is None and find_spec('onnx') and find_spec('onnxscript') and meta['input_size'] and meta['mean']:
         graph,bare = 'student.onnx',_bare(learn)
         bare.meta = meta
@@ -322,7 +321,7 @@ def save_hub(
     distill,zoo = getattr(learn, 'distill', None),_zoo(sources)
     known = {s.name: s.meta for s in zoo}
     teachers = [(n, float(a), known.get(n, {})) for n,a in zip(getattr(distill, 'names', ()), ifnone(getattr(distill, 'alpha', None), ()))]
-    _write_whole(folder/'README.md', _card(meta, title or folder.name, results, teachers, license, graph).encode())
+    write_whole(folder/'README.md', _card(meta, title or folder.name, results, teachers, license, graph).encode())
     return folder
 
 # %% ../nbs/10_deploy.ipynb #9b49092b

@@ -12,8 +12,7 @@ import hashlib, io
 from fastai.vision.all import *
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
-from .checks import check_count
-from .outputs import _write_whole
+from .checks import check_count, write_whole
 from .distill import PoolCallback
 
 # %% ../nbs/07a_resume.ipynb #r0000007
@@ -59,7 +58,7 @@ def write_state(
     f = io.BytesIO(); torch.save(state, f)
     data,path = f.getvalue(),Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _write_whole(path, hashlib.blake2b(data, digest_size=16).digest()+data)
+    return write_whole(path, hashlib.blake2b(data, digest_size=16).digest()+data)
 
 def read_state(
     path, # file

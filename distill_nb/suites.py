@@ -18,11 +18,10 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from . import __version__
-from .checks import check_count, check_table
+from .checks import check_count, check_table, write_whole
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source, Zoo, _file_hash, _parc_tasks
-from .outputs import _write_whole
 from .similarity import rank_sources
 from .learner import *
 from .learner import _mu, _run
@@ -128,7 +127,7 @@ def _check_settings(suite, out):
         if shared(was) != shared(now):
             differ = [k for k in now if shared(was).get(k) != shared(now)[k]]
             raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(differ)} differ; see its suite.json). Name another folder, or delete this one.")
-    _write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1).encode())
+    write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1).encode())
 
 def _add_run(out, row):
     "Write one more row, beside whatever other processes have written meanwhile"
@@ -136,7 +135,7 @@ def _add_run(out, row):
         rows = _runs_so_far(out)
         if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
             rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
-            _write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
+            write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
     return rows
 
 def _try_cell(suite, cell, store, threads):

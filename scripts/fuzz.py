@@ -42,12 +42,13 @@ def target(reader, tmp):
             if data[:1] and data[0]%2: data = hashlib.blake2b(data[16:], digest_size=16).digest()+data[16:]
             (tmp/'s.pt').write_bytes(data); read_state(tmp/'s.pt')
     else:
-        from distill_nb.outputs import Store, _digest
+        from distill_nb.checks import digest
+        from distill_nb.outputs import Store
         from distill_nb.sources import Zoo
         store,src = Store(tmp),Zoo.embedded()['digits']
         folder = store.folder(src); folder.mkdir(parents=True, exist_ok=True)
         def read(data):
-            path = folder/f'chunk-{_digest(data)}.safetensors'; path.write_bytes(data)
+            path = folder/f'chunk-{digest(data)}.safetensors'; path.write_bytes(data)
             for _ in store.rows(src, ['00'*16]*2): pass
             path.unlink(missing_ok=True)
     def once(data):
