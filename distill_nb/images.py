@@ -7,7 +7,7 @@ Docs: https://distill-nb.github.io/distill_nb/images.html.md"""
 # %% auto #0
 __all__ = ['image_types', 'path_keys', 'ImageView', 'open_image', 'check_images', 'OpenImage', 'opener_at', 'opens_rgb',
            'image_key', 'Halves', 'ResizeView', 'resize_view', 'cache_folder', 'KeptImages', 'is_encoded', 'pixel_size',
-           'pays', 'KeptDL', 'is_kept', 'HeldImages']
+           'pays', 'KeptDL', 'HeldImages']
 
 # %% ../nbs/00_images.ipynb #img00004
 import tempfile, warnings
@@ -315,6 +315,8 @@ class KeptDL(TfmdDL):
         same = dataset is None and issubclass(cls or type(self), KeptDL)
         return super().new(dataset, cls, **({'kept': self.kept, 'on_device': self.on_device} if same else {}) | kwargs)
 
+    def __getstate__(self): return {**self.__dict__, '_held': None}
+
     def image_item(self, i):
         "Item number `i`, before it is opened"
         tl = self.dataset.tls[0]
@@ -349,11 +351,14 @@ class KeptDL(TfmdDL):
         return self.kept.open(self.image_item(i), view, self.opener),*(tl[i] for tl in self.dataset.tls[1:])
 
 # %% ../nbs/00_images.ipynb #img00082
-def is_kept(
-    dl # a loader
-)->bool:
-    "Does `dl` keep the images that it opens?"
-    return getattr(dl, 'view', None) is not None
+@patch
+def keeper(self:KeptDL,
+    valid_too:bool=False # what validation would need of the same images as well
+):
+    "A function (item, `Halves`) that keeps what this loader will need of an image that somebody else has open; None if nothing is kept"
+    view = self.view
+    if view is None or self.opener is not open_image: return
+    return partial(self.kept.keep, views=[view] + [replace(view, train=False)]*(valid_too and view.train))
 
 # %% ../nbs/00_images.ipynb #img00091
 class HeldImages:

@@ -16,9 +16,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
 from .checks import check_count, check_number, check_type
-from .data import ImageView, get_images, image_items, item_labels, repeat_dls
+from .data import ImageView, cached, get_images, image_items, item_labels, repeat_dls, unlabeled_dl
 from .sources import Source, Zoo, _source_list
-from .outputs import compute_outputs, get_outputs, pseudo_labels, _open_store, _rows
+from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
 from .weights import prune_weights, _alpha
@@ -68,6 +68,7 @@ def student_learner(
     probe_head:bool=False, # start the head from a linear probe on the labelled images (LP-FT) instead of at random
     normalize:bool=True, # normalise as the start was trained, unless `dls` do already
     arch_kwargs:dict=None, # for timm.create_model; by default those of `start`
+    cache=None, # where opened images are kept: None beside the outputs of sources, a folder, 'device' (and held there), False nowhere (see `cached`)
     cbs=None, # further callbacks
     **kwargs
 )->Learner:
@@ -81,7 +82,7 @@ def student_learner(
     if stages is not None: arch_kwargs = {**arch_kwargs, 'stages': stages}
     n_out = get_c(dls)
     if not n_out: raise ValueError("`dls` do not say how many classes there are: set `dls.c`")
-    dls = repeat_dls(dls, len(dls.train_ds) if epoch_len is None else check_count('epoch_len', epoch_len))
+    dls = repeat_dls(dls, len(dls.train_ds) if epoch_len is None else check_count('epoch_len', epoch_len), cache=cache)
     student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
@@ -224,6 +225,9 @@ def distill_learner(
     if labeled_too: pool = pool + image_items(dls)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
+    if store is not None and kwargs.get('cache') is None: kwargs['cache'] = kept_beside(store)
+    keep = unlabeled_dl(dls, pool, **cached(kwargs.get('cache'), dls.train)).keeper()
+    if keep and store is not False: compute_outputs(sources, pool, store, progress=progress, keep=keep)     # an image is opened once for sources and student
     teachers = probes = None
     seen = feature_hints(sources, alpha, pool, store=store, progress=progress) if hints else None
     if pseudo != 'source': probes = probe_labels(sources, alpha, dls, pool, C, T, store=store, progress=progress)

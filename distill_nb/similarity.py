@@ -273,13 +273,14 @@ def rank_sources(
     times,bs,zoo = check_count('times', times, 0),check_count('bs', bs),check_type('zoo', zoo, Iterable, 'a Zoo, or a list of Sources')
     named = Ranking(zoo, np.zeros(len(zoo)))     # ValueError for a zoo that is empty, or has a name twice
     zoo,names,items,labels = named.zoo,named.names,L(image_items(dls)),item_labels(dls)
+    shown = dls.train.keeper(valid_too=True) if hasattr(getattr(dls, 'train', None), 'keeper') else None     # training will want these images too
     plan = halving_plan(len(zoo), min(check_count('n', n, 3), len(labels)), halving, keep)
     probes = nested_probes(labels, [m for _,m in plan], seed)
     alive,failed,first,gone = range(len(zoo)),{},None,[]
     with _open_store(store) as store:     # a round finds what the one before it computed
         for probe in probes:
             here,y,scores,small,trust = items[probe.tolist()],labels[probe],{},{},{}
-            broken = compute_outputs([zoo[i] for i in alive], here, store, bs, device=device, on_error='skip', progress=progress)     # an image is opened once for all
+            broken = compute_outputs([zoo[i] for i in alive], here, store, bs, device=device, on_error='skip', progress=progress, keep=shown)     # an image is opened once for all
             for i in alive:
                 try:
                     if names[i] in broken: raise broken[names[i]]
