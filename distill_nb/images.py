@@ -370,7 +370,7 @@ class HeldImages:
     ):
         shapes = [o.shape[:2] for o in images]
         self.size,self.sizes = size,[(w,h) for h,w in shapes]
-        self.pixels = torch.cat([torch.from_numpy(o.reshape(-1,3)) for o in images]).to(device)
+        self.pixels = torch.from_numpy(np.concatenate([o.reshape(-1,3) for o in images])).to(device)
         self.starts = tensor(np.cumsum([0] + [h*w for h,w in shapes[:-1]])).to(device)
         self.widths = tensor([w for _,w in shapes]).to(device)
 

@@ -1,0 +1,208 @@
+"""What do photos of 12 megapixels cost? `python benchmarks/photos.py [--small] [--pool 5000] [--rounds 3]`
+
+Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor noise; JPEG at quality 88. Four tables, all in `benchmarks/photos.csv`:
+`pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources, beside the ordinary way; `first`, seconds of everything
+that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for the student; `epoch`, a training epoch, with images kept and
+opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of photos. Weights of networks are random: they do not change the time."""
+import argparse, resource, subprocess, sys, tempfile, time, warnings
+from functools import partial
+from common import machine, write
+warnings.simplefilter('ignore')
+from PIL import ImageDraw
+from distill_nb.all import *
+from distill_nb.images import Halves, KeptImages, open_image
+from distill_nb.outputs import PseudoLabels, Store
+from distill_nb.distill import Distill, StoredTeachers
+
+def draw_photo(seed, w=4000, h=3000):
+    "A picture with detail at every scale, as a PIL image"
+    r = np.random.default_rng(seed)
+    a = np.zeros((h,w,3), np.float32) + r.uniform(60, 190, 3).astype(np.float32)
+    for k in range(2, 11):
+        small = r.normal(size=(max(2, 2**k*h//w), 2**k, 3)).astype(np.float32)
+        for c in range(3): a[...,c] += np.asarray(Image.fromarray(small[...,c]).resize((w,h), Image.BICUBIC)) * (60/1.6**(k-2))
+    img = Image.fromarray(a.clip(0, 255).astype(np.uint8))
+    d = ImageDraw.Draw(img)
+    colour = lambda: tuple(r.integers(0, 256, 3).tolist())
+    for _ in range(60):
+        x,y,s = int(r.integers(w)),int(r.integers(h)),int(np.exp(r.uniform(2, 6.8)))
+        (d.ellipse if r.random()<.5 else d.rectangle)((x, y, x+s, y+int(s*r.uniform(.3, 2))), fill=colour() if r.random()<.6 else None, outline=colour(), width=int(r.integers(1, 12)))
+    for _ in range(200):
+        x,y = int(r.integers(w)),int(r.integers(h))
+        d.line((x, y, x+int(r.normal()*300), y+int(r.normal()*300)), fill=colour(), width=int(r.integers(1, 6)))
+    noise = np.round(r.normal(size=(h,w,1))*4 + r.normal(size=(h,w,3))*2).astype(np.int16)
+    return Image.fromarray((np.asarray(img)+noise).clip(0, 255).astype(np.uint8))
+
+def photos(folder, n, w=4000, h=3000, quality=88):
+    "`n` photos as files: a few that are drawn, and these mirrored"
+    turns = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180]
+    for i in range(n):
+        if i%4==0: img = draw_photo(i//4, w, h)
+        (img if turns[i%4] is None else img.transpose(turns[i%4])).save(folder/f'{i:04}.jpg', quality=quality)
+    return get_images(folder)
+
+class whole_photos:
+    "Every resize begins with the whole photo, as it was before there were `Halves`"
+    def __enter__(self): self.was,Halves.margin = Halves.margin,math.inf
+    def __exit__(self, *args): Halves.margin = self.was
+
+def zoo(size=224):
+    "Four sources of three preprocessings"
+    made = [Source.from_timm(a, pretrained=False, size=size, name=f'{a} {i}') for i,a in enumerate(['mobilenetv3_large_100','mobilenetv3_large_100','resnet18','tf_efficientnet_lite0'])]
+    for s,crop in zip(made, (.875,.875,.95,1.)): s.crop_pct,s.interpolation = crop,'bicubic'
+    return made
+
+# How near
+
+def pixel_rows(items, sizes=((160,Image.BILINEAR),(224,Image.BILINEAR),(256,Image.BICUBIC),(146,Image.BICUBIC))):
+    "Beside a resize of the whole photo: a JPEG decoded at a half or a quarter, and halving after decoding"
+    def decoded(item, k):
+        im = Image.open(item)
+        im.draft('RGB', (im.size[0]//k, im.size[1]//k))
+        im.load()
+        return im
+    ways = {'decoded at 1/2': lambda o,s: (decoded(o, 2),2), 'decoded at 1/4': lambda o,s: (decoded(o, 4),4), 'halved': lambda o,s: Halves(open_image(o)).near(s)}
+    for side,resample in sizes:
+        for what,f in ways.items():
+            off = []
+            for o in items:
+                whole = open_image(o)
+                (w,h),scale = whole.size,min(whole.size)/side
+                small,k = f(o, scale)
+                size = round(w/scale),side
+                off.append(np.abs(np.asarray(whole.resize(size, resample), int) - np.asarray(small.resize(size, resample, box=(0,0,w/k,h/k)), int)))
+            off = np.concatenate([o.ravel() for o in off])
+            yield dict(bench='pixels', what=what, size=side, filter=Image.Resampling(resample).name.lower(), margin=scale/k, most=off.max(), share_over_1=(off>1).mean())
+
+def score_rows(items, sources):
+    "Scores of sources by halved photos and by whole ones"
+    labels = [str(i//4%3) for i in range(len(items))]            # a photo and its mirror images are of one class
+    dls = image_dls(items, labels, items[:3], labels[:3], size=160, cache=False)
+    for metric in ('cka','parc','logme','h_score'):
+        def scores(): return rank_sources(dls, sources, metric, times=0, store=False, progress=False).scores
+        here = scores()
+        with whole_photos(): off = np.abs(here-scores())
+        yield dict(bench='scores', what=metric, most=off.max())
+
+# How fast
+
+def opened_apart(items, sources, store):
+    "Each preprocessing opens the photos for itself, and resizes the whole of them"
+    groups = {}
+    for s in sources: groups.setdefault(s.geometry, []).append(s)
+    with whole_photos():
+        for g in groups.values(): compute_outputs(g, items, store, progress=False)
+
+def timed(f, *args, **kwargs):
+    t = time.perf_counter()
+    f(*args, **kwargs)
+    return time.perf_counter()-t
+
+def open_all(items, looks, keep=None):
+    "Open photos in as many threads as there are cores, for some preprocessings; no network"
+    from distill_nb.outputs import opened
+    jobs = [(i, s, np.ones(len(items), bool)) for i,s in enumerate(looks)]
+    for _ in opened(list(items), jobs, bs=8, keep=keep): pass
+
+def once_through(dl):
+    for _ in dl: pass
+
+def first_rows(items, sources, rounds):
+    "Until the student has seen the photos once: as it was, and opened once"
+    labels = [str(i%3) for i in range(len(items))]
+    def loader(cache): return image_dls(items, labels, items[:3], labels[:3], size=160, bs=8, cache=cache).train
+    one,three = sources[:1],[sources[0],*sources[2:]]
+    def apart(looks):
+        with whole_photos():
+            for s in looks: open_all(items, [s])
+    def together(looks, dl=None): open_all(items, looks, dl.keeper() if dl else None)
+    def new(looks):
+        dl = loader(KeptImages(False))
+        together(looks, dl); once_through(dl)
+    def old(looks): apart(looks); once_through(loader(False))
+    def passes(kept):
+        with tempfile.TemporaryDirectory() as d:
+            if not kept: opened_apart(items, sources, Store(d)); return once_through(loader(False))
+            dl = loader(KeptImages(Path(d)/'images'))
+            compute_outputs(sources, items, Store(d), progress=False, keep=dl.keeper()); once_through(dl)
+    pairs = {'opened for one source': (partial(apart, one), partial(together, one)), 'opened for three preprocessings': (partial(apart, three), partial(together, three)),
+             'opened for one source and the first epoch': (partial(old, one), partial(new, one)), 'opened for three preprocessings and the first epoch': (partial(old, three), partial(new, three)),
+             'the same with four networks running': (partial(passes, False), partial(passes, True))}
+    for what,(before,after) in pairs.items():
+        t = np.array([[timed(before),timed(after)] for _ in range(rounds)])
+        r = t[:,1]/t[:,0]
+        yield dict(bench='first', what=what, seconds=np.median(t[:,1]), floor=np.median(t[:,0]), ratio=np.median(r), least=r.min(), most=r.max(), rounds=rounds, images=len(items))
+
+def epoch_rows(items, rounds, arch='mobilenetv3_small_100', size=160):
+    "Seconds of an epoch over a pool, and as many labelled photos, beside ready arrays"
+    ready = np.stack([np.asarray(Resize(size)(open_image(o), split_idx=1)) for o in items])
+    teachers = PseudoLabels(torch.rand(len(items), 100).half(), [100])
+    def learner(x, cache):
+        labels = [str(i%3) for i in range(len(x))]
+        dls = image_dls(x, labels, x[:3], labels[:3], size=size, bs=8, batch_tfms=aug_transforms(), cache=False)
+        l = student_learner(dls, arch, pretrained=False, cbs=Distill(x, StoredTeachers(teachers), torch.ones(1)), cache=cache)
+        l.add_cb(NoValid())
+        return l
+    made = {'ready arrays': learner(ready, False), 'kept': learner(items, KeptImages(False)), 'held on the device': learner(items, 'device'), 'opened each time': learner(items, False)}
+    def fit(l):
+        with l.no_bar(), l.no_logging(): return timed(l.fit, 1, 1e-3)
+    fit(made['ready arrays'])
+    first = {k: fit(l) for k,l in made.items()}
+    t = {k: [] for k in made}
+    for _ in range(rounds):
+        for k,l in made.items(): t[k].append(fit(l))
+    for k,v in t.items():
+        r = np.divide(v, t['ready arrays'])
+        yield dict(bench='epoch', what=k, first=first[k], seconds=np.median(v), floor=np.median(t['ready arrays']), ratio=np.median(r), least=r.min(), most=r.max(), rounds=rounds, images=len(items))
+
+class NoValid(Callback):
+    def before_validate(self): raise CancelValidException()
+
+# How much memory
+
+def memory(folder, n):
+    "MB that a process takes up beyond what it held before, while a source sees `n` photos and the student's views of them are kept"
+    items = get_images(folder)[:n]
+    source = Source.from_timm('mobilenetv3_small_050', pretrained=False, size=224)
+    source.crop_pct,source.interpolation = .875,'bicubic'
+    dl = image_dls(items, [str(i%3) for i in range(n)], items[:3], ['0','1','2'], size=160, cache=KeptImages(False)).train
+    source.load()(torch.rand(64, 3, 224, 224))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    t = time.perf_counter()
+    with tempfile.TemporaryDirectory() as d: compute_outputs([source], items, Store(d), progress=False, keep=dl.keeper())
+    once_through(dl)
+    print(json.dumps(dict(peak_mb=(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)/1024, seconds=time.perf_counter()-t)))
+
+def memory_rows(n):
+    "In a process of its own; the photos differ in a few bytes behind the picture, which make each another file"
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)
+        few = [o.read_bytes() for o in photos(d, 8, quality=50)]
+        for i in range(n): (d/f'{i:04}.jpg').write_bytes(few[i%8] + i.to_bytes(4, 'little'))
+        out = subprocess.run([sys.executable, __file__, '--memory', d, str(n)], capture_output=True, text=True, check=True).stdout
+    yield dict(bench='memory', what='photos of 12 megapixels, one source', images=n, **json.loads(out.splitlines()[-1]))
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--small', action='store_true', help='a quick try, not written')
+    ap.add_argument('--rounds', type=int, default=5)
+    ap.add_argument('--pool', type=int, default=5000, help='photos whose memory is measured')
+    ap.add_argument('--only', nargs='+', choices=('pixels','scores','first','epoch','memory'), help='some of the tables; the others stay as they were measured')
+    ap.add_argument('--memory', nargs=2, metavar=('FOLDER','N'), help='used by the script itself')
+    a = ap.parse_args()
+    default_device(False)
+    if a.memory: memory(Path(a.memory[0]), int(a.memory[1])); raise SystemExit
+    n,pool,rounds = (8,16,1) if a.small else (24,a.pool,a.rounds)
+    only = a.only or ('pixels','scores','first','epoch','memory')
+    with tempfile.TemporaryDirectory() as d:
+        items = photos(Path(d), n)
+        sources = zoo(96 if a.small else 224)
+        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::4]), scores=lambda: score_rows(items, sources), first=lambda: first_rows(items, sources, rounds),
+                                  epoch=lambda: epoch_rows(items, rounds)).items() if k in only for r in f()]
+    if 'memory' in only: rows += memory_rows(pool)
+    df = pd.DataFrame(rows).assign(**machine())
+    old = Path(__file__).with_name('photos.csv')
+    if a.only and old.exists() and not a.small:
+        was = pd.read_csv(old)
+        df = pd.concat([df, was[~was.bench.isin(only)]])
+    write(df, 'photos', a)
