@@ -4,7 +4,7 @@ Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor 
 `pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources, beside the ordinary way; `first`, seconds of everything
 that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for the student; `epoch`, a training epoch, with images kept and
 opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of photos. Weights of networks are random: they do not change the time."""
-import argparse, resource, subprocess, sys, tempfile, time, warnings
+import argparse, subprocess, sys, tempfile, time, warnings
 from functools import partial
 from common import machine, write
 warnings.simplefilter('ignore')
@@ -33,12 +33,13 @@ def draw_photo(seed, w=4000, h=3000):
     noise = np.round(r.normal(size=(h,w,1))*4 + r.normal(size=(h,w,3))*2).astype(np.int16)
     return Image.fromarray((np.asarray(img)+noise).clip(0, 255).astype(np.uint8))
 
+turns = [None, *Image.Transpose] # the picture as it is, mirrored and turned
+
 def photos(folder, n, w=4000, h=3000, quality=88):
     "`n` photos as files: a few that are drawn, and these mirrored"
-    turns = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180]
     for i in range(n):
-        if i%4==0: img = draw_photo(i//4, w, h)
-        (img if turns[i%4] is None else img.transpose(turns[i%4])).save(folder/f'{i:04}.jpg', quality=quality)
+        if i%len(turns)==0: img = draw_photo(i//len(turns), w, h)
+        (img.transpose(turns[i%len(turns)]) if i%len(turns) else img).save(folder/f'{i:04}.jpg', quality=quality)
     return get_images(folder)
 
 class whole_photos:
@@ -74,15 +75,26 @@ def pixel_rows(items, sizes=((160,Image.BILINEAR),(224,Image.BILINEAR),(256,Imag
             off = np.concatenate([o.ravel() for o in off])
             yield dict(bench='pixels', what=what, size=side, filter=Image.Resampling(resample).name.lower(), margin=scale/k, most=off.max(), share_over_1=(off>1).mean())
 
+def trained_sources():
+    "Published models, where their weights are there (see tests/README.md), else the embedded ones"
+    data = Path(os.environ.get('DISTILL_NB_DATA', '../shared/data')).expanduser()/'weights'
+    return Zoo.checkpoints(data, size=128) if data.is_dir() else Zoo.embedded()
+
 def score_rows(items, sources):
-    "Scores of sources by halved photos and by whole ones"
-    labels = [str(i//4%3) for i in range(len(items))]            # a photo and its mirror images are of one class
-    dls = image_dls(items, labels, items[:3], labels[:3], size=160, cache=False)
-    for metric in ('cka','parc','logme','h_score'):
-        def scores(): return rank_sources(dls, sources, metric, times=0, store=False, progress=False).scores
-        here = scores()
-        with whole_photos(): off = np.abs(here-scores())
-        yield dict(bench='scores', what=metric, most=off.max())
+    "Scores of trained sources by halved photos beside whole ones, and beside whole ones with every value moved by -1, 0 or 1 at random"
+    from distill_nb.outputs import opened
+    y,r = np.arange(len(items))//len(turns)%3,np.random.default_rng(0)       # a photo and its mirror images are of one class
+    scores,wanted = {},np.ones(len(items), bool)
+    for s in sources:
+        def looks(): return torch.cat([o[s.geometry][1] for o in opened(list(items), [(0, s, wanted)], bs=8)])
+        with whole_photos(): whole = looks()
+        moved = (whole.int() + torch.from_numpy(r.integers(-1, 2, whole.shape))).clamp(0, 255).byte()
+        net = s.load()
+        for k,x in {'whole': whole, 'halved': looks(), 'moved by 1 at random': moved}.items():
+            with torch.inference_mode(): features = torch.cat([net(s.normalize(o))[0] for o in x.split(16)])
+            for m in ('cka','parc','h_score'): scores.setdefault((m,k), []).append(metrics[m](features, y))
+    for (m,k),v in scores.items():
+        if k!='whole': yield dict(bench='scores', what=f'{m}, {k}', most=np.abs(np.subtract(v, scores[m,'whole'])).max(), images=len(items), sources=len(sources))
 
 # How fast
 
@@ -160,18 +172,20 @@ class NoValid(Callback):
 
 # How much memory
 
+def memory_mb(what): return int(re.search(what + r':\s+(\d+) kB', Path('/proc/self/status').read_text())[1])/1024
+
 def memory(folder, n):
     "MB that a process takes up beyond what it held before, while a source sees `n` photos and the student's views of them are kept"
     items = get_images(folder)[:n]
     source = Source.from_timm('mobilenetv3_small_050', pretrained=False, size=224)
     source.crop_pct,source.interpolation = .875,'bicubic'
     dl = image_dls(items, [str(i%3) for i in range(n)], items[:3], ['0','1','2'], size=160, cache=KeptImages(False)).train
-    source.load()(torch.rand(64, 3, 224, 224))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_mb('VmRSS')
+    Path('/proc/self/clear_refs').write_text('5')                # the peak counts from here
     t = time.perf_counter()
     with tempfile.TemporaryDirectory() as d: compute_outputs([source], items, Store(d), progress=False, keep=dl.keeper())
     once_through(dl)
-    print(json.dumps(dict(peak_mb=(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)/1024, seconds=time.perf_counter()-t)))
+    print(json.dumps(dict(peak_mb=memory_mb('VmHWM')-before, seconds=time.perf_counter()-t)))
 
 def memory_rows(n):
     "In a process of its own; the photos differ in a few bytes behind the picture, which make each another file"
@@ -192,12 +206,13 @@ if __name__=='__main__':
     a = ap.parse_args()
     default_device(False)
     if a.memory: memory(Path(a.memory[0]), int(a.memory[1])); raise SystemExit
-    n,pool,rounds = (8,16,1) if a.small else (24,a.pool,a.rounds)
+    n,many,pool,rounds = (8,8,16,1) if a.small else (24,96,a.pool,a.rounds)
     only = a.only or ('pixels','scores','first','epoch','memory')
     with tempfile.TemporaryDirectory() as d:
-        items = photos(Path(d), n)
+        all_items = photos(Path(d), many if 'scores' in only else n)
+        items = all_items[:n]
         sources = zoo(96 if a.small else 224)
-        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::4]), scores=lambda: score_rows(items, sources), first=lambda: first_rows(items, sources, rounds),
+        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::8]), scores=lambda: score_rows(all_items, trained_sources()), first=lambda: first_rows(items, sources, rounds),
                                   epoch=lambda: epoch_rows(items, rounds)).items() if k in only for r in f()]
     if 'memory' in only: rows += memory_rows(pool)
     df = pd.DataFrame(rows).assign(**machine())
