@@ -82,11 +82,11 @@ def trained_sources():
 
 def score_rows(items, sources):
     "Scores of trained sources by halved photos beside whole ones, and beside whole ones with every value moved by -1, 0 or 1 at random"
-    from distill_nb.outputs import opened
+    from distill_nb.outputs import open_batches
     y,r = np.arange(len(items))//len(turns)%3,np.random.default_rng(0)       # a photo and its mirror images are of one class
     scores,wanted = {},np.ones(len(items), bool)
     for s in sources:
-        def looks(): return torch.cat([o[s.geometry][1] for o in opened(list(items), [(0, s, wanted)], bs=8)])
+        def looks(): return torch.cat([o[s.geometry][1] for o in open_batches(list(items), [(0, s, wanted)], bs=8)])
         with whole_photos(): whole = looks()
         moved = (whole.int() + torch.from_numpy(r.integers(-1, 2, whole.shape))).clamp(0, 255).byte()
         net = s.load()
@@ -112,9 +112,9 @@ def timed(f, *args, **kwargs):
 
 def open_all(items, looks, keep=None):
     "Open photos in as many threads as there are cores, for some preprocessings; no network"
-    from distill_nb.outputs import opened
+    from distill_nb.outputs import open_batches
     jobs = [(i, s, np.ones(len(items), bool)) for i,s in enumerate(looks)]
-    for _ in opened(list(items), jobs, bs=8, keep=keep): pass
+    for _ in open_batches(list(items), jobs, bs=8, keep=keep): pass
 
 def once_through(dl):
     for _ in dl: pass

@@ -1,6 +1,6 @@
 "`from distill_nb.all import *`: fastai's vision, and what a notebook user types of this package"
 from fastai.vision.all import *
-from distill_nb.images import *
+from distill_nb.images import ImageView, KeptDL, KeptImages, OpenImage, check_images, image_key, open_image
 from distill_nb.data import *
 from distill_nb.tasks import *
 from distill_nb.sources import *

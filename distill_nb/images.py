@@ -291,6 +291,7 @@ def pays(
     most:int=KeptImages.most # bytes that they may take up
 )->bool:
     "Does it pay to keep `view` of these images?"
+    check_type('items', items, (list,tuple,L), 'a list of image items')
     if not all(is_encoded(o) for o in items): return False
     sizes = [o for o in map(pixel_size, items) if o]
     if not sizes: return False

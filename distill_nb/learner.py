@@ -16,7 +16,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
 from .checks import check_count, check_number, check_type
-from .data import ImageView, cached, get_images, image_items, item_labels, repeat_dls, unlabeled_dl
+from .data import ImageView, get_images, image_items, item_labels, repeat_dls, unlabeled_dl, where_kept
 from .sources import Source, Zoo, _source_list
 from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
@@ -68,7 +68,7 @@ def student_learner(
     probe_head:bool=False, # start the head from a linear probe on the labelled images (LP-FT) instead of at random
     normalize:bool=True, # normalise as the start was trained, unless `dls` do already
     arch_kwargs:dict=None, # for timm.create_model; by default those of `start`
-    cache=None, # where opened images are kept: None beside the outputs of sources, a folder, 'device' (and held there), False nowhere (see `cached`)
+    cache=None, # where opened images are kept: None beside the outputs of sources, a folder, 'device' (and held there), False nowhere (see `where_kept`)
     cbs=None, # further callbacks
     **kwargs
 )->Learner:
@@ -226,7 +226,7 @@ def distill_learner(
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     if store is not None and kwargs.get('cache') is None: kwargs['cache'] = kept_beside(store)
-    keep = unlabeled_dl(dls, pool, **cached(kwargs.get('cache'), dls.train)).keeper()
+    keep = unlabeled_dl(dls, pool, **where_kept(kwargs.get('cache'), dls.train)).keeper()
     if keep and store is not False: compute_outputs(sources, pool, store, progress=progress, keep=keep)     # an image is opened once for sources and student
     teachers = probes = None
     seen = feature_hints(sources, alpha, pool, store=store, progress=progress) if hints else None

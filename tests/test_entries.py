@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 from fastai.vision.all import L, Learner
 import distill_nb
 from distill_nb.data import *
+from distill_nb.images import KeptImages
 from distill_nb.sources import *
 from distill_nb.outputs import *
 from distill_nb.similarity import *
@@ -21,7 +22,7 @@ from distill_nb.deploy import *
 from distill_nb.explore import *
 from distill_nb.suites import *
 from distill_nb.resume import Resume
-from distill_nb import calibrate as cal, cli, distill as dist, explore, infer, resume, similarity, tasks
+from distill_nb import calibrate as cal, cli, distill as dist, explore, images, infer, resume, similarity, tasks
 from distill_nb.estimators import core, counts, covariances, kernels, pairs, probes, trust
 
 _tmp = tempfile.TemporaryDirectory()
@@ -89,7 +90,13 @@ quiet = dict(arch='test_efficientnet', pretrained=False)
 def call(f, kinds, /, **kw): return f, kw, kinds
 m = dict(features='matrix', labels='labels')
 entries = {
+ # images
+ 'KeptImages': lambda: call(KeptImages, dict(path='paths'), path=tmp/'kept'),
+ 'pixel_size': lambda: call(images.pixel_size, dict(item='file'), item=picture()/'1.png'),
+ 'pays': lambda: call(images.pays, dict(items='images'), items=[picture()/'1.png'], view=images.ResizeView((4,4), True, False, 2)),
+ 'kept_beside': lambda: call(kept_beside, dict(store='paths'), store=tmp/'store'),
  # data
+ 'where_kept': lambda: call(where_kept, dict(cache='paths'), cache=tmp/'kept'),
  'few_labels': lambda: call(few_labels, dict(labels='labels', n='count', frac='share'), labels=Y, n=2),
  'open_image': lambda: call(open_image, dict(item='file'), item=pics[0]),
  'check_images': lambda: call(check_images, dict(items='images'), items=list(pics)),
@@ -233,7 +240,8 @@ entries = {
 }
 
 fine = { # (names, argument, case) -> why it is right to take it; a star stands for any case
-    ('check_images','items','*'): 'it lists what cannot be read', ('image_key','item','text'): 'any file has a key', ('half_samples|probe_set|nested_probes|plot_features','labels','floats'): 'they only group images', ('half_samples|probe_set|nested_probes','labels','few'): 'there are so many images, then',
+    ('check_images','items','*'): 'it lists what cannot be read', ('KeptImages|kept_beside|where_kept','path','none'): 'the default cache', ('kept_beside','store','none'): 'the default store', ('where_kept','cache','none'): 'the default cache',
+    ('pixel_size','item','*'): 'None says that it cannot be read', ('pays','items','*'): 'what cannot be read does not pay', ('image_key','item','text'): 'any file has a key', ('half_samples|probe_set|nested_probes|plot_features','labels','floats'): 'they only group images', ('half_samples|probe_set|nested_probes','labels','few'): 'there are so many images, then',
     ('half_samples|replicate_scores|null_scores|rank_sources','times','zero'): 'none are asked for', ('strong_augment','n_ops','zero'): 'none', ('Watch','n','zero'): 'none are shown', ('Source.from_module|to_onnx','mean','number'): 'the same for all colours', ('Source.from_module','std','number'): 'the same for all colours',
     ('to_onnx','mean','none'): "the Learner's", ('image_dls','vocab','none'): 'from the labels', ('create_student|student_learner','start','none'): '`pretrained` decides', ('weigh_sources|distill_learner','alpha','none'): 'from the ranking', ('save_hub','sources','none'): 'unknown teachers',
     ('save_hub','sources','empty'): 'unknown teachers', ('profile','sources','empty'): 'the student alone', ('profile','sources','none'): 'the student alone', ('unlabeled_dl','items','missing'): 'files are opened in the loop, and named there', ('FixMatch','pool','missing'): 'files are opened in the loop, and named there',
@@ -284,10 +292,10 @@ def test_entry(name, record_fault):
     record_fault('entry', name, 'refused' + (f", but {'; '.join(took)}" if took else ''), tried)
 
 elsewhere = { # why a public name is not in `entries`
-    'there is nothing to get wrong': 'FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '
+    'there is nothing to get wrong': 'cache_folder digest is_encoded opener_at opens_rgb image_types path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '
         'compare_methods eight_methods paper_tasks recipe ema_decay',
     'a part of a loss, which callbacks hand tensors that fit': 'logsumexp_segments fixmatch_loss flex_thresholds fairness_loss align_logits disagreement source_distance segments',
-    'plain data, made and looked at by others': 'Pack Suite Outputs Student ImageView RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
+    'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView open_batches resize_view Pack Suite Outputs Student ImageView RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
         'best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table'}
