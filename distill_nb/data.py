@@ -232,7 +232,7 @@ def few_label_dls(
     ds,bs = _train_ds(dls),None if bs is None else check_count('bs', bs)
     few,rest = few_labels(item_labels(ds), n=n, frac=frac, seed=seed, classes=getattr(ds.tls[-1], 'vocab', None))
     def _take(i): return type(ds)(tls=L(tl._new(tl._get(i), split_idx=0) for tl in ds.tls), n_inp=ds.n_inp)
-    train = dls.train.new(_take(few), bs=min(bs or dls.train.bs, len(few)), **_tfms(dls.train), **(where_kept(dl=dls.train) if isinstance(dls.train, KeptDL) else {}))
+    train = dls.train.new(_take(few), bs=min(bs or dls.train.bs, len(few)), **_tfms(dls.train), **(where_kept(None, dls.train) if isinstance(dls.train, KeptDL) else {}))
     return _new_dls(dls, train), image_items(_take(rest))
 
 # %% ../nbs/00_data.ipynb #33c3401d
@@ -254,8 +254,10 @@ def unlabeled_dl(
     k = opener_at(ds.tls[0].tfms.fs)
     tfms = [OpenImage()] if k is None else [OpenImage() if opens_rgb(f) else f for f in ds.tls[0].tfms.fs[k:]]
     pool = Datasets(tls=[TfmdLists(o, t, split_idx=0, do_setup=False) for o,t in ((items,tfms), (range_of(items),_Index()))])
+    own = getattr(train, 'dl', train)                                              # the loader that fastai's DistributedDL deals out
+    keep = where_kept(None if isinstance(own, KeptDL) else False, own)
     return KeptDL(pool, **merge(dict(bs=min(bs, len(items)), shuffle=True, drop_last=True, num_workers=train.fake_l.num_workers,
-        device=train.device, pin_memory=train.pin_memory, do_setup=False), where_kept(dl=train) if isinstance(train, KeptDL) else where_kept(False), _tfms(train), kwargs))
+        device=train.device, pin_memory=train.pin_memory, do_setup=False), keep, _tfms(train), kwargs))
 
 # %% ../nbs/00_data.ipynb #0e32913f
 class RepeatDL(KeptDL):

@@ -310,6 +310,12 @@ class KeptDL(TfmdDL):
         self.kept,self.on_device,self._pays,self._held = kept,on_device,{},None
         if on_device: kwargs['num_workers'] = 0                 # batches are made where the images are
         super().__init__(dataset, **kwargs)
+        if on_device: self.check_held()
+
+    def check_held(self):
+        "ValueError if the images cannot be held on the device"
+        if self.view is None or len(self.after_item.fs)!=2 or not isinstance(self.after_item.fs[1], ToTensor) or self.before_batch.fs:
+            raise ValueError("cache='device' holds images only where the item transforms are a `Resize` alone (which crops or squishes): put augmentation into `batch_tfms`")
 
     def new(self, dataset=None, cls=None, **kwargs):
         "Another loader of the same images, or an ordinary one of others"
@@ -349,7 +355,12 @@ class KeptDL(TfmdDL):
         view = self.view
         if view is None: return super().create_item(s)
         i = s or 0
-        return self.kept.open(self.image_item(i), view, self.opener),*(tl[i] for tl in self.dataset.tls[1:])
+        return self.look(i, view),*(tl[i] for tl in self.dataset.tls[1:])
+
+    def look(self, i, view):
+        "`view` of image number `i`; what is not encoded is not kept in a file"
+        item = self.image_item(i)
+        return self.kept.open(item, view, self.opener) if is_encoded(item) else view(self.opener(item))
 
 # %% ../nbs/00_images.ipynb #img00082
 @patch
@@ -390,21 +401,19 @@ class HeldImages:
 @patch
 def hold(self:KeptDL):
     "Open what is not kept yet, and hold all images and their targets on the device"
-    view = self.view
-    if view is None or len(self.after_item.fs)!=2 or not isinstance(self.after_item.fs[1], ToTensor) or self.before_batch.fs:
-        raise ValueError("images are held on the device only where the item transforms are a `Resize` alone (which crops or squishes): put augmentation into `batch_tfms`")
-    if self._held and self._held[0]==view: return
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        images = list(pool.map(lambda i: np.asarray(self.kept.open(self.image_item(i), view, self.opener)), range_of(self.dataset)))
+    self.check_held()
+    view,device = self.view,torch.device(self.device or 'cpu')
+    if self._held and self._held[0]==(view,device): return
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool: images = list(pool.map(lambda i: np.asarray(self.look(i, view)), range_of(self.dataset)))
     others = fa_collate([tuple(tl[i] for tl in self.dataset.tls[1:]) for i in range_of(self.dataset)])
-    self._held = view,HeldImages(images, view.size, self.device or 'cpu'),to_device(others, self.device or 'cpu')
+    self._held = (view,device),HeldImages(images, view.size, device),to_device(others, device)
 
 @patch
 def held_batch(self:KeptDL,
     idx # which samples, a list
 )->tuple: # as `create_batch` makes it of samples
     "A batch of images that are held on the device"
-    view,held,others = self._held
+    (view,_),held,others = self._held
     def place(i):
         if not view.train: return 0,0
         x,y = random.random(),random.random()                   # drawn as `Resize` does

@@ -198,8 +198,16 @@ def test_held_images_train_to_the_same_bit(folder, tmp_path):
     assert len(load_learner(tmp_path/'l.pkl').predict(get_images(folder)[0])[2]) == 3
 
 def test_held_needs_a_plain_resize(folder):
-    dls = dls_of(folder, 'device', size=None, item_tfms=[Resize(64), FlipItem()])
-    with pytest.raises(ValueError, match='batch_tfms'): dls.one_batch()
+    with pytest.raises(ValueError, match='batch_tfms'): dls_of(folder, 'device', size=None, item_tfms=[Resize(64), FlipItem()])
+    dls = ImageDataLoaders.from_folder(folder, valid_pct=.3, seed=1, bs=4, num_workers=0, item_tfms=RandomResizedCrop(64))
+    with pytest.raises(ValueError, match="cache='device'"): student_learner(dls, 'mobilenetv3_small_050', pretrained=False, cache='device')
+
+def test_held_arrays_make_no_files(tmp_path):
+    pics = rng.integers(0, 256, (8,40,40,3), dtype=np.uint8)
+    dls = image_dls(pics, list('abababab'), pics[:2], list('ab'), size=20, bs=4, cache=False)
+    few = repeat_dls(dls, 8, cache=tmp_path)
+    held = few.train.new(on_device=True)
+    assert few.train.view is None and same(seeded(held), seeded(few.train)) and not list(tmp_path.rglob('*'))
 
 # Nothing is opened twice
 
