@@ -309,9 +309,9 @@ def _missing(store, sources, items, failed):
     return jobs
 
 def _block_size(jobs, bs, device):
-    "Images in a block: whole batches whose pixels take up 48 MB, or 512 for a GPU, at least one batch"
+    "Images in a block: whole batches whose pixels take up 96 MB, or 512 for a GPU, at least one batch"
     each = sum(3*size**2 for size,*_ in {s.geometry for _,s,_ in jobs})
-    return max(bs, (2**29 if device.type=='cuda' else 3*2**24)//each//bs*bs)
+    return max(bs, (2**29 if device.type=='cuda' else 3*2**25)//each//bs*bs)
 
 def _compute(store, sources, items, bs=64, block=None, num_workers=None, device=None, compile=False, progress=True, failed=None, keep=None):
     "Put into the store what it lacks of `items` (key -> image); errors of sources go to `failed` (number -> error), or are raised without it"
@@ -335,7 +335,7 @@ def _compute(store, sources, items, bs=64, block=None, num_workers=None, device=
             tasks = (joblib.delayed(_run_block_away)(ks, js, [items[k] for k in ks], bs, num_workers, device, half, compile, keep) for ks,js in blocks() if js)
             for ks,res in joblib.Parallel(return_as='generator_unordered')(tasks): yield from ((ks, *o) for o in res)
             return
-        with closing(open_batches([items[k] for k in keys], jobs, bs, num_workers, block//bs, keep)) as batches:
+        with closing(open_batches([items[k] for k in keys], jobs, bs, num_workers, block//bs if device.type=='cuda' else 2, keep)) as batches:
             for ks,js in blocks():
                 part = islice(batches, math.ceil(len(ks)/bs))
                 for o in _run_block(js, part, bs, device, half, compile): yield ks, *o
@@ -367,7 +367,7 @@ def compute_outputs(
     images,           # image items, or anything `get_images` takes; of any size
     store=None,       # `Store` or folder; `None`: the default store
     bs=64,            # images in a batch
-    block=None,       # images that are open at a time: a source is loaded once for so many; `None`: what 48 MB of pixels allow
+    block=None,       # images that are open at a time: a source is loaded once for so many; `None`: what 96 MB of pixels allow
     num_workers=None, # threads that open images; `None`: one a core, at most 8
     device=None,      # `None`: the GPU if there is one
     compile=False,    # `torch.compile` the sources
