@@ -52,8 +52,8 @@ def loop(sources, items, bs, device, workers=2):
         with torch.no_grad(): out.append([[o.cpu() for o in net(x.to(device))] for x in torch.utils.data.DataLoader(Items(items, s.tfm), bs, num_workers=workers)])
     return time.perf_counter()-t
 
-def cases(archs, px, n, a):
-    "Rows for one source, a larger one, and all, the rows of each together; `n` images"
+def cases(archs, px, n, a, peers=True):
+    "Rows for one source, a larger one, and all, the rows of each together; `n` images; without `peers` no plain loop"
     items,half,bs = list(jpegs(n, 256)),a.device!='cpu',64
     make = lambda archs: [Source.from_timm(o, pretrained=False, size=px, name=f"{o} {i}") for i,o in enumerate(archs)]
     for what,names in {'one source': archs[:1], 'one larger source': archs[2:3], f'{len(archs)} sources': archs}.items():
@@ -63,7 +63,7 @@ def cases(archs, px, n, a):
         got = {}
         for _ in range(a.rounds):
             for k,f in {'bare models': lambda: bare(sources, n, bs, a.device, half), 'compute_outputs': lambda: ours(sources, items, bs, a.device),
-                        'a DataLoader for each source': lambda: loop(sources, items, bs, a.device),
+                        **({'a DataLoader for each source': lambda: loop(sources, items, bs, a.device)} if peers else {}),
                         **({'compute_outputs, compiled': lambda: ours(sources, items, bs, a.device, compile=True)} if a.compile else {})}.items(): got.setdefault(k, []).append(f())
         for k,v in got.items():
             t,ratios = float(np.median(v)),np.divide(got['bare models'], v)

@@ -36,10 +36,11 @@ def unpack(bundle, tmp):
     for p in (bundle/'data'/'weights').glob('*.xz'): (weights/f"{p.name.partition('.')[0]}.safetensors").write_bytes(original(p))
     return tmp/'packages', tmp/'data'
 
-def environment(device, small, *folders):
-    "Variables of the parts: the bundle's folders first, no network, one thread for what is tiny"
+def environment(device, small, tmp, *folders):
+    "Variables of the parts: the bundle's folders first, no network, one thread for what is tiny, one place for what Python compiles"
     path = [str(o) for o in folders] + [o for o in os.environ.get('PYTHONPATH', '').split(os.pathsep) if o]
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'PYTHONUNBUFFERED': '1', 'PYTHONDONTWRITEBYTECODE': '1'}
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'PYTHONUNBUFFERED': '1', 'PYTHONPYCACHEPREFIX': str(tmp/'compiled')}
+    env.pop('PYTHONDONTWRITEBYTECODE', None)
     if device == 'cpu': env['CUDA_VISIBLE_DEVICES'] = ''
     if small: env['OMP_NUM_THREADS'] = '1'
     return env
@@ -107,9 +108,8 @@ def main(argv=None):
     rows = []
     with tempfile.TemporaryDirectory() as tmp, open(a.out/'log.txt', 'a', encoding='utf-8') as log:
         tmp = Path(tmp)
-        packages = []
-        if bundled: packages,data = (lambda p,d: ([p],d))(*unpack(root, tmp))
-        env = environment(a.device, a.small, root, root/'benchmarks', *packages)
+        packages,data = unpack(root, tmp) if bundled else (None, data)
+        env = environment(a.device, a.small, tmp, root, root/'benchmarks', *([packages] if packages else []))
         for name in a.parts:
             began = time.monotonic()-start
             limit = time_for(name, a.minutes, 60*a.minutes - began - 5)           # seconds to end in
