@@ -82,11 +82,14 @@ def digits(n=5): return digits_dls(n=n, seed=0, bs=25)
 def distilled(steps=40, store=False, **kw):
     "A Learner that distils all embedded sources; `store` keeps their outputs for the next"
     zoo,(dls,pool) = Zoo.embedded(),digits()
-    return distill_learner(dls, pool, zoo, **{**dict(start=zoo['objects'], p=0, store=store, progress=False, epoch_len=steps*25, metrics=accuracy, freeze_stats=False), **kw})
+    own = dict(start=zoo['objects'], p=0, store=store, progress=False, epoch_len=steps*25, metrics=accuracy,
+               freeze_stats=False)
+    return distill_learner(dls, pool, zoo, **{**own, **kw})
 
 def fixmatched(steps=40):
     dls,pool = digits()
-    return fixmatch_learner(dls, pool, start=Zoo.embedded()['objects'], threshold=.5, epoch_len=steps*25, freeze_stats=False)
+    return fixmatch_learner(dls, pool, start=Zoo.embedded()['objects'], threshold=.5, epoch_len=steps*25,
+                            freeze_stats=False)
 
 def precision(a, how, steps):
     learn = distilled(steps, a.store, cbs=ChannelsLast() if 'channels last' in how else None)
@@ -139,34 +142,47 @@ def exported(a, most=.05):
     "A student written as safetensors and read back on the CPU gives what it gave there"
     learn = trained(a)
     x = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory() as tmp: student = load_student(save_student(learn, Path(tmp)/'student.safetensors'))
+    with tempfile.TemporaryDirectory() as tmp:
+        student = load_student(save_student(learn, Path(tmp)/'student.safetensors'))
     net = learn.model.eval()
     with torch.inference_mode(): return below(difference(student(x), to_float(net(x.to(a.device))).cpu()), most)
 
 def onnx(a):
     "Difference between the ONNX graph and the student"
-    if lost := [o for o in ('onnx','onnxscript','onnxruntime') if find_spec(o) is None]: raise LeftOut(f"{', '.join(lost)} not installed")
+    lost = [o for o in ('onnx','onnxscript','onnxruntime') if find_spec(o) is None]
+    if lost: raise LeftOut(f"{', '.join(lost)} not installed")
     learn = trained(a)
     with tempfile.TemporaryDirectory() as tmp: return to_onnx(learn, Path(tmp)/'student.onnx')
 
 def memory(a, steps):
-    "MiB at the peak of distillation from 28 sources at real size, in half precision; of the whole process without a GPU"
+    "MiB at the peak of distillation from 28 sources at real size, in half precision; without a GPU, of the process"
     from step import SIZES, images, labelled
     arch,px,bs = ('test_efficientnet',64,8) if a.small else ('tf_efficientnet_lite0',160,32)
     x = images(256, px)
     labels = PseudoLabels(torch.rand(len(x), sum(SIZES)).half(), SIZES)
-    learn = student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=Distill(x, StoredTeachers(labels), torch.ones(28)/28), epoch_len=steps*bs)
+    distill = Distill(x, StoredTeachers(labels), torch.ones(28)/28)
+    dls = labelled(x, bs, device=a.device)
+    learn = student_learner(dls, arch, pretrained=False, cbs=distill, epoch_len=steps*bs)
     if a.device != 'cpu': learn.to_fp16(); torch.cuda.reset_peak_memory_stats()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    return torch.cuda.max_memory_allocated()/2**20 if a.device != 'cpu' else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10
+    if a.device != 'cpu': return torch.cuda.max_memory_allocated()/2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10
 
 def checks(a):
     "(name, function) of every check, the most telling first"
     steps,shape = (12,(120,24,6)) if a.small else (40,(1000,256,20))
-    yield from ((f'train: {o}', partial(precision, a, o, steps)) for o in ('fp32','fp16','bf16','fp32, channels last','fp16, channels last'))
-    yield from {'train: live teachers': partial(live, a, steps), 'strong augmentation': partial(augmented, a), 'train: fixmatch': lambda: fall(fixmatched(steps)),
-                'outputs of a source': partial(source_outputs, a), 'resume': partial(resumed, a, max(4, steps//4)), 'export: safetensors': partial(exported, a), 'memory peak, MiB': partial(memory, a, 6)}.items()
-    yield from ((f'estimator: {o}', partial(estimator, o, a, *((200,64,10) if o == 'nleep' and not a.small else shape))) for o in metrics)       # nleep's mixture takes seconds
+    for o in ('fp32','fp16','bf16','fp32, channels last','fp16, channels last'):
+        yield f'train: {o}', partial(precision, a, o, steps)
+    yield 'train: live teachers', partial(live, a, steps)
+    yield 'strong augmentation', partial(augmented, a)
+    yield 'train: fixmatch', lambda: fall(fixmatched(steps))
+    yield 'outputs of a source', partial(source_outputs, a)
+    yield 'resume', partial(resumed, a, max(4, steps//4))
+    yield 'export: safetensors', partial(exported, a)
+    yield 'memory peak, MiB', partial(memory, a, 6)
+    for o in metrics:
+        some = (200,64,10) if o == 'nleep' and not a.small else shape               # its mixture takes seconds
+        yield f'estimator: {o}', partial(estimator, o, a, *some)
     yield 'export: onnx', partial(onnx, a)
 
 def check(name, f):

@@ -27,7 +27,8 @@ def end_with(parent):
 def parser(doc):
     ap = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--out', type=Path, required=True, help='folder for the table')
-    ap.add_argument('--device', default='cuda'); ap.add_argument('--small', action='store_true', help='the same code, tiny')
+    ap.add_argument('--device', default='cuda')
+    ap.add_argument('--small', action='store_true', help='the same code, tiny')
     ap.add_argument('--parent', type=int, help='end with this process')
     return ap
 

@@ -1,13 +1,16 @@
 """All that this project asks of a GPU, in a given time: `python scripts/gpu_run.py --minutes 9 --out DIR`
 
-Run it from the folder that `offline_bundle.py` made, which brings what the machine lacks, or from a checkout where everything is installed. In this order, each with a limit of its own:
+Run it from the folder that `offline_bundle.py` made, which brings what the machine lacks, or from a checkout where
+everything is installed. In this order, each with a limit of its own:
 
     checks  `gpu_checks.py`: whether everything works there         checks.csv
     ratios  `gpu_ratios.py`: what a step and a pass cost            step.csv, outputs.csv, grouped.csv
     suite   `gpu_suite.py`: eight targets, run by run               runs.csv
 
-Each row is in its table the moment it is known: whoever stops this loses nothing. parts.csv says how each part ended, log.txt what it printed.
-A part that overruns is ended and the next begins; all of it ends after `--minutes`. `--device cpu --small` runs the same code at a tiny size."""
+Each row is in its table the moment it is known: stopping this at any time loses nothing. parts.csv says how each part
+ended, log.txt what it printed.
+A part that overruns is ended and the next begins; all of it ends after `--minutes`. `--device cpu --small` runs the
+same code at a tiny size."""
 import argparse, csv, lzma, os, signal, subprocess, sys, tarfile, tempfile, time
 from pathlib import Path
 
@@ -28,18 +31,21 @@ def original(path):
 
 def unpack(bundle, tmp):
     "Unpack the bundle's packages and weights into `tmp`; return its (packages, data)"
-    with tarfile.open(bundle/'packages.tar.xz') as tar: tar.extractall(tmp/'packages', **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
+    safe = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}
+    with tarfile.open(bundle/'packages.tar.xz') as tar: tar.extractall(tmp/'packages', **safe)
     weights = tmp/'data'/'weights'
     weights.mkdir(parents=True)
     (tmp/'data'/'targets').symlink_to(bundle/'data'/'targets')
     (weights/'manifest.json').write_bytes((bundle/'data'/'weights'/'manifest.json').read_bytes())
-    for p in (bundle/'data'/'weights').glob('*.xz'): (weights/f"{p.name.partition('.')[0]}.safetensors").write_bytes(original(p))
+    for p in (bundle/'data'/'weights').glob('*.xz'):
+        (weights/f"{p.name.partition('.')[0]}.safetensors").write_bytes(original(p))
     return tmp/'packages', tmp/'data'
 
 def environment(device, small, tmp, *folders):
-    "Variables of the parts: the bundle's folders first, no network, one thread for what is tiny, one place for what Python compiles"
+    "Variables of the parts: the bundle's folders first, no network, one place for compiled files, one thread if small"
     path = [str(o) for o in folders] + [o for o in os.environ.get('PYTHONPATH', '').split(os.pathsep) if o]
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg', 'PYTHONUNBUFFERED': '1', 'PYTHONPYCACHEPREFIX': str(tmp/'compiled')}
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'PYTHONPYCACHEPREFIX': str(tmp/'compiled'),
+           'PYTHONUNBUFFERED': '1', 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg'}
     env.pop('PYTHONDONTWRITEBYTECODE', None)
     if device == 'cpu': env['CUDA_VISIBLE_DEVICES'] = ''
     if small: env['OMP_NUM_THREADS'] = '1'
@@ -59,7 +65,8 @@ def end(p):
 
 def run_part(name, args, seconds, env, log):
     "Run a part for at most so many seconds; return how it ended"
-    p = subprocess.Popen([sys.executable, here/f'gpu_{name}.py', '--parent', str(os.getpid()), *args], env=env, stdout=log, stderr=subprocess.STDOUT, preexec_fn=os.setpgrp)
+    cmd = [sys.executable, here/f'gpu_{name}.py', '--parent', str(os.getpid()), *args]
+    p = subprocess.Popen(cmd, env=env, stdout=log, stderr=subprocess.STDOUT, preexec_fn=os.setpgrp)
     try: return 'done' if p.wait(seconds) == 0 else f'failed: exit status {p.returncode}'
     except subprocess.TimeoutExpired: return 'stopped at its limit'
     finally: end(p)
@@ -86,13 +93,18 @@ def parser():
     ap.add_argument('--small', action='store_true', help='checks and ratios at a tiny size')
     ap.add_argument('--parts', nargs='+', choices=list(limits), default=list(limits), help='some of them only')
     ap.add_argument('--data', type=Path, help='outside a bundle: folder with targets/ and weights/')
-    ap.add_argument('--steps', type=int, default=200, help='of each run of the suite'); ap.add_argument('--seeds', type=int, default=20, help='of the suite')
-    ap.add_argument('--jobs', type=int, help='runs of the suite at a time; by default half as many as cores, at most 8'); ap.add_argument('--targets', nargs='+', help='some targets of the suite only')
+    ap.add_argument('--steps', type=int, default=200, help='of each run of the suite')
+    ap.add_argument('--seeds', type=int, default=20, help='of the suite')
+    ap.add_argument('--jobs', type=int, help='runs of the suite at a time; by default half as many as cores, at most 8')
+    ap.add_argument('--targets', nargs='+', help='some targets of the suite only')
     return ap
 
 def arguments(name, a, data, store):
     args = ['--out', a.out, '--device', a.device] + ['--small']*a.small
-    if name == 'suite': args += ['--data', data, '--store', store, '--steps', a.steps, '--seeds', a.seeds, *(['--jobs', a.jobs] if a.jobs else []), *(['--targets', *a.targets] if a.targets else [])]
+    if name == 'suite':
+        args += ['--data', data, '--store', store, '--steps', a.steps, '--seeds', a.seeds]
+        if a.jobs: args += ['--jobs', a.jobs]
+        if a.targets: args += ['--targets', *a.targets]
     return [str(o) for o in args]
 
 def main(argv=None):
@@ -102,7 +114,8 @@ def main(argv=None):
     if not a.minutes > 0: ap.error(f'--minutes: a number above 0, not {a.minutes:g}')
     if list(a.out.glob('*.csv')): ap.error(f'--out: {a.out} holds tables already; name another folder')
     data = a.data or Path(os.environ.get('DISTILL_NB_DATA', root.parent/'shared'/'data'))
-    if not bundled and 'suite' in a.parts and not (data/'weights'/'manifest.json').is_file(): ap.error(f'--data: there is no weights/manifest.json in {data}; name the folder, or leave the suite out with --parts')
+    if not bundled and 'suite' in a.parts and not (data/'weights'/'manifest.json').is_file():
+        ap.error(f'--data: there is no weights/manifest.json in {data}; name the folder, or leave the suite out with --parts')
     a.out = a.out.resolve(); a.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = []
@@ -113,8 +126,10 @@ def main(argv=None):
         for name in a.parts:
             began = time.monotonic()-start
             limit = time_for(name, a.minutes, 60*a.minutes - began - 5)           # seconds to end in
-            ended = run_part(name, arguments(name, a, data, tmp/'store'), limit, env, log) if limit > 0 else 'no time left'
-            rows.append(dict(part=name, began=round(began, 1), seconds=round(time.monotonic()-start-began, 1), limit=round(limit, 1), ended=ended))
+            args = arguments(name, a, data, tmp/'store')
+            ended = run_part(name, args, limit, env, log) if limit > 0 else 'no time left'
+            took = time.monotonic()-start-began
+            rows.append(dict(part=name, began=round(began, 1), seconds=round(took, 1), limit=round(limit, 1), ended=ended))
             write_parts(rows, a.out)
             print(f"{name}: {ended}, {rows[-1]['seconds']} s", flush=True)
 

@@ -1,7 +1,9 @@
 """The suite `eight` at its full tier, run by run, into runs.csv. A part of `gpu_run.py`.
 
-A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one seed. Each run is kept the moment it ends.
-Several processes share the GPU. Training is in half precision where `checks.csv` found its losses finite; the column `half` says so."""
+A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one seed.
+Each run is kept the moment it ends.
+Several processes share the GPU. Training is in half precision where `checks.csv` found its losses finite; the column
+`half` says so."""
 import os, time, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +22,8 @@ def make_suite(a):
     from distill_nb.suites import eight_suite
     zoo = Zoo.checkpoints(a.data/'weights', size=128)
     start = zoo['imagenet_lite0' if 'imagenet_lite0' in zoo.names else zoo.names[0]]
-    return eight_suite(a.data, None, 'full', a.px, steps=a.steps, start=start, cbs=[ChannelsLast()] + ([MixedPrecision()] if a.half else []))
+    cbs = [ChannelsLast()] + ([MixedPrecision()] if a.half else [])
+    return eight_suite(a.data, None, 'full', a.px, steps=a.steps, start=start, cbs=cbs)
 
 def look(a, target):
     "Put what the sources say of a target's training images into its store: once, before any run asks for it"
@@ -29,7 +32,8 @@ def look(a, target):
     try:
         suite = make_suite(a)
         dls,_ = suite.targets[target](None, 0)
-        compute_outputs(suite.zoo(target), dls.train.items, a.store/target, num_workers=a.threads, device=a.device, progress=False)
+        compute_outputs(suite.zoo(target), dls.train.items, a.store/target, num_workers=a.threads, device=a.device,
+                        progress=False)
         return dict(target=target, error='')
     except Exception as e: return dict(target=target, error=f'{type(e).__name__}: {e}')      # its runs will say so
 
@@ -43,7 +47,9 @@ def run(a, cell):
     except Exception as e: return dict(cell, error=f'{type(e).__name__}: {e}'[:500])
 
 def in_processes(a, stages, n):
-    "(function, result) as they come, a stage (function, items) after the other, of `n` processes that stay; where one dies, half as many make what is left"
+    """Yield (function, result) as they come, one stage (function, items) after the other, from `n` processes that stay.
+
+    Where a process dies, half as many make what is left."""
     stages = [(f, list(items)) for f,items in stages]
     while n and any(left for _,left in stages):
         with ProcessPoolExecutor(n, get_context('spawn')) as pool:
@@ -74,8 +80,11 @@ def side(data):
 
 def main(argv=None):
     ap = parser(__doc__)
-    ap.add_argument('--data', type=Path, required=True, help='folder with targets/ and weights/'); ap.add_argument('--store', type=Path, required=True, help="folder for the sources' outputs")
-    ap.add_argument('--steps', type=int, default=200); ap.add_argument('--seeds', type=int, default=20); ap.add_argument('--jobs', type=int, help='runs at a time')
+    ap.add_argument('--data', type=Path, required=True, help='folder with targets/ and weights/')
+    ap.add_argument('--store', type=Path, required=True, help="folder for the sources' outputs")
+    ap.add_argument('--steps', type=int, default=200)
+    ap.add_argument('--seeds', type=int, default=20)
+    ap.add_argument('--jobs', type=int, help='runs at a time')
     ap.add_argument('--targets', nargs='*', help='some of them only')
     a = begin(ap, argv)
     cores = os.cpu_count() or 1
@@ -84,7 +93,8 @@ def main(argv=None):
     a.px,a.half = side(a.data),a.device != 'cpu' and half_is_finite(a.out)
     suite = make_suite(a)
     todo = cells(suite, a.seeds, a.targets)
-    table = Table(a.out/'runs.csv', half=a.half, px=a.px, steps=a.steps, sources=len(suite.sources), jobs=a.jobs, **conditions(a))
+    table = Table(a.out/'runs.csv', half=a.half, px=a.px, steps=a.steps, sources=len(suite.sources), jobs=a.jobs,
+                  **conditions(a))
     start = time.perf_counter()
     for f,row in in_processes(a, [(look, a.targets or suite.targets), (run, todo)], a.jobs):
         if f is run: table.add(**row)

@@ -1,13 +1,16 @@
 """Packs one folder for a machine with a GPU and no network: `python scripts/offline_bundle.py OUT`
 
-OUT holds this package, `gpu_run.py` with all it runs, the pure-Python packages that such a machine lacks (as they are installed here), eight targets and seven source models.
-`python OUT/scripts/gpu_run.py --out RESULTS` is all that is typed there. Expected there: torch, torchvision, timm, numpy, pandas, scikit-learn, scipy, seaborn, safetensors, joblib, accelerate,
-pytest, hypothesis, and for the export onnx, onnxruntime and onnxscript.
+OUT holds this package, `gpu_run.py` with all it runs, the pure-Python packages that such a machine lacks (as they are
+installed here), eight targets and seven source models. On the machine, type `python OUT/scripts/gpu_run.py --out RESULTS`.
+It must have torch, torchvision, timm, numpy, pandas, scikit-learn, scipy, seaborn, safetensors, joblib, accelerate, pytest and
+hypothesis; to export, also onnx, onnxruntime and onnxscript.
 
-Weights are half precision, compressed without loss; EfficientNet-Lite1 and Lite2 are fetched with pip. OUT is kept below `--limit` MiB by the first of these that suffices: images as they are
-(128 px), 128 px at a lower quality, 96 px, 96 px at a lower quality; then the same without EfficientNet-Lite2; then without Lite1 as well. `OUT/bundle.json` says which it was.
+Weights are half precision, compressed without loss; EfficientNet-Lite1 and Lite2 are fetched with pip. OUT is kept below
+`--limit` MiB by the first of these that suffices: images as they are (128 px), 128 px at a lower quality, 96 px, 96 px at a
+lower quality; then the same without EfficientNet-Lite2; then without Lite1 as well. `OUT/bundle.json` says which it was.
 
-`--tiny` packs a few images of each target, and two embedded models in place of the seven, for a rehearsal; it fetches nothing."""
+`--tiny` packs a few images of each target, and two embedded models in place of the seven, for a rehearsal; it fetches
+nothing."""
 import argparse, importlib.metadata, io, json, lzma, os, shutil, sys, tarfile, tempfile, time
 from pathlib import Path
 import numpy as np
@@ -18,10 +21,13 @@ from PIL import Image
 root = Path(__file__).resolve().parents[1]
 scripts = 'gpu_run','gpu_common','gpu_checks','gpu_ratios','gpu_suite'
 benchmarks = 'common','step','outputs','grouped'
-there = ('torch torchvision timm numpy pandas scikit-learn scipy seaborn safetensors joblib accelerate pytest hypothesis onnx onnxruntime onnxscript pyyaml requests rich').split()
-wanted = 'fastai fastcore safetensors scikit-learn scipy joblib filelock pandas matplotlib seaborn ipywidgets cloudpickle'.split()
+there = ('torch torchvision timm numpy pandas scikit-learn scipy seaborn safetensors joblib accelerate pytest hypothesis '
+         'onnx onnxruntime onnxscript pyyaml requests rich').split()
+wanted = ('fastai fastcore safetensors scikit-learn scipy joblib filelock pandas matplotlib seaborn ipywidgets '
+          'cloudpickle').split()
 # needed for texts, or to type into a notebook: never imported by this package
 never = 'spacy jedi prompt-toolkit widgetsnbextension jupyterlab-widgets'.split()
+small = 'objects','printed_digits' # embedded models of a tiny bundle
 compiled = '.so','.pyd','.dylib','.dll','.pyc'
 levels = [dict(px=128, quality=None), dict(px=128, quality=85), dict(px=96, quality=85), dict(px=96, quality=75)]
 drops = [(),('imagenet_lite2',),('imagenet_lite1','imagenet_lite2')]
@@ -46,12 +52,14 @@ def lacking():
 
 def pure_files(dist):
     "(name, path) of the files of an installed distribution; ValueError where it does not run without its compiled ones"
-    files = {str(f): Path(dist.locate_file(f)) for f in dist.files or [] if '__pycache__' not in f.parts and f.parts[0] != '..'}
+    own = [f for f in dist.files or [] if '__pycache__' not in f.parts and f.parts[0] != '..']
+    files = {str(f): Path(dist.locate_file(f)) for f in own}
     names = {k.split('.')[0] for k in files if k.endswith('.py')}
     built = [k for k in files if k.endswith(compiled)]
     # mypyc compiles a module that is there as Python as well, with one helper for all of them
     if bad := [k for k in built if k.split('.')[0] not in names and '__mypyc' not in k]:
-        raise ValueError(f"{dist.name} {dist.version} is not pure Python ({bad[0]}): a machine with another Python cannot run it. Add it to `there`, or to `never`")
+        raise ValueError(f"{dist.name} {dist.version} is not pure Python ({bad[0]}): a machine with another Python cannot "
+                         "run it. Add it to `there`, or to `never`")
     return {k: p for k,p in files.items() if k not in built and p.is_file()}
 
 def pack_packages(out):
@@ -109,14 +117,16 @@ def few(labels, is_test, classes=3, train=10, test=4):
 
 def pack_target(source, path, px, quality=None, tiny=False):
     "Write a target with smaller images; `quality` None leaves them as they are"
-    with np.load(source, allow_pickle=False) as z: d = {k: z[k] for k in ('jpeg','offsets','labels','is_test','classes')}
+    arrays = 'jpeg','offsets','labels','is_test','classes'
+    with np.load(source, allow_pickle=False) as z: d = {k: z[k] for k in arrays}
     raw,offsets = d['jpeg'].tobytes(),d['offsets'].tolist()
     images = [raw[a:b] for a,b in zip(offsets, offsets[1:])]
     keep = few(d['labels'], d['is_test']) if tiny else np.arange(len(images))
     images = [images[i] if quality is None else encoded(images[i], px, quality) for i in keep]
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, jpeg=np.frombuffer(b''.join(images), np.uint8), offsets=np.cumsum([0] + [len(o) for o in images]), labels=d['labels'][keep], is_test=d['is_test'][keep],
-             classes=d['classes'][:3] if tiny else d['classes'])
+    offsets = np.cumsum([0] + [len(o) for o in images])
+    np.savez(path, jpeg=np.frombuffer(b''.join(images), np.uint8), offsets=offsets, labels=d['labels'][keep],
+             is_test=d['is_test'][keep], classes=d['classes'][:3] if tiny else d['classes'])
 
 def pack_targets(data, out, **kw):
     for p in sorted((data/'targets').glob('*.npz')): pack_target(p, out/p.name, **kw)
@@ -134,7 +144,9 @@ def copy_code(out):
     shutil.copy(root/'LICENSE', out)
 
 def first_fit(fixed, weights, images, limit):
-    "(level, drop) of the first that keeps below `limit` bytes: `weights` name -> bytes, `images` a function of a level; None where nothing does"
+    """(level, drop) of the first that keeps below `limit` bytes, or None.
+
+    `weights` is name -> bytes, `images` a function level -> bytes."""
     for drop in drops:
         for level in range(len(levels)):
             if fixed + images(level) + sum(v for k,v in weights.items() if k not in drop) <= limit: return level,drop
@@ -145,7 +157,7 @@ def bundle(data, out, limit=50, tiny=False):
     about = dict(made=time.strftime('%Y-%m-%d'), tiny=tiny, limit_mib=limit, packages=pack_packages(out))
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
-        if tiny: models = {k: v for k,v in read_models(root/'distill_nb'/'zoo').items() if k in ('objects','printed_digits')}
+        if tiny: models = {k: v for k,v in read_models(root/'distill_nb'/'zoo').items() if k in small}
         else: models = {**read_models(data/'weights'), **lites()}
         pack_sources(models, tmp/'weights')
         weights = {k: sum(p.stat().st_size for p in (tmp/'weights').glob(f'{k}.safetensors.*')) for k in models}
@@ -156,21 +168,24 @@ def bundle(data, out, limit=50, tiny=False):
         fit = first_fit(fixed, weights, images, limit*2**20)
         if fit is None:
             least = fixed + images(len(levels)-1) + sum(v for k,v in weights.items() if k not in drops[-1])
-            raise SystemExit(f'--limit: {least/2**20:.1f} MiB is the least that this takes, and {limit} are allowed. Raise --limit')
+            raise SystemExit(f'--limit: {least/2**20:.1f} MiB is the least that this takes, not {limit:g}. Raise --limit')
         level,drop = fit
         shutil.copytree(tmp/str(level), out/'data'/'targets')
         shutil.copytree(tmp/'weights', out/'data'/'weights', ignore=shutil.ignore_patterns(*[f'{k}.*' for k in drop]))
         write_manifest({k: e for k,(e,_) in models.items() if k not in drop}, out/'data'/'weights')
     left = [f'{k}: left out' for k in drop]
-    if level: left.append(f"images: {levels[level]['px']} px, WebP of quality {levels[level]['quality']}, in place of the originals")
-    about.update(px=levels[level]['px'], quality=levels[level]['quality'], targets=sorted(p.stem for p in (out/'data'/'targets').glob('*.npz')), sources=[k for k in models if k not in drop], for_size=left)
+    px,quality = levels[level].values()
+    if level: left.append(f'images: {px} px, WebP of quality {quality}, in place of the originals')
+    targets = sorted(p.stem for p in (out/'data'/'targets').glob('*.npz'))
+    about.update(px=px, quality=quality, targets=targets, sources=[k for k in models if k not in drop], for_size=left)
     (out/'bundle.json').write_text(json.dumps(about, indent=1), encoding='utf-8')
     return about
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('out', type=Path, help='the folder to make')
-    ap.add_argument('--data', type=Path, default=Path(os.environ.get('DISTILL_NB_DATA', root.parent/'shared'/'data')), help='folder with targets/ and weights/')
+    data = Path(os.environ.get('DISTILL_NB_DATA', root.parent/'shared'/'data'))
+    ap.add_argument('--data', type=Path, default=data, help='folder with targets/ and weights/')
     ap.add_argument('--limit', type=float, default=50, help='MiB')
     ap.add_argument('--tiny', action='store_true', help='a few images and two small models, for a rehearsal')
     return ap
@@ -178,7 +193,8 @@ def parser():
 def main(argv=None):
     ap = parser(); a = ap.parse_args(argv)
     if not a.limit > 0: ap.error(f'--limit: a number of MiB above 0, not {a.limit:g}')
-    if not any((a.data/'targets').glob('*.npz')): ap.error(f'--data: there is no targets/*.npz in {a.data}; name the folder with --data or $DISTILL_NB_DATA')
+    if not any((a.data/'targets').glob('*.npz')):
+        ap.error(f'--data: there is no targets/*.npz in {a.data}; name the folder with --data or $DISTILL_NB_DATA')
     if a.out.exists() and any(a.out.iterdir()): ap.error(f'out: {a.out} is not empty; name a new folder')
     part = a.out.with_name(a.out.name + '.part')
     shutil.rmtree(part, ignore_errors=True)
@@ -188,7 +204,8 @@ def main(argv=None):
         if a.out.exists(): a.out.rmdir()
         part.rename(a.out)
     finally: shutil.rmtree(part, ignore_errors=True)
-    print(f"{a.out}: {size(a.out)/2**20:.1f} MiB; {len(about['targets'])} targets at {about['px']} px; sources {', '.join(about['sources'])}")
+    sources = ', '.join(about['sources'])
+    print(f"{a.out}: {size(a.out)/2**20:.1f} MiB; {len(about['targets'])} targets at {about['px']} px; sources {sources}")
     for o in about['for_size']: print(f'for size: {o}')
 
 if __name__=='__main__': main()

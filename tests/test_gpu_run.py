@@ -2,7 +2,7 @@
 import ast, importlib.metadata, io, json, lzma, os, signal, subprocess, sys, tarfile, time
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from offline import bare_environment, cut_off, offline_env
 
@@ -190,7 +190,13 @@ def test_arguments_that_make_no_sense(tmp_path, capsys):
 
 # The checks themselves can fail
 
-def test_checks_fail_where_something_is_wrong(monkeypatch):
+@pytest.fixture()
+def one_thread():
+    n = torch.get_num_threads()
+    torch.set_num_threads(1); yield
+    torch.set_num_threads(n)
+
+def test_checks_fail_where_something_is_wrong(monkeypatch, one_thread):
     monkeypatch.syspath_prepend(str(root/'benchmarks'))
     import gpu_checks
     from distill_nb.similarity import metrics
