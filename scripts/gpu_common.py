@@ -36,7 +36,9 @@ def begin(ap, argv=None):
     "Read the arguments; use the device that they name"
     a = ap.parse_args(argv)
     if a.parent: end_with(a.parent)
+    import torch
     from fastai.torch_core import default_device
+    if a.device != 'cpu' and not torch.cuda.is_available(): ap.error('--device: there is no GPU here; `cpu` runs the same without one')
     default_device(a.device != 'cpu')
     a.out.mkdir(parents=True, exist_ok=True)
     return a

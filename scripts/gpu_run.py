@@ -132,5 +132,7 @@ def main(argv=None):
             rows.append(dict(part=name, began=round(began, 1), seconds=round(took, 1), limit=round(limit, 1), ended=ended))
             write_parts(rows, a.out)
             print(f"{name}: {ended}, {rows[-1]['seconds']} s", flush=True)
+    if failed := [r['part'] for r in rows if r['ended'].startswith('failed')]:
+        sys.exit(f"{', '.join(failed)} failed: see {a.out/'log.txt'}")
 
 if __name__=='__main__': main()

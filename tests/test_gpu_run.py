@@ -188,6 +188,12 @@ def test_arguments_that_make_no_sense(tmp_path, capsys):
         with pytest.raises(SystemExit): gpu_run.main([str(o) for o in args])
         assert said in capsys.readouterr().err
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu(tmp_path):
+    with pytest.raises(SystemExit, match='checks failed: see .*log.txt'): gpu_run.main(['--out', str(tmp_path), '--parts', 'checks'])
+    assert '--device: there is no GPU here' in (tmp_path/'log.txt').read_text()
+    assert pd.read_csv(tmp_path/'parts.csv').ended.tolist() == ['failed: exit status 2']
+
 # The checks themselves can fail
 
 @pytest.fixture()
