@@ -1,5 +1,5 @@
 "What the benchmarks share: the machine they ran on, and where their tables go"
-import os, platform
+import os, platform, time
 from pathlib import Path
 import pandas as pd, torch
 
@@ -10,6 +10,8 @@ def machine():
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), platform.processor()) \
         if Path('/proc/cpuinfo').exists() else platform.processor()
     return dict(machine=name, cores=os.cpu_count(), threads=torch.get_num_threads(), torch=torch.__version__)
+
+def today(): return time.strftime('%Y-%m-%d')
 
 def write(df, name, a):
     "Print the table, and write `benchmarks/NAME.csv`, or NAME_gpu.csv from a GPU; a quick try is not written"

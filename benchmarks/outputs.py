@@ -52,27 +52,29 @@ def loop(sources, items, bs, device, workers=2):
         with torch.no_grad(): out.append([[o.cpu() for o in net(x.to(device))] for x in torch.utils.data.DataLoader(Items(items, s.tfm), bs, num_workers=workers)])
     return time.perf_counter()-t
 
-if __name__=='__main__':
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--device', default='cpu')
-    ap.add_argument('--images', type=int, default=512); ap.add_argument('--rounds', type=int, default=3); ap.add_argument('--compile', action='store_true', help='torch.compile as well')
-    a = ap.parse_args()
-    if a.small: a.images,a.rounds = 64,1
-    items,half,bs = list(jpegs(a.images, 256)),a.device!='cpu',64
-    archs = ['mobilenetv3_small_050'] if a.small else ['mobilenetv3_large_100','resnet18','resnet26','tf_efficientnet_lite0']
-    make = lambda archs: [Source.from_timm(o, pretrained=False, size=128 if a.small else 224, name=f"{o} {i}") for i,o in enumerate(archs)]
-    rows = []
+def cases(archs, px, n, a, peers=True):
+    "Rows for one source, a larger one, and all, the rows of each together; `n` images; without `peers` no plain loop"
+    items,half,bs = list(jpegs(n, 256)),a.device!='cpu',64
+    make = lambda archs: [Source.from_timm(o, pretrained=False, size=px, name=f"{o} {i}") for i,o in enumerate(archs)]
     for what,names in {'one source': archs[:1], 'one larger source': archs[2:3], f'{len(archs)} sources': archs}.items():
         sources = make(names)
         if not sources: continue
         for s in sources: s.crop_pct,s.interpolation = .875,'bicubic'        # the same preprocessing for all, as most of timm's have
         got = {}
         for _ in range(a.rounds):
-            for k,f in {'bare models': lambda: bare(sources, a.images, bs, a.device, half), 'compute_outputs': lambda: ours(sources, items, bs, a.device),
-                        'a DataLoader for each source': lambda: loop(sources, items, bs, a.device),
+            for k,f in {'bare models': lambda: bare(sources, n, bs, a.device, half), 'compute_outputs': lambda: ours(sources, items, bs, a.device),
+                        **({'a DataLoader for each source': lambda: loop(sources, items, bs, a.device)} if peers else {}),
                         **({'compute_outputs, compiled': lambda: ours(sources, items, bs, a.device, compile=True)} if a.compile else {})}.items(): got.setdefault(k, []).append(f())
         for k,v in got.items():
             t,ratios = float(np.median(v)),np.divide(got['bare models'], v)
-            rows.append(dict(what=what, how=k, sources=', '.join(names), images=a.images, seconds=t, images_per_second=len(sources)*a.images/t,
-                             ratio=float(np.median(ratios)), least=ratios.min(), most=ratios.max(), rounds=a.rounds))
-    write(pd.DataFrame(rows).assign(device=a.device, **machine()), 'outputs', a)
+            yield dict(what=what, how=k, sources=', '.join(names), images=n, seconds=t, images_per_second=len(sources)*n/t,
+                       ratio=float(np.median(ratios)), least=ratios.min(), most=ratios.max(), rounds=a.rounds)
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--device', default='cpu')
+    ap.add_argument('--images', type=int, default=512); ap.add_argument('--rounds', type=int, default=3); ap.add_argument('--compile', action='store_true', help='torch.compile as well')
+    a = ap.parse_args()
+    if a.small: a.images,a.rounds = 64,1
+    archs = ['mobilenetv3_small_050'] if a.small else ['mobilenetv3_large_100','resnet18','resnet26','tf_efficientnet_lite0']
+    write(pd.DataFrame(cases(archs, 128 if a.small else 224, a.images, a)).assign(device=a.device, **machine()), 'outputs', a)

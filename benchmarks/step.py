@@ -51,7 +51,7 @@ def images(n, px): return np.random.default_rng(0).integers(0, 256, (n,px,px,3),
 
 def labelled(x, bs, c=10, device=None):
     y = np.arange(len(x))%10
-    dls = repeat_dls(image_dls(x, y, x[:10], y[:10], bs=bs, device=device), 1000*bs)
+    dls = repeat_dls(image_dls(x, y, x[:10], y[:10], bs=bs, device=device and torch.device(device)), 1000*bs)
     dls.c = c
     return dls
 
@@ -65,8 +65,8 @@ class OldDistill(Distill):
         z = get_model(self.model).source_heads(self.hook.stored[self.lo:self.hi])
         return old_loss(z, self.teachers(x, idx), self.teachers.sizes, self.alpha, self.T)
 
-def looked_up(arch, px, bs, a):
-    "Rows for pseudo-labels that are looked up"
+def looked_up(arch, px, bs, a, peers=True):
+    "Rows for pseudo-labels that are looked up; without `peers`, of 1 and of 28 sources alone"
     x = images(256, px)
     labels = PseudoLabels(torch.rand(len(x), sum(SIZES)).half(), SIZES)
     def made(bs, cbs=None, opt_func=Adam):
@@ -75,8 +75,9 @@ def looked_up(arch, px, bs, a):
     def ours(n, cls=Distill, opt_func=Adam):
         some = PseudoLabels(labels.probs[:,:sum(SIZES[:n])], SIZES[:n])
         return made(bs, cls(x, StoredTeachers(some), torch.ones(n)/n), opt_func)
-    makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28), '28 sources, a loss a source': partial(ours, 28, OldDistill),
-             'student alone, fused Adam': partial(made, 2*bs, opt_func=fused_adam), '28 sources, fused Adam': partial(ours, 28, opt_func=fused_adam)}
+    makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28)}
+    if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldDistill), 'student alone, fused Adam': partial(made, 2*bs, opt_func=fused_adam),
+                            '28 sources, fused Adam': partial(ours, 28, opt_func=fused_adam)})
     t = rounds(makes, a.steps, a.rounds)
     for k,v in t.items(): yield row(k, v, t['student alone, fused Adam' if 'fused' in k else 'student alone'], student=arch, px=px, images=2*bs)
 
@@ -90,7 +91,7 @@ def bare(nets, x, n):
         out.append(float(np.median(got[1:])))
     return out
 
-def live(arch, teachers, px, bs, a):
+def live(arch, teachers, px, bs, a, peers=True):
     "Rows for teachers that run in the step, and the peers"
     x,device = images(256, px),a.device or 'cpu'
     sources = [Source.from_timm(t, pretrained=False, size=px, name=f'{t} {i}') for i,t in enumerate(teachers)]
@@ -112,12 +113,13 @@ def live(arch, teachers, px, bs, a):
     def fasterai():
         from fasterai.distill.all import KnowledgeDistillationCallback, SoftTarget
         l = plain(2*bs, 1000); l.add_cb(KnowledgeDistillationCallback(own(1)[0].requires_grad_(True), SoftTarget)); return l
-    makes = {'student alone': partial(plain, 2*bs), 'student alone, 1000 classes': partial(plain, 2*bs, 1000), 'live, 1 source': partial(ours, 1),
-             f'live, {len(sources)} sources': partial(ours, len(sources)), 'plain loop, 1 teacher': partial(loop, 1), f'plain loop, {len(sources)} teachers': partial(loop, len(sources))}
-    try: import fasterai as _; makes["fasterai's callback, 1 teacher"] = fasterai
-    except ImportError: print('fasterai is not installed: left out')
+    makes = {'student alone': partial(plain, 2*bs), 'live, 1 source': partial(ours, 1), f'live, {len(sources)} sources': partial(ours, len(sources))}
+    if peers:
+        makes.update({'student alone, 1000 classes': partial(plain, 2*bs, 1000), 'plain loop, 1 teacher': partial(loop, 1), f'plain loop, {len(sources)} teachers': partial(loop, len(sources))})
+        try: import fasterai as _; makes["fasterai's callback, 1 teacher"] = fasterai
+        except ImportError: print('fasterai is not installed: left out')
     t = rounds(makes, a.steps, a.rounds)
-    t["timm's task, 1 teacher"] = timm_task(arch, own(1)[0], x, 2*bs, device, a)
+    if peers: t["timm's task, 1 teacher"] = timm_task(arch, own(1)[0], x, 2*bs, device, a)
     batch = lambda n: torch.rand(n, 3, px, px, device=device).to(memory_format=torch.channels_last)
     with torch.autocast(torch.device(device).type, enabled=a.half and device!='cpu'):
         small,large = bare(nets, batch(bs), a.steps),bare(nets, batch(2*bs), a.steps)

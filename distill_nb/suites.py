@@ -6,7 +6,8 @@ Docs: https://distill-nb.github.io/distill_nb/suites.html.md"""
 
 # %% auto #0
 __all__ = ['eight_methods', 'Suite', 'digits_suite', 'run_cell', 'read_runs', 'run_suite', 'suite_table', 'target_table',
-           'plot_suite', 'best_learner', 'beside_fixmatch', 'labels_last', 'reranked', 'eight_suite', 'paper_suite']
+           'plot_suite', 'best_learner', 'beside_fixmatch', 'labels_last', 'reranked', 'all_labels', 'eight_suite',
+           'paper_suite']
 
 # %% ../nbs/11_suites.ipynb #3274f3b2
 import ast, itertools, json, os, warnings
@@ -92,12 +93,15 @@ def run_cell(
 )->dict: # the cell, accuracy, balanced_accuracy, valid_loss, seconds
     "One run: split, rank, train, and look at the test set once"
     if threads: torch.set_num_threads(threads)
+    f = suite.method(method)
     dls,pool = suite.targets[target](budget, seed)
     rank = rank_sources(dls, suite.zoo(target), metric=suite.metric, times=0, store=store, seed=seed, progress=False)
+    own = getattr(f, 'func', f)
+    if hasattr(own, 'budget'): dls = suite.targets[target](own.budget, seed)[0]      # the method has labels of its own
     kw = dict(suite.recipe)
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
-    row = _run(method, suite.method(method), (dls,pool), seed, rank, n_epoch, lr[method.partition(':')[0]] if isinstance(lr, dict) else lr, None, None,
+    row = _run(method, f, (dls,pool), seed, rank, n_epoch, lr[method.partition(':')[0]] if isinstance(lr, dict) else lr, None, None,
                store=store, **{'arch': None, **kw})
     return dict(target=target, budget=budget, seed=seed, method=method, **{k:v for k,v in row.items() if k not in ('seed','method')})
 
@@ -233,7 +237,9 @@ def plot_suite(
 def _tfms(): return aug_transforms(max_rotate=10, max_warp=0.1, size=None)
 
 def _pack_target(load, size, bs, budget, seed):
-    return pack_dls(load(), **({'n': int(budget)} if budget >= 1 else {'frac': budget}), size=size, seed=seed, bs=bs, batch_tfms=_tfms())
+    "(dls, pool) of a pack; with a `budget` of None every training image is labelled"
+    few = {} if budget is None else {'n': int(budget)} if budget >= 1 else {'frac': budget}
+    return pack_dls(load(), **few, size=size, seed=seed, bs=bs, batch_tfms=_tfms())
 
 def _resized(dls, size):
     "The same images at another size"
@@ -257,36 +263,48 @@ def reranked(dls, pool, rank, metric='parc', store=None, **kw):
     "DistillWeighted by another metric"
     return distill_learner(dls, pool, rank_sources(dls, rank.zoo, metric=metric, times=0, store=store, progress=False), store=store, **kw)
 
+def all_labels(dls, pool, rank, arch=None, store=None, progress=None, bs_u=None, epoch_len=None, **kw):
+    "The student taught with the true label of every training image: as many steps as the others, and as many images in a batch as distillation sees"
+    bs = dls.train.bs
+    both,dls = bs + ifnone(bs_u, bs),copy(dls)
+    dls.loaders = [dls.train.new(bs=both), *dls.loaders[1:]]
+    if epoch_len is not None: epoch_len = epoch_len//bs*both
+    return transfer_learner(dls, arch, epoch_len=epoch_len, **{'probe_head': True, **kw})
+all_labels.budget = None # `run_cell` asks the target for all its labels
+
 eight_methods = dict(compare_methods, best=best_learner, lp_ft=partial(compare_methods['transfer'], probe_head=True), weighted_lp=partial(compare_methods['weighted'], probe_head=True),
                      both=partial(distill_learner, pseudo='both'), all=partial(compare_methods['weighted'], min_weight=0), top3=partial(compare_methods['weighted'], top=3),
-                     weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, labels_last=labels_last, reranked=partial(reranked, pseudo='source'))
+                     weighted_fixmatch=partial(beside_fixmatch, pseudo='source'), distill_fixmatch=beside_fixmatch, labels_last=labels_last, reranked=partial(reranked, pseudo='source'),
+                     all_labels=all_labels)
 
 def _rates(tier):
     "A rate for each method, the best on labelled training images for its kind (`scripts/tune_eight.py`; of the full tier transfer and distill were tuned, at 96 px)"
-    slow = ('transfer','lp_ft','fixmatch','best') if tier=='small' else [m for m in eight_methods if m != 'scratch']
+    slow = ('transfer','lp_ft','fixmatch','best','all_labels') if tier=='small' else [m for m in eight_methods if m != 'scratch']
     return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
 
 def eight_suite(
     data, # folder with targets/ and weights/
-    sources, # folder of `scripts/make_sources.py`
+    sources, # folder of `scripts/make_sources.py`; None for the models of `data` alone
     tier:str='small', # 'small' for two cores, 'full' for a GPU
     size:int=None, # side of the student's images in pixels, in place of the tier's own, 64 or 160
     **recipe # in place of the tier's own
 )->Suite:
     "Eight few-label targets"
-    data,sources = Path(data).expanduser(),Path(sources).expanduser()
+    data = Path(data).expanduser()
     if tier not in ('small','full'): raise ValueError(f"`tier` is 'small' or 'full', not {tier!r}")
     own_size,bs = (64,16) if tier=='small' else (160,32)
     size = own_size if size is None else check_count('size', size, 32)
     paths = sorted((data/'targets').glob('*.npz'))
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
-    zoo = Zoo.checkpoints(data/'weights', size=128) + Zoo.checkpoints(sources, size=128)
+    zoo = Zoo.checkpoints(data/'weights', size=128)
+    if sources is not None: zoo = zoo + Zoo.checkpoints(sources := Path(sources).expanduser(), size=128)
+    elif tier=='small': raise ValueError("`sources`: the small tier needs the folder of scripts/make_sources.py, where its student's start lies; only the full tier takes None")
     if tier=='small':
         start = sources/'start.safetensors'
         if not start.is_file(): raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in {sources}; scripts/make_sources.py makes it")
         meta = student_meta(start)
         own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start)
-    else: own = dict(start=zoo['imagenet_lite0'])
+    else: own = {} if 'start' in recipe else dict(start=zoo['imagenet_lite0'])
     return Suite(f'eight-{tier}' + (f'-{size}' if size != own_size else ''), {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
                  {**dict(steps=200, lr=_rates(tier), bs_u=32, cbs=ChannelsLast()), **own, **recipe}, budgets=(5,.2))
 

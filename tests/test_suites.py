@@ -2,10 +2,12 @@
 import io, json, os, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
 from distill_nb.cli import main
+from distill_nb.data import load_pack
 from distill_nb.deploy import save_student
 from distill_nb.distill import create_student
 from distill_nb.sources import Zoo
@@ -140,9 +142,35 @@ def test_eight_runs_every_method(eight, tier):
     assert set(rows.method) == set(s.methods) and rows.accuracy.between(0,1).all() and rows.balanced_accuracy.between(0,1).all()
     with pytest.raises(ValueError, match='`tier`'): eight_suite(eight/'data', eight/'sources', 'huge')
     with pytest.raises(FileNotFoundError, match='targets'): eight_suite(eight/'nowhere', eight/'sources')
+    alone = eight_suite(eight/'data', None, 'full', steps=3)
+    assert alone.sources.names == ['imagenet_lite0','inat_birds']
+    with pytest.raises(ValueError, match='`sources`.*small tier'): eight_suite(eight/'data', None, 'small')
     (eight/'sources'/'start.safetensors').unlink()
     if tier == 'small':
         with pytest.raises(FileNotFoundError, match='`sources`.*start.safetensors.*make_sources'): eight_suite(eight/'data', eight/'sources')
+
+def test_all_labels_are_those_of_every_training_image(eight):
+    "As many steps as the others, as many images in a batch as distillation, and none of the test set"
+    from distill_nb import suites
+    pack(eight/'data'/'targets'/'birds.npz', n=40)
+    s,seen = eight_suite(eight/'data', eight/'sources', 'full', steps=3),{}
+    s.recipe.update(bs_u=48)
+    def spy(name, f):
+        def method(dls, pool, rank, **kw):
+            learn = f(dls, pool, rank, **kw)
+            files = [bytes(o) for o in getattr(learn.dls.train.dataset, 'dataset', learn.dls.train.dataset).items]
+            seen[name] = SimpleNamespace(steps=len(learn.dls.train), bs=learn.dls.train.bs, files=set(files), valid={bytes(o) for o in learn.dls.valid.items}, pool=pool)
+            return learn
+        return method
+    s.methods = {m: spy(m, f) for m,f in eight_methods.items() if m in ('all_labels','transfer')}
+    s.methods['all_labels'].budget = eight_methods['all_labels'].budget
+    rows = [suites.run_cell(s, 'birds', .5, 0, m, store=False) for m in s.methods]
+    every,few = seen['all_labels'],seen['transfer']
+    birds = load_pack(eight/'data'/'targets'/'birds.npz')
+    assert every.files == {bytes(o) for o in birds.train[0]} and every.valid == few.valid == {bytes(o) for o in birds.test[0]}
+    assert few.files < every.files and few.files | {bytes(o) for o in few.pool} == every.files
+    assert every.steps == few.steps == 3 and (every.bs,few.bs) == (32+48,32)
+    assert [(r['method'],r['budget']) for r in rows] == [(m,.5) for m in s.methods]
 
 def test_cli(eight, tmp_path):
     cmd = [sys.executable, '-c', 'from distill_nb.cli import main; main()', 'bench', 'eight', '--data', eight/'data', '--sources', eight/'sources', '--out', tmp_path/'runs', '--store', tmp_path/'store',
