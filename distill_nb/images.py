@@ -347,8 +347,8 @@ class KeptDL(TfmdDL):
         if res not in self._pays:
             n = len(self.dataset)
             some = [self.image_item(i) for i in np.linspace(0, n-1, min(n, 8)).astype(int).tolist()]
-            self._pays[res] = self.on_device or pays(some, res, n, self.kept.most)
-        return res if self._pays[res] else None
+            self._pays[res] = pays(some, res, n, self.kept.most)
+        return res if self._pays[res] or self.on_device else None
 
     def create_item(self, s):
         "Sample number `s`, its image at the kept size"
@@ -358,9 +358,9 @@ class KeptDL(TfmdDL):
         return self.look(i, view),*(tl[i] for tl in self.dataset.tls[1:])
 
     def look(self, i, view):
-        "`view` of image number `i`; what is not encoded is not kept in a file"
+        "`view` of image number `i`, from its file where that pays"
         item = self.image_item(i)
-        return self.kept.open(item, view, self.opener) if is_encoded(item) else view(self.opener(item))
+        return self.kept.open(item, view, self.opener) if self._pays[view] else view(self.opener(item))
 
 # %% ../nbs/00_images.ipynb #img00082
 @patch

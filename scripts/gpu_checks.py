@@ -3,13 +3,15 @@
 Every check returns a number and raises where something is wrong; a check that fails stops no other."""
 import resource, tempfile, time, warnings
 from functools import partial
+from io import BytesIO
 from importlib.util import find_spec
 from pathlib import Path
 warnings.simplefilter('ignore')
 import numpy as np
 import torch
+from PIL import Image
 from fastai.vision.all import Callback, ChannelsLast, accuracy, no_random, to_float
-from distill_nb.data import digits_dls, open_image
+from distill_nb.data import digits_dls, image_dls, open_image
 from distill_nb.deploy import load_student, save_student, to_onnx
 from distill_nb.distill import Distill, StoredTeachers
 from distill_nb.fixmatch import strong_augment
@@ -110,6 +112,21 @@ def augmented(a):
     assert changed > .01, f'images change by {changed:.3g} alone'
     return changed
 
+def held(a):
+    "Batches cut out of images that are held there are those that are read from files, to the bit"
+    r,jpegs = np.random.default_rng(0),[]
+    for i in range(24):
+        f = BytesIO()
+        Image.fromarray(r.integers(0, 256, (60,80+i,3), dtype=np.uint8)).save(f, 'JPEG')
+        jpegs.append(f.getvalue())
+    with tempfile.TemporaryDirectory() as tmp:
+        dls = image_dls(jpegs, [i%3 for i in range(24)], size=24, bs=8, device=a.device, cache=tmp)
+        def batches(on_device):
+            with no_random(0): return [x.cpu() for x,_ in dls.train.new(shuffle=False, on_device=on_device)]
+        pairs = list(zip(batches(False), batches(True)))
+    assert pairs and all(torch.equal(x, y) for x,y in pairs), 'they differ'
+    return len(pairs)
+
 class Cut(Callback):
     "The power fails in the second epoch"
     order,run_valid = 200,False
@@ -175,6 +192,7 @@ def checks(a):
         yield f'train: {o}', partial(precision, a, o, steps)
     yield 'train: live teachers', partial(live, a, steps)
     yield 'strong augmentation', partial(augmented, a)
+    yield 'images held there', partial(held, a)
     yield 'train: fixmatch', lambda: fall(fixmatched(steps))
     yield 'outputs of a source', partial(source_outputs, a)
     yield 'resume', partial(resumed, a, max(4, steps//4))

@@ -2,7 +2,7 @@
 
 A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one seed.
 Each run is kept the moment it ends.
-Several processes share the GPU. Training is in half precision where `checks.csv` found its losses finite; the column
+Several processes share the GPU, and each holds its run's images there. Training is in half precision where `checks.csv` found its losses finite; the column
 `half` says so."""
 import os, time, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,7 +23,7 @@ def make_suite(a):
     zoo = Zoo.checkpoints(a.data/'weights', size=128)
     start = zoo['imagenet_lite0' if 'imagenet_lite0' in zoo.names else zoo.names[0]]
     cbs = [ChannelsLast()] + ([MixedPrecision()] if a.half else [])
-    return eight_suite(a.data, None, 'full', a.px, steps=a.steps, start=start, cbs=cbs)
+    return eight_suite(a.data, None, 'full', a.px, steps=a.steps, start=start, cbs=cbs, cache='device')
 
 def look(a, target):
     "Put what the sources say of a target's training images into its store: once, before any run asks for it"
