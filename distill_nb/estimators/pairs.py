@@ -54,7 +54,7 @@ def _pair_keys(z, y, lo=0, hi=_most):
         d = torch.addmm(one, z[i:i+rows], z[i:].T, alpha=-1e14).round_().clamp_(min=0)
         keep = torch.ones_like(d, dtype=torch.bool).triu_(1)         # each pair once
         if hi-lo<_most: keep &= (d>=lo)&(d<hi)
-        yield d.to(torch.int64).mul_(2).add_(y[i:i+rows,None]==y[None,i:])[keep]
+        yield d.mul_(2).add_(y[i:i+rows,None]==y[None,i:])[keep].to(torch.int64)
 
 # %% ../../nbs/estimators/01_pairs.ipynb #93d9f22b
 def _sort(k):
