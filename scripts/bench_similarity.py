@@ -1,7 +1,7 @@
 """How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python scripts/bench_similarity.py [--small]`
 
 Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts. Memory is the peak of a fresh process above what
-it held when the call began. A ranking and the passes of as many models are timed in turn: `ratio` is the median of the rounds, `least` and `most` are their ends.
+it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is the median of the rounds, `least` and `most` are their ends.
 Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads; `--only` measures one part again and keeps the rest."""
 import argparse, resource, subprocess, sys, time
 from pathlib import Path
@@ -90,8 +90,8 @@ def peak(n, d, c):
     print(f'{t},{high-held}')
 
 def once(f):
-    "Seconds of a call, and its value"
-    t = time.perf_counter(); v = f(); return time.perf_counter()-t,v
+    "Seconds of the processor for a call, and its value"
+    t = time.process_time(); v = f(); return time.process_time()-t,v
 
 def ranked(f, x, y, sources):
     "Seconds of the scores alone and of everything that a ranking asks for, for `sources` times the same features"
@@ -106,8 +106,9 @@ def one_by_one(f):
     return plain
 
 def share(n, sources, rounds, d=1280, c=30):
-    "Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models; each round times some sources and one batch of each model"
+    "Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models; each round times some sources and one batch of each model. In one thread and by the processor's clock: other programs of the machine count for nothing"
     import timm
+    torch.set_num_threads(1)
     x,y = data(n, d, c)
     batch = torch.randn(32, 3, 224, 224).to(memory_format=torch.channels_last)
     nets = {o: timm.create_model(o, pretrained=False).eval().to(memory_format=torch.channels_last) for o in ('mobilenetv3_large_100','resnet50')}
