@@ -2,7 +2,7 @@
 
 Everything is timed in one process, the variants in turn, round after round; `ratio` is the median of the rounds' ratios, with the least and the most. The floor of a step with looked-up pseudo-labels is the student's plain
 supervised step on a batch of as many images; with live teachers it is that plus the teachers' bare forward passes (channels last, no gradients, ready tensors) on the
-images that they see. Images are random and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback (where
+images that they see. The optimizer is the default one, `FusedAdam`; two rows have fastai's `Adam`. Images are random and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback (where
 fasterai is installed) and timm's LogitDistillationTask, each with one teacher, which is what they take, and a plain PyTorch loop over the teachers as people write it.
 Writes `benchmarks/step.csv`."""
 import argparse, time, warnings
@@ -14,8 +14,6 @@ from distill_nb.all import *
 from distill_nb.distill import Distill, LiveTeachers, StoredTeachers, create_student, student_splitter
 from distill_nb.outputs import PseudoLabels
 from distill_nb.sources import Source
-
-fused_adam = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, betas=(.9,.99), eps=1e-5, weight_decay=.01)     # fastai's Adam in PyTorch's fused form
 
 SIZES = [1000]*4 + [555,400,373,200,200,101,100,90,81,43,37,27,19,10] + [7]*5
 SIZES += [(8000-sum(SIZES))//5]*4; SIZES += [8000-sum(SIZES)]   # 28 sources, 8,000 classes
@@ -69,17 +67,17 @@ def looked_up(arch, px, bs, a, peers=True):
     "Rows for pseudo-labels that are looked up; without `peers`, of 1 and of 28 sources alone"
     x = images(256, px)
     labels = PseudoLabels(torch.rand(len(x), sum(SIZES)).half(), SIZES)
-    def made(bs, cbs=None, opt_func=Adam):
+    def made(bs, cbs=None, opt_func=FusedAdam):
         l = student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=cbs, opt_func=opt_func)
         return l.to_fp16() if a.half else l
-    def ours(n, cls=Distill, opt_func=Adam):
+    def ours(n, cls=Distill, opt_func=FusedAdam):
         some = PseudoLabels(labels.probs[:,:sum(SIZES[:n])], SIZES[:n])
         return made(bs, cls(x, StoredTeachers(some), torch.ones(n)/n), opt_func)
     makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28)}
-    if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldDistill), 'student alone, fused Adam': partial(made, 2*bs, opt_func=fused_adam),
-                            '28 sources, fused Adam': partial(ours, 28, opt_func=fused_adam)})
+    if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldDistill), "student alone, fastai's Adam": partial(made, 2*bs, opt_func=Adam),
+                            "28 sources, fastai's Adam": partial(ours, 28, opt_func=Adam)})
     t = rounds(makes, a.steps, a.rounds)
-    for k,v in t.items(): yield row(k, v, t['student alone, fused Adam' if 'fused' in k else 'student alone'], student=arch, px=px, images=2*bs)
+    for k,v in t.items(): yield row(k, v, t["student alone, fastai's Adam" if "fastai's" in k else 'student alone'], student=arch, px=px, images=2*bs)
 
 def bare(nets, x, n):
     "Median seconds of each network's forward pass on `x`"

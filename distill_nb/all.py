@@ -8,6 +8,7 @@ from distill_nb.outputs import *
 from distill_nb.similarity import *
 from distill_nb.weights import *
 from distill_nb.distill import *
+from distill_nb.optimizer import FusedAdam
 from distill_nb.fixmatch import *
 from distill_nb.learner import *
 from distill_nb.resume import Resume

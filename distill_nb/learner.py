@@ -23,6 +23,7 @@ from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
 from .weights import prune_weights, _alpha
 from .distill import *
+from .optimizer import FusedAdam
 from .fixmatch import EMA, FixMatch
 
 # %% ../nbs/07_learner.ipynb #bba9e928
@@ -56,7 +57,7 @@ def set_probe_head(
     _set_head(model.head, torch.cat(x), torch.cat([o.as_subclass(Tensor) for o in y]).numpy(), C)
 
 # %% ../nbs/07_learner.ipynb #d5106be3
-@delegates(Learner.__init__, but=['dls','model','splitter'])
+@delegates(Learner.__init__, but=['dls','model','splitter','opt_func'])
 def student_learner(
     dls:DataLoaders, # labelled images for training and validation; never changed
     arch=None, # the student: a timm name, a fastai function, a module; by default that of `start`
@@ -69,6 +70,7 @@ def student_learner(
     normalize:bool=True, # normalise as the start was trained, unless `dls` do already
     arch_kwargs:dict=None, # for timm.create_model; by default those of `start`
     cache=None, # where opened images are kept: None beside the outputs of sources, a folder, 'device' (and held there), False nowhere (see `where_kept`)
+    opt_func=FusedAdam, # makes the optimizer, from parameter groups and a learning rate
     cbs=None, # further callbacks
     **kwargs
 )->Learner:
@@ -87,7 +89,7 @@ def student_learner(
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained
-    learn = Learner(dls, student, splitter=student_splitter, cbs=L(SyncNorms(), FreezeStats() if freeze_stats else None).filter() + L(cbs), **kwargs)
+    learn = Learner(dls, student, splitter=student_splitter, opt_func=opt_func, cbs=L(SyncNorms(), FreezeStats() if freeze_stats else None).filter() + L(cbs), **kwargs)
     if probe_head: set_probe_head(learn)
     return learn
 

@@ -102,7 +102,7 @@ def run_cell(
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
     row = _run(method, f, (dls,pool), seed, rank, n_epoch, lr[method.partition(':')[0]] if isinstance(lr, dict) else lr, None, None,
-               store=store, **{'arch': None, **kw})
+               store=store, **{'arch': None, 'opt_func': Adam, **kw})      # Adam: the optimizer of the runs in benchmarks/
     return dict(target=target, budget=budget, seed=seed, method=method, **{k:v for k,v in row.items() if k not in ('seed','method')})
 
 # %% ../nbs/11_suites.ipynb #726b521d

@@ -1,11 +1,14 @@
 """How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python scripts/bench_similarity.py [--small]`
 
 Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts. Memory is the peak of a fresh process above what
-it held when the call began. Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads."""
-import argparse, os, platform, resource, subprocess, sys, time
+it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is the median of the rounds, `least` and `most` are their ends.
+Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads; `--only` measures one part again and keeps the rest."""
+import argparse, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from scipy.stats import spearmanr
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
+from common import machine
 from distill_nb.similarity import cka, h_score, logme, metrics, null_scores, parc, rank_sources, replicate_scores
 
 def data(n, d, c, seed=0):
@@ -86,36 +89,58 @@ def peak(n, d, c):
     high = next(int(l.split()[1])/1e3 for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM'))
     print(f'{t},{high-held}')
 
-def share(n, sources, d=1280, c=30):
-    "Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models"
+def once(f):
+    "Seconds of the processor for a call, and its value"
+    t = time.process_time(); v = f(); return time.process_time()-t,v
+
+def ranked(f, x, y, sources):
+    "Seconds of the scores alone and of everything that a ranking asks for, for `sources` times the same features"
+    t,s = once(lambda: [f(x, y) for _ in range(sources)])
+    xs,times = [x]*sources,metrics[f.__name__].times
+    return t, t + once(lambda: (replicate_scores(f, xs, y, s, times), null_scores(f, xs, y, -(-times//5))))[0]
+
+def one_by_one(f):
+    "The metric without its shortcuts: each half and each shuffling is scored by itself"
+    def plain(x, y): return f(x, y)
+    plain.__name__,plain.rotation = f.__name__,f.rotation
+    return plain
+
+def share(n, sources, rounds, d=1280, c=30):
+    "Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models; each round times some sources and one batch of each model. In one thread and by the processor's clock: other programs of the machine count for nothing"
     import timm
-    from distill_nb.data import image_dls
+    torch.set_num_threads(1)
     x,y = data(n, d, c)
-    for name in ('cka','parc'):
-        f = metrics[name]
-        t = time.perf_counter()
-        s = [f(x, y) for _ in range(sources)]
-        plain = time.perf_counter()-t
-        t = time.perf_counter()
-        xs = [x]*sources
-        replicate_scores(f, xs, y, s, f.times); null_scores(f, xs, y, -(-f.times//5))
-        trust = time.perf_counter()-t
-        for arch in ('mobilenetv3_large_100','resnet50'):
-            m,b = timm.create_model(arch, pretrained=False).eval().to(memory_format=torch.channels_last),torch.randn(32, 3, 224, 224).to(memory_format=torch.channels_last)
-            with torch.inference_mode(): m(b); t,_ = best(lambda: m(b), 2)
-            forward = t/32*n*sources
-            yield dict(what=f'{name}: ranking {sources} sources', n=n, d=d, classes=c, seconds=plain+trust, score_seconds=plain, forward=arch, forward_seconds=forward, ratio=(plain+trust)/forward)
+    batch = torch.randn(32, 3, 224, 224).to(memory_format=torch.channels_last)
+    nets = {o: timm.create_model(o, pretrained=False).eval().to(memory_format=torch.channels_last) for o in ('mobilenetv3_large_100','resnet50')}
+    ways = {k: metrics[k] for k in ('cka','parc')} | {'parc, one by one': one_by_one(parc)}
+    some,got,passes = max(1, sources//rounds),{k: [] for k in ways},{k: [] for k in nets}
+    with torch.inference_mode():
+        for net in nets.values(): net(batch); net(batch)
+        for _ in range(rounds):
+            for k,net in nets.items(): passes[k].append(once(lambda: net(batch))[0]/32*n*sources)
+            for k,f in ways.items(): got[k].append(np.array(ranked(f, x, y, some))*sources/some)
+    for k,v in got.items():
+        plain,full = np.array(v).T
+        for arch,forward in passes.items():
+            ratio = full/np.array(forward)
+            yield dict(what=f'{k}: ranking {sources} sources', n=n, d=d, classes=c, seconds=np.median(full), score_seconds=np.median(plain), forward=arch, forward_seconds=np.median(forward),
+                       ratio=np.median(ratio), least=ratio.min(), most=ratio.max(), rounds=rounds)
+
+def memory(shapes):
+    for n,d,c in shapes:
+        t,mb = map(float, subprocess.run([sys.executable, __file__, '--peak', str(n), str(d), str(c)], capture_output=True, text=True, check=True).stdout.split(','))
+        yield dict(what='parc: memory', n=n, d=d, classes=c, seconds=t, peak_mb=mb)
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--peak', nargs=3, type=int, help=argparse.SUPPRESS)
+    ap.add_argument('--only', choices=('formulas','memory','ranking'), help='one part'); ap.add_argument('--rounds', type=int, default=14, help='of a ranking and the passes in turn')
     a = ap.parse_args()
     if a.peak: peak(*a.peak); sys.exit()
-    rows = list(ratios(*((600,128,10) if a.small else (5000,2048,100))))
-    for n,d,c in [(1000,64,10)] if a.small else [(20000,512,100), (20000,2048,100)]:
-        t,mb = map(float, subprocess.run([sys.executable, __file__, '--peak', str(n), str(d), str(c)], capture_output=True, text=True, check=True).stdout.split(','))
-        rows.append(dict(what='parc: memory', n=n, d=d, classes=c, seconds=t, peak_mb=mb))
-    rows += share(100 if a.small else 500, 4 if a.small else 28)
-    df = pd.DataFrame(rows).assign(threads=torch.get_num_threads(), cpu=platform.processor() or platform.machine(), torch=torch.__version__)
+    file = Path(__file__).resolve().parent.parent/'nbs'/'estimators'/'bench.csv'
+    parts = dict(formulas=lambda: ratios(*((600,128,10) if a.small else (5000,2048,100))), memory=lambda: memory([(1000,64,10)] if a.small else [(20000,512,100), (20000,2048,100)]),
+                 ranking=lambda: share(100, 4, 2) if a.small else share(500, 28, a.rounds))
+    was = pd.read_csv(file) if a.only else pd.DataFrame(dict(part=[]))
+    df = pd.concat([pd.DataFrame(f()).assign(part=k, **machine()) if a.only in (None,k) else was[was.part==k] for k,f in parts.items()], ignore_index=True)
     with pd.option_context('display.width', 250, 'display.max_columns', None): print(df)
-    if not a.small: df.round(4).to_csv(Path(__file__).resolve().parent.parent/'nbs'/'estimators'/'bench.csv', index=False)
+    if not a.small: df.round(4).to_csv(file, index=False)

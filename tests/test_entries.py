@@ -17,6 +17,7 @@ from distill_nb.weights import *
 from distill_nb.distill import *
 from distill_nb.fixmatch import *
 from distill_nb.learner import *
+from distill_nb.optimizer import FusedAdam
 from distill_nb.plots import *
 from distill_nb.deploy import *
 from distill_nb.explore import *
@@ -209,6 +210,7 @@ entries = {
  'read_state': lambda: call(resume.read_state, dict(path='file'), path='/nowhere'),
  'Resume': lambda: call(Resume, dict(every='count')),
  # pictures
+ 'FusedAdam': lambda: call(FusedAdam, dict(mom='share', sqr_mom='share', eps='number', wd='number'), params=[torch.nn.Parameter(torch.ones(3))], lr=1e-3),
  'plot_ranking': lambda: call(plot_ranking, dict(rank='rows', p='number'), rank=ranking()),
  'plot_weights': lambda: call(plot_weights, dict(rank='rows', p='number', norm='choice'), rank=ranking()),
  'rank_table': lambda: call(rank_table, dict(rankings='rows'), rankings=dict(a=ranking(), b=ranking())),

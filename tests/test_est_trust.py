@@ -65,6 +65,70 @@ def test_wide_features_are_narrowed_without_a_difference():
             slow,fast = null_scores(lambda a,b: f(a, b), [x], y, 4),null_scores(f, [torch.tensor(x)], y, 4)
         np.testing.assert_allclose(fast, slow, rtol=1e-8)
 
+def one_by_one(f): return lambda x,y,**kw: f(x, y, **kw)       # a function without the metric's shortcuts
+
+def odd_data(kind, n, d, sizes, seed):
+    "Features with ties, twins, features that are rarely on, large offsets; classes as large as `sizes` asks"
+    r = np.random.default_rng(seed)
+    y = r.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    n = len(y)
+    x = r.normal(size=(n,d)) + .3*r.normal(size=(len(sizes),d))[y]
+    if kind=='tied': x = x.round()
+    if kind=='twins': x[n//2:] = x[:n-n//2]
+    if kind=='rare': x = np.maximum(x-2, 0) + 1e-3*(np.arange(d)<3)*r.normal(size=(n,d))     # many are constant on a half
+    if kind=='dead': x[:,::3] = 5
+    if kind=='scaled': x = x*10.**r.uniform(-6, 6, d) + 1e3
+    return x,y
+
+@pytest.mark.parametrize('kind', ['random','tied','twins','rare','dead','scaled'])
+@pytest.mark.parametrize('sizes', [(20,20,20,20),(60,9,2,1,1)])
+@pytest.mark.parametrize('d', [7,40,300])
+def test_shortcuts_of_parc_change_nothing(kind, sizes, d):
+    x,y = odd_data(kind, sum(sizes), d, sizes, seed=d)
+    for xx in (x, torch.tensor(x).float()):
+        np.testing.assert_allclose(replicate_scores(parc, [xx], y, times=6), replicate_scores(one_by_one(parc), [xx], y, times=6), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(null_scores(parc, [xx], y, times=6), null_scores(one_by_one(parc), [xx], y, times=6), rtol=0, atol=1e-12)
+    assert np.ptp(replicate_scores(parc, [x], y, times=6))>1e-3 and np.ptp(null_scores(parc, [x], y, times=6))>1e-3
+
+def test_shortcuts_are_taken_or_decline(monkeypatch):
+    xs,y = world()
+    taken = {}
+    def watched(name):
+        f = getattr(parc, name)
+        def g(*args, **kw): taken[name] = f(*args, **kw); return taken[name]
+        monkeypatch.setattr(parc, name, g)
+    for o in ('on_halves','on_shuffled'): watched(o)
+    several = np.eye(4)[y] + np.eye(4)[(y+(np.arange(80)%3==0))%4]
+    for labels,kw,declined in ((y, {}, False), (y, dict(n_dims=5), True), (several, {}, True)):
+        taken.clear()
+        got = replicate_scores(parc, xs, labels, times=3, **kw),null_scores(parc, xs, labels, times=3, **kw)
+        assert [o is None for o in taken.values()]==[declined]*2
+        plain = one_by_one(parc)
+        np.testing.assert_allclose(got, (replicate_scores(plain, xs, labels, times=3, **kw), null_scores(plain, xs, labels, times=3, **kw)), rtol=0, atol=1e-12)
+    assert replicate_scores(parc, xs, y, times=0).shape==null_scores(parc, xs, y, times=0).shape==(0,3)
+
+def test_many_images_are_shuffled_without_a_matrix_of_all_pairs():
+    x,y = np.random.default_rng(0).normal(size=(2100,4)),np.arange(2100)%3
+    assert parc.on_shuffled(x, y, [y.argsort()]) is None and parc.on_shuffled(x[:2000], y[:2000], [np.arange(2000)])==[parc(x[:2000], y[:2000])]
+
+@pytest.mark.parametrize('x,y,match', [
+    (np.eye(24), np.arange(24)%3, 'equally alike'), (np.ones((24,3))*np.arange(24)[:,None], np.arange(24)%3, 'same number in all columns'),
+    (np.random.default_rng(0).normal(size=(24,5)), np.arange(24), 'no two images share'), (np.full((24,3), np.nan), np.arange(24)%3, 'NaN')])
+def test_shortcuts_refuse_what_parc_refuses(x, y, match):
+    for f in (replicate_scores, null_scores):
+        for metric in (parc, one_by_one(parc)):
+            with pytest.raises(ValueError, match=match): f(metric, [x], y, **({'scores':[0]} if f is replicate_scores else {}))
+
+def test_a_metric_of_ones_own_may_have_shortcuts():
+    def mean(x, y, scale=1.): return scale*float(np.asarray(x).mean())
+    def on_halves(x, y, halves, scale=1.): return [scale*x[o].mean() for o in halves]
+    xs,y = world()
+    try:
+        register_metric(mean, on_halves=on_halves)
+        np.testing.assert_allclose(replicate_scores(mean, xs, y, times=4, scale=2.), replicate_scores(one_by_one(mean), xs, y, times=4, scale=2.), atol=1e-12)
+        assert np.ptp(null_scores(mean, xs, y, times=4), axis=0).max()==0
+    finally: del metrics['mean']
+
 def test_rank_sources_says_when_parts_are_undefined():
     from distill_nb.data import image_dls
     from distill_nb.sources import Source, Zoo

@@ -1,7 +1,7 @@
 "Trainings that are cut and go on, with callbacks that remember something; the notebook `resume` has the plain ones"
 from functools import partial
 import pytest, torch
-from fastai.vision.all import (Callback, CSVLogger, EarlyStoppingCallback, MixUp, OptimWrapper, SaveModelCallback, accuracy, no_random, tensor)
+from fastai.vision.all import (Adam, Callback, CSVLogger, EarlyStoppingCallback, MixUp, OptimWrapper, SaveModelCallback, accuracy, no_random, tensor)
 from distill_nb.data import digits_dls
 from distill_nb.distill import LabelsLast
 from distill_nb.fixmatch import EMA, FixMatch, weak_augment
@@ -37,7 +37,7 @@ def fixmatch(adapt): return FixMatch(digits_dls(n=5, seed=0)[1], adapt=adapt, th
 @pytest.mark.parametrize('cbs,kw', {
     'best weights, log': ((partial(SaveModelCallback, monitor='accuracy'), CSVLogger), {}), 'mixup, sources': ((partial(MixUp, .4),), dict(pseudo='source')),
     'flexmatch': ((partial(fixmatch, 'flexmatch'), EMA), {}), 'freematch': ((partial(fixmatch, 'freematch'), EMA), {}), 'early stopping': ((partial(EarlyStoppingCallback, patience=2),), {}),
-    'labels last': ((partial(LabelsLast, .5),), {}), 'optimizer of torch': ((), dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))), 'a worker': ((), dict(num_workers=1))}.values(),
+    'labels last': ((partial(LabelsLast, .5),), {}), 'optimizer of torch': ((), dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))), "fastai's Adam": ((), dict(opt_func=Adam)), 'a worker': ((), dict(num_workers=1))}.values(),
     ids=lambda o: None)
 def test_goes_on(cbs, kw, tmp_path): assert resumes(tmp_path, 1, *cbs, **kw)
 

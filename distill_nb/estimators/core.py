@@ -150,9 +150,11 @@ def register_metric(
     rotation=False, # It depends on the features through their inner products alone: a rotation changes nothing, nor do dimensions that no image uses
     times:int=100, # How often `rank_sources` scores again for its intervals unless told otherwise; less for slow ones
     caution='', # When not to trust it, in a few words
+    on_halves=None, # A shortcut for `replicate_scores`: (features, labels, halves, **options) -> the score on each half, or None
+    on_shuffled=None, # A shortcut for `null_scores`: (features, labels, orders, **options) -> the score with `labels[order]` for each order, or None
 ):
     "Decorator: add a metric to `metrics`, so that `rank_sources` knows it by name"
-    kw = dict(needs=needs, range=range, multi_label=multi_label, rotation=rotation, times=times, caution=caution)
+    kw = dict(needs=needs, range=range, multi_label=multi_label, rotation=rotation, times=times, caution=caution, on_halves=on_halves, on_shuffled=on_shuffled)
     if f is None: return lambda f: register_metric(f, name=name, **kw)
     if needs not in ('features','probs'): raise ValueError(f"needs={needs!r}: a metric looks at 'features' or at 'probs'")
     for k,v in kw.items(): setattr(f, k, v)

@@ -49,12 +49,12 @@ _most = 2**48       # more than any dissimilarity in units of 1e-14
 def _pair_keys(z, y, lo=0, hi=_most):
     "Blocks of int64: 2*(dissimilarity in 1e-14) + (1 if of one class), of pairs of unit rows `z` [n,d] with class codes `y` [n], from `lo` to below `hi`"
     n,one = len(z),z.new_tensor(1e14)
-    rows = max(1, 2**22//n)
+    rows = max(1, min(2**22//n, -(-n//4)))                           # blocks below the diagonal are never computed
     for i in range(0, n, rows):
-        d = torch.addmm(one, z[i:i+rows], z[i:].T, alpha=-1e14).round_()
-        d.clamp_(min=0).masked_fill_(torch.ones_like(d, dtype=torch.bool).tril_(), torch.inf)     # each pair once
-        keep = (d<hi) if lo==0 else (d>=lo)&(d<hi)
-        yield d[keep].to(torch.int64).mul_(2).add_((y[i:i+rows,None]==y[None,i:])[keep])
+        d = torch.addmm(one, z[i:i+rows], z[i:].T, alpha=-1e14).round_().clamp_(min=0)
+        keep = torch.ones_like(d, dtype=torch.bool).triu_(1)         # each pair once
+        if hi-lo<_most: keep &= (d>=lo)&(d<hi)
+        yield d.mul_(2).add_(y[i:i+rows,None]==y[None,i:])[keep].to(torch.int64)
 
 # %% ../../nbs/estimators/01_pairs.ipynb #93d9f22b
 def _sort(k):
@@ -67,6 +67,9 @@ _same = 100         # dissimilarities in units of 1e-14 that differ by less than
 def _tied_sums(k):
     "Sum of the ranks (from 1) of same-class pairs among the sorted keys `k` and their number, and the sum of t^3-t over groups of t tied ones"
     new = torch.diff(k)>2*_same
+    if new.all():                   # no ties: the ranks are the positions
+        at = (k&1).nonzero()
+        return float(at.sum()+len(at)), float(len(at)), 0.
     last = torch.cat([new.nonzero().squeeze(1), new.new_full((1,), len(k)-1, dtype=torch.int64)])
     def steps(o): return torch.diff(o, prepend=o.new_zeros(1))
     size,same = steps(last+1).double(),steps((k&1).cumsum(0)[last])
@@ -108,11 +111,21 @@ def _one_value(blocks):
     size,same = map(sum, zip(*((len(k),int((k&1).sum())) for k in blocks)))
     return same*(size+1)/2, same, size, float(size)**3 - size
 
+def _n_pairs(y):
+    "How many pairs the class codes `y` [n] make, and how many of these share a class"
+    n,c = len(y),torch.bincount(y)
+    m1 = int((c*(c-1)).sum())//2
+    if not m1: raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
+    return n*(n-1)//2, m1
+
+def _rho(m, m1, S, T):
+    "Spearman's correlation of `m` pairs, `m1` of one class, from the sum `S` of the ranks of these and the correction `T` for ties"
+    if T >= (m**3-m)*(1-1e-15): raise ValueError("features: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
+    return (m1*(m+1)/2 - S) / (m1*(m-m1)/m * (m**3-m-T)/12)**0.5
+
 def _spearman_classes(z, y, room=3*2**23):
     "Spearman's correlation, over pairs, of 1 - products of unit rows `z` [n,d] and of different classes `y` [n]; `room`: about how many pairs are held at a time"
-    n,c = len(z),torch.bincount(y)
-    m,m1 = n*(n-1)//2, int((c*(c-1)).sum())//2
-    if not m1: raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
+    m,m1 = _n_pairs(y)
     ends = [0,_most] if m<=room else _ranges(z, y, 1 + m//room)
     below,S,T = 0,0.,0.
     for lo,hi in zip(ends, ends[1:]):
@@ -122,10 +135,9 @@ def _spearman_classes(z, y, room=3*2**23):
             k = _sort(_gather(blocks, min(m, room+room//2)))
             (s,same,t),size = _rank_sums(k),len(k)
         S,T,below = S + s + below*same, T + t, below + size
-    if T >= (m**3-m)*(1-1e-15): raise ValueError("features: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
-    return (m1*(m+1)/2 - S) / (m1*(m-m1)/m * (m**3-m-T)/12)**0.5
+    return _rho(m, m1, S, T)
 
-# %% ../../nbs/estimators/01_pairs.ipynb #59ae7152
+# %% ../../nbs/estimators/01_pairs.ipynb #c0a1e001
 def _compare(x, y):
     "Spearman's correlation of the pairwise dissimilarities of checked features (overwritten) and labels; matrices of labels need O(n^2) memory"
     if y.ndim==1: return _spearman_classes(_unit_rows(x, 'features'), y)
@@ -135,7 +147,54 @@ def _compare(x, y):
         if (o==o[0]).all(): raise ValueError(f"{name}: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
     return spearman(a, b)
 
-@register_metric(multi_label=True, times=50, caution='all pairs count alike, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
+# %% ../../nbs/estimators/01_pairs.ipynb #c0a1e003
+def _standard_halves(x, halves):
+    "For each half, its rows of the float64 matrix `x` [n,d], standardised there as by `_standardise`"
+    take = x.new_zeros(len(halves), len(x))
+    for t,o in zip(take, halves): t[o] = 1/len(o)
+    mean,square = take@x,take@x.square()
+    var = square-mean.square()
+    odd = var <= square/100
+    scale = torch.where(odd, 0., var.rsqrt())
+    for o,s,shift,k in zip(halves, scale, -mean*scale, odd):
+        z = x[o]
+        torch.addcmul(shift, z, s, out=z)
+        if k.any(): z[:,k] = _standardise(x[o][:,k])
+        yield z
+
+def _parc_on_halves(features, labels, halves, n_dims=None):
+    "PARC on each of `halves`; None for a matrix of labels and for reduced features"
+    x,y = _inputs(features, labels)
+    if y.ndim==2 or n_dims is not None: return
+    halves = [torch.as_tensor(o, device=x.device) for o in halves]
+    return [_spearman_classes(_unit_rows(z, 'features'), y[o]) for o,z in zip(halves, _standard_halves(x, halves))]
+
+# %% ../../nbs/estimators/01_pairs.ipynb #c0a1e005
+def _pair_ranks(z):
+    "Ranks of the dissimilarities of unit rows `z` [n,d] as a symmetric matrix [n,n] with a diagonal of 0, and the correction for ties"
+    n = len(z)
+    i,j = torch.triu_indices(n, n, 1, device=z.device)
+    k,order = torch.cat(list(_pair_keys(z, torch.arange(n, device=z.device)))).sort()
+    _,size = torch.unique_consecutive(torch.cumsum(torch.diff(k, prepend=k[:1])>2*_same, 0), return_counts=True)
+    size = size.double()
+    rank = (size.cumsum(0) - (size-1)/2).repeat_interleave(size.long())
+    out = z.new_zeros(n, n)
+    out[i[order],j[order]] = rank
+    return out + out.T, (size**3 - size).sum().item()
+
+def _parc_on_shuffled(features, labels, orders, n_dims=None):
+    "PARC with the labels in each of `orders`; None for a matrix of labels, for reduced features, and for too many images"
+    x,y = _inputs(features, labels)
+    if y.ndim==2 or n_dims is not None or len(x)>2048: return
+    (m,m1),(ranks,T) = _n_pairs(y),_pair_ranks(_unit_rows(_standardise(x), 'features'))
+    own = torch.nn.functional.one_hot(y).to(x)
+    def score(o):
+        p = own[torch.as_tensor(o, device=x.device)]
+        return _rho(m, m1, ((ranks@p)*p).sum().item()/2, T)
+    return [score(o) for o in orders]
+
+# %% ../../nbs/estimators/01_pairs.ipynb #59ae7152
+@register_metric(multi_label=True, times=50, on_halves=_parc_on_halves, on_shuffled=_parc_on_shuffled, caution='all pairs count alike, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
 def parc(
     features, # [n,d], one row an image
     labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)

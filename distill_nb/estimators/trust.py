@@ -32,6 +32,12 @@ def _narrow(f, x):
     if not getattr(f, 'rotation', False) or x.shape[1]<=len(x): return x
     return torch.linalg.qr(torch.as_tensor(x).double().T)[1].T
 
+def _scores(f, shortcut, x, labels, orders, one, kwargs):
+    "Scores of `x` for each of `orders`: by the metric's shortcut, or `one` by one where it has none or declines"
+    quick = getattr(f, shortcut, None) if len(orders) else None
+    scores = quick and quick(x, labels, orders, **kwargs)
+    return [one(o) for o in orders] if scores is None else scores
+
 # %% ../../nbs/estimators/07_trust.ipynb #a38aeece
 def replicate_scores(
     f, # An estimator (features or probs, labels) -> float
@@ -46,7 +52,8 @@ def replicate_scores(
     halves = half_samples(labels, times, seed)
     xs = [_narrow(f, x) for x in xs]
     if scores is None: scores = [f(x, labels, **kwargs) for x in xs]
-    out = np.array([[f(_rows(x, o), _rows(labels, o), **kwargs) for x in xs] for o in halves]).reshape(times, len(xs))
+    def on_halves(x): return _scores(f, 'on_halves', x, labels, halves, lambda o: f(_rows(x, o), _rows(labels, o), **kwargs), kwargs)
+    out = np.array([on_halves(x) for x in xs]).reshape(len(xs), times).T
     kept = np.mean([len(o) for o in halves]) if halves else 1
     return np.asarray(scores) + np.sqrt(kept/max(1, len(labels)-kept))*(out-out.mean(0) if times else out)
 
@@ -63,4 +70,5 @@ def null_scores(
     rng,xs,times = np.random.default_rng(seed),[_narrow(f, x) for x in xs],check_count('times', times, 0)
     _whole_labels(labels)
     shuffled = [rng.permutation(len(labels)) for _ in range(times)]
-    return np.array([[f(x, _rows(labels, o), **kwargs) for x in xs] for o in shuffled]).reshape(times, len(xs))
+    def on_shuffled(x): return _scores(f, 'on_shuffled', x, labels, shuffled, lambda o: f(x, _rows(labels, o), **kwargs), kwargs)
+    return np.array([on_shuffled(x) for x in xs]).reshape(len(xs), times).T
