@@ -4,14 +4,14 @@ Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor 
 `pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources, beside the ordinary way; `first`, seconds of everything
 that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for the student; `epoch`, a training epoch, with images kept and
 opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of photos. Weights of networks are random: they do not change the time."""
-import argparse, subprocess, sys, tempfile, time, warnings
+import argparse, io, subprocess, sys, tempfile, time, warnings
 from functools import partial
 from common import machine, write
 warnings.simplefilter('ignore')
 from PIL import ImageDraw
 from distill_nb.all import *
 from distill_nb.images import Halves, KeptImages, open_image
-from distill_nb.outputs import PseudoLabels, Store
+from distill_nb.outputs import PseudoLabels, Store, halves_for, open_batches
 from distill_nb.distill import Distill, StoredTeachers
 
 def draw_photo(seed, w=4000, h=3000):
@@ -75,26 +75,52 @@ def pixel_rows(items, sizes=((160,Image.BILINEAR),(224,Image.BILINEAR),(256,Imag
             off = np.concatenate([o.ravel() for o in off])
             yield dict(bench='pixels', what=what, size=side, filter=Image.Resampling(resample).name.lower(), margin=scale/k, most=off.max(), share_over_1=(off>1).mean())
 
-def trained_sources():
-    "Published models, where their weights are there (see tests/README.md), else the embedded ones"
-    data = Path(os.environ.get('DISTILL_NB_DATA', '../shared/data')).expanduser()/'weights'
-    return Zoo.checkpoints(data, size=128) if data.is_dir() else Zoo.embedded()
+data = Path(os.environ.get('DISTILL_NB_DATA', Path(__file__).resolve().parents[2]/'shared'/'data')).expanduser()    # see tests/README.md
 
-def score_rows(items, sources):
+def trained_sources():
+    "Published models, where their weights are there, else the embedded ones"
+    return Zoo.checkpoints(data/'weights', size=128) if (data/'weights').is_dir() else Zoo.embedded()
+
+def enlarged(item, seed, side=3072):
+    "A small real image as a camera might have taken it: enlarged, with noise, as JPEG"
+    r,f = np.random.default_rng(seed),io.BytesIO()
+    noise = np.tile(r.normal(size=(side//4,side//4,3)).astype(np.float32)*5, (4,4,1))
+    a = np.asarray(open_image(item).resize((side,side), Image.BICUBIC)) + noise
+    Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(f, 'JPEG', quality=88)
+    return f.getvalue()
+
+def look_both_ways(items, sources):
+    "geometry -> what sources see of whole photos and of halved ones, two uint8 batches"
+    res = {}
+    for o in items:
+        halves = Halves(open_image(o))
+        for s in {s.geometry: s for s in sources}.values():
+            res.setdefault(s.geometry, []).append((s.pixels(halves.levels[0]), s.pixels(halves_for(halves, s))))
+    return {g: [torch.stack(o) for o in zip(*v)] for g,v in res.items()}
+
+def score_rows(what, items, y, sources):
     "Scores of trained sources by halved photos beside whole ones, and beside whole ones with every value moved by -1, 0 or 1 at random"
-    from distill_nb.outputs import open_batches
-    y,r = np.arange(len(items))//len(turns)%3,np.random.default_rng(0)       # a photo and its mirror images are of one class
-    scores,wanted = {},np.ones(len(items), bool)
+    r,n,scores = np.random.default_rng(0),0,{}
+    seen = look_both_ways(items, sources)
     for s in sources:
-        def looks(): return torch.cat([o[s.geometry][1] for o in open_batches(list(items), [(0, s, wanted)], bs=8)])
-        with whole_photos(): whole = looks()
+        whole,halved = seen[s.geometry]
+        n = len(whole)
         moved = (whole.int() + torch.from_numpy(r.integers(-1, 2, whole.shape))).clamp(0, 255).byte()
         net = s.load()
-        for k,x in {'whole': whole, 'halved': looks(), 'moved by 1 at random': moved}.items():
+        for k,x in dict(whole=whole, halved=halved, moved=moved).items():
             with torch.inference_mode(): features = torch.cat([net(s.normalize(o))[0] for o in x.split(16)])
-            for m in ('cka','parc','h_score'): scores.setdefault((m,k), []).append(metrics[m](features, y))
-    for (m,k),v in scores.items():
-        if k!='whole': yield dict(bench='scores', what=f'{m}, {k}', most=np.abs(np.subtract(v, scores[m,'whole'])).max(), images=len(items), sources=len(sources))
+            for m in ('cka','parc','logme'): scores.setdefault((m,k), []).append(metrics[m](features, y))
+    for m in ('cka','parc','logme'):
+        off = {k: np.abs(np.subtract(scores[m,k], scores[m,'whole'])).max() for k in ('halved','moved')}
+        yield dict(bench='scores', what=m, photos=what, most=off['halved'], moved=off['moved'], images=n, sources=len(sources))
+
+def all_score_rows(items):
+    sources = trained_sources()
+    yield from score_rows('drawn', items, np.arange(len(items))//len(turns)%3, sources)         # a photo and its mirror images are of one class
+    if not (data/'targets'/'birds.npz').exists(): return
+    birds,y = load_pack(data/'targets'/'birds.npz').train
+    pick = np.random.default_rng(0).permutation(len(birds))[:240]
+    yield from score_rows('birds, enlarged 24 times', (enlarged(birds[int(i)], i) for i in pick), y[pick], sources)
 
 # How fast
 
@@ -112,7 +138,6 @@ def timed(f, *args, **kwargs):
 
 def open_all(items, looks, keep=None):
     "Open photos in as many threads as there are cores, for some preprocessings; no network"
-    from distill_nb.outputs import open_batches
     jobs = [(i, s, np.ones(len(items), bool)) for i,s in enumerate(looks)]
     for _ in open_batches(list(items), jobs, bs=8, keep=keep): pass
 
@@ -212,7 +237,7 @@ if __name__=='__main__':
         all_items = photos(Path(d), many if 'scores' in only else n)
         items = all_items[:n]
         sources = zoo(96 if a.small else 224)
-        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::8]), scores=lambda: score_rows(all_items, trained_sources()), first=lambda: first_rows(items, sources, rounds),
+        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::8]), scores=lambda: all_score_rows(all_items), first=lambda: first_rows(items, sources, rounds),
                                   epoch=lambda: epoch_rows(items, rounds)).items() if k in only for r in f()]
     if 'memory' in only: rows += memory_rows(pool)
     df = pd.DataFrame(rows).assign(**machine())

@@ -66,6 +66,19 @@ class OldDistill(Distill):
         z = get_model(self.model).source_heads(self.hook.stored[self.lo:self.hi])
         return old_loss(z, self.teachers(x, idx), self.teachers.sizes, self.alpha, self.T)
 
+def bare_heads(n, d, device, times):
+    "Median seconds of what 28 heads cannot do without: one layer forward and backward, with the loss and the optimizer"
+    heads,x = nn.Linear(d, sum(SIZES)).to(device),torch.randn(n, d, device=device, requires_grad=True)
+    targets = torch.cat([torch.rand(n, c).softmax(1) for c in SIZES], 1).to(device)
+    alpha,opt,got = torch.ones(28, device=device)/28,FusedAdam([list(heads.parameters())], 1e-3),[]
+    for _ in range(times+2):
+        t = clock()
+        distill_loss(heads(x), targets, SIZES, alpha).backward()
+        opt.step(); opt.zero_grad()
+        if x.is_cuda: torch.cuda.synchronize()
+        got.append(clock()-t)
+    return float(np.median(got[2:]))
+
 def looked_up(arch, px, bs, a, peers=True):
     "Rows for pseudo-labels that are looked up; without `peers`, of 1 and of 28 sources alone"
     x = images(256, px)
@@ -80,6 +93,7 @@ def looked_up(arch, px, bs, a, peers=True):
     if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldDistill), "student alone, fastai's Adam": partial(made, 2*bs, opt_func=Adam),
                             "28 sources, fastai's Adam": partial(ours, 28, opt_func=Adam)})
     t = rounds(makes, a.steps, a.rounds)
+    t['student alone and bare heads of 28'] = t['student alone'] + bare_heads(bs, made(bs).model.head.in_features, a.device or 'cpu', 20)
     for k,v in t.items(): yield row(k, v, t["student alone, fastai's Adam" if "fastai's" in k else 'student alone'], student=arch, px=px, images=2*bs)
 
 def bare(nets, x, n):
