@@ -199,8 +199,8 @@ class NoValid(Callback):
 
 def memory_mb(what): return int(re.search(what + r':\s+(\d+) kB', Path('/proc/self/status').read_text())[1])/1024
 
-def memory(folder, n):
-    "MB that a process takes up beyond what it held before, while a source sees `n` photos and the student's views of them are kept"
+def memory(folder, n, network):
+    "MB that a process takes up beyond what it held before, while `n` photos are opened for a source, with or without its network, and the student's views of them are kept"
     items = get_images(folder)[:n]
     source = Source.from_timm('mobilenetv3_small_050', pretrained=False, size=224)
     source.crop_pct,source.interpolation = .875,'bicubic'
@@ -208,7 +208,10 @@ def memory(folder, n):
     before = memory_mb('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')                # the peak counts from here
     t = time.perf_counter()
-    with tempfile.TemporaryDirectory() as d: compute_outputs([source], items, Store(d), progress=False, keep=dl.keeper())
+    if network:
+        with tempfile.TemporaryDirectory() as d: compute_outputs([source], items, Store(d), progress=False, keep=dl.keeper())
+    else:
+        for _ in open_batches(list(items), [(0, source, np.ones(n, bool))], bs=64, ahead=2, keep=dl.keeper()): pass
     once_through(dl)
     print(json.dumps(dict(peak_mb=memory_mb('VmHWM')-before, seconds=time.perf_counter()-t)))
 
@@ -218,8 +221,9 @@ def memory_rows(n):
         d = Path(d)
         few = [o.read_bytes() for o in photos(d, 8, quality=50)]
         for i in range(n): (d/f'{i:04}.jpg').write_bytes(few[i%8] + i.to_bytes(4, 'little'))
-        out = subprocess.run([sys.executable, __file__, '--memory', d, str(n)], capture_output=True, text=True, check=True).stdout
-    yield dict(bench='memory', what='photos of 12 megapixels, one source', images=n, **json.loads(out.splitlines()[-1]))
+        for what,network in {'opened for one source and kept': 0, 'the same with its network': 1}.items():
+            out = subprocess.run([sys.executable, __file__, '--memory', d, str(n), str(network)], capture_output=True, text=True, check=True).stdout
+            yield dict(bench='memory', what=what, images=n, **json.loads(out.splitlines()[-1]))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,10 +231,10 @@ if __name__=='__main__':
     ap.add_argument('--rounds', type=int, default=5)
     ap.add_argument('--pool', type=int, default=5000, help='photos whose memory is measured')
     ap.add_argument('--only', nargs='+', choices=('pixels','scores','first','epoch','memory'), help='some of the tables; the others stay as they were measured')
-    ap.add_argument('--memory', nargs=2, metavar=('FOLDER','N'), help='used by the script itself')
+    ap.add_argument('--memory', nargs=3, metavar=('FOLDER','N','NETWORK'), help='used by the script itself')
     a = ap.parse_args()
     default_device(False)
-    if a.memory: memory(Path(a.memory[0]), int(a.memory[1])); raise SystemExit
+    if a.memory: memory(Path(a.memory[0]), *map(int, a.memory[1:])); raise SystemExit
     n,many,pool,rounds = (8,8,16,1) if a.small else (24,96,a.pool,a.rounds)
     only = a.only or ('pixels','scores','first','epoch','memory')
     with tempfile.TemporaryDirectory() as d:

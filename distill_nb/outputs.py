@@ -226,6 +226,7 @@ def open_batches(
                 rows[g].append(row)
                 xs[g].append(pixels(halves_for(halves, source)))
             if keep: keep(item, halves)
+            del halves                                            # before the next is opened: a photo of 12 megapixels is 60 MB
         return {g: (np.array(rows[g]), _stack(xs[g])) for g in looks if rows[g]}
     parts,ready = iter(range(0, len(items), bs)),deque()
     with ThreadPoolExecutor(num_workers or min(os.cpu_count() or 1, 8)) as pool:
@@ -312,9 +313,9 @@ def _missing(store, sources, items, failed):
     return jobs
 
 def _block_size(jobs, bs, device):
-    "Images in a block: whole batches whose pixels take up 96 MB, or 512 for a GPU, at least one batch"
+    "Images in a block: whole batches whose pixels take up 64 MB, or 512 for a GPU, at least one batch"
     each = sum(3*size**2 for size,*_ in {s.geometry for _,s,_ in jobs})
-    return max(bs, (2**29 if device.type=='cuda' else 3*2**25)//each//bs*bs)
+    return max(bs, (2**29 if device.type=='cuda' else 2**26)//each//bs*bs)
 
 def _compute(store, sources, items, bs=64, block=None, num_workers=None, device=None, compile=False, progress=True, failed=None, keep=None):
     "Put into the store what it lacks of `items` (key -> image); errors of sources go to `failed` (number -> error), or are raised without it"
@@ -370,7 +371,7 @@ def compute_outputs(
     images,           # image items, or anything `get_images` takes; of any size
     store=None,       # `Store` or folder; `None`: the default store
     bs=64,            # images in a batch
-    block=None,       # images that are open at a time: a source is loaded once for so many; `None`: what 96 MB of pixels allow
+    block=None,       # images that are open at a time: a source is loaded once for so many; `None`: what 64 MB of pixels allow
     num_workers=None, # threads that open images; `None`: one a core, at most 8
     device=None,      # `None`: the GPU if there is one
     compile=False,    # `torch.compile` the sources

@@ -268,7 +268,7 @@ def test_each_image_is_opened_once_for_both(folder, tmp_path, opened_files):
 def test_blocks_bound_the_pixels():
     jobs = [(0, Source.from_module(Net(), .5, .5, 224), None), (1, Source.from_module(Net(), .5, .5, 96), None)]
     block = outputs._block_size(jobs, 64, torch.device('cpu'))
-    assert block%64 == 0 and block*3*(224**2+96**2) <= 3*2**25 < (block+64)*3*(224**2+96**2)
+    assert block%64 == 0 and block*3*(224**2+96**2) <= 2**26 < (block+64)*3*(224**2+96**2)
     assert outputs._block_size([(0, Source.from_module(Net(), .5, .5, 2000), None)], 16, torch.device('cpu')) == 16
 
 # When it cannot be kept
