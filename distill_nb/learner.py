@@ -229,7 +229,8 @@ def distill_learner(
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     if store is not None and kwargs.get('cache') is None: kwargs['cache'] = kept_beside(store)
     keep = unlabeled_dl(dls, pool, **where_kept(kwargs.get('cache'), dls.train)).keeper()
-    if keep and store is not False: compute_outputs(sources, pool, store, progress=progress, keep=keep)     # an image is opened once for sources and student
+    asked = not (live and pseudo == 'source')                    # live teachers alone make no pass over the pool
+    if keep and asked and store is not False: compute_outputs(sources, pool, store, progress=progress, keep=keep)     # an image is opened once for sources and student
     teachers = probes = None
     seen = feature_hints(sources, alpha, pool, store=store, progress=progress) if hints else None
     if pseudo != 'source': probes = probe_labels(sources, alpha, dls, pool, C, T, store=store, progress=progress)

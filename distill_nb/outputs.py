@@ -313,9 +313,9 @@ def _missing(store, sources, items, failed):
     return jobs
 
 def _block_size(jobs, bs, device):
-    "Images in a block: whole batches whose pixels take up 64 MB, or 512 for a GPU, at least one batch"
+    "Images in a block: whole batches whose pixels take up 64 MB, or 512 for a GPU; at least one batch, and at most 1,024 images without a GPU, since a block is also what another process gets"
     each = sum(3*size**2 for size,*_ in {s.geometry for _,s,_ in jobs})
-    return max(bs, (2**29 if device.type=='cuda' else 2**26)//each//bs*bs)
+    return max(1, (2**29//each if device.type=='cuda' else min(1024, 2**26//each))//bs)*bs
 
 def _compute(store, sources, items, bs=64, block=None, num_workers=None, device=None, compile=False, progress=True, failed=None, keep=None):
     "Put into the store what it lacks of `items` (key -> image); errors of sources go to `failed` (number -> error), or are raised without it"

@@ -265,11 +265,17 @@ def test_each_image_is_opened_once_for_both(folder, tmp_path, opened_files):
     compute_outputs(two_sources(), get_images(folder), tmp_path, bs=5, progress=False)
     assert set(opened_files.values()) == {1}
 
+def test_live_teachers_make_no_pass_over_the_pool(folder, tmp_path):
+    few,pool = few_label_dls(dls_of(folder, tmp_path/'images'), n=2)
+    distill_learner(few, pool, two_sources(), 'mobilenetv3_small_050', pretrained=False, pseudo='source', live=True, p=0, store=tmp_path/'s', progress=False)
+    assert not list((tmp_path/'s').rglob('chunk-*'))
+
 def test_blocks_bound_the_pixels():
     jobs = [(0, Source.from_module(Net(), .5, .5, 224), None), (1, Source.from_module(Net(), .5, .5, 96), None)]
     block = outputs._block_size(jobs, 64, torch.device('cpu'))
     assert block%64 == 0 and block*3*(224**2+96**2) <= 2**26 < (block+64)*3*(224**2+96**2)
     assert outputs._block_size([(0, Source.from_module(Net(), .5, .5, 2000), None)], 16, torch.device('cpu')) == 16
+    assert outputs._block_size([(0, Source.from_module(Net(), .5, .5, 24), None)], 48, torch.device('cpu')) == 1008
 
 # When it cannot be kept
 
