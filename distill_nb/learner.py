@@ -228,7 +228,7 @@ def distill_learner(
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     if store is not None and kwargs.get('cache') is None: kwargs['cache'] = kept_beside(store)
-    keep = unlabeled_dl(dls, pool, **where_kept(kwargs.get('cache'), dls.train)).keeper()
+    with no_random(): keep = unlabeled_dl(dls, pool, **where_kept(kwargs.get('cache'), dls.train)).keeper()     # a loader draws a seed; not here
     asked = not (live and pseudo == 'source')                    # live teachers alone make no pass over the pool
     if keep and asked and store is not False: compute_outputs(sources, pool, store, progress=progress, keep=keep)     # an image is opened once for sources and student
     teachers = probes = None
