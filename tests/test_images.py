@@ -30,9 +30,10 @@ def picture(w, h, seed=0):
 
 def levels(a, b): return np.abs(np.asarray(a, int)-np.asarray(b, int)).max()
 def near(a, b, scale):
-    "As near as rounding, or where the picture was halved first, all but one in a thousand values"
+    "As near as rounding; where the picture was halved first, but for a few values at its hard edges"
     off = np.abs(np.asarray(a, int)-np.asarray(b, int))
-    return off.max() <= (1 if scale < 2*Halves.margin else 2) and (off>1).mean() <= 1e-3
+    return off.max() <= 1 if scale < 2*Halves.margin else off.max() <= 4 and (off>1).sum() <= 6 + .02*off.size
+
 def ordinary(img, size, method='crop'): return Resize(size, method)(PILImage(img.copy()), split_idx=1)
 
 # The kept view is the ordinary one
