@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fastai.vision.all import *
 from fastcore.xdg import xdg_cache_home
-from .checks import check_count, check_type, digest, write_whole
+from .checks import check_type, digest, write_whole
 
 # %% ../nbs/00_images.ipynb #ba59d680
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ __all__ = ['Store', 'kept_beside', 'Outputs', 'halves_for', 'open_batches', 'com
            'PseudoLabels', 'pseudo_labels', 'image_key']
 
 # %% ../nbs/02_outputs.ipynb #e199de7a
-import hashlib, json, math, os, shutil, sqlite3, tempfile, uuid, warnings
+import json, math, os, shutil, sqlite3, tempfile, uuid, warnings
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +19,8 @@ from itertools import chain, count, islice, tee
 from pathlib import Path
 
 import joblib, numpy as np, torch
-from PIL import Image
 from torch import Tensor
-from fastcore.basics import chunked, patch
-from fastcore.xdg import xdg_cache_home
+from fastcore.basics import patch
 from fastprogress import progress_bar
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import load, save
