@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from fastai.vision.all import *
 from fastcore.xdg import xdg_cache_home
 from .checks import check_type, digest, write_whole
+from .identity import identity, parts_of
 
 # %% ../nbs/00_images.ipynb #ba59d680
 @dataclass(frozen=True)
@@ -187,6 +188,12 @@ def resize_view(
     if type(t) is not Resize or t.method not in (ResizeMethod.Crop,ResizeMethod.Squish): return
     crop = t.method==ResizeMethod.Crop
     return ResizeView(tuple(t.size), crop, train and crop, int(t.mode))
+
+# %% ../nbs/00_images.ipynb #idt00002
+@parts_of.register(RandTransform)
+def _(o):
+    what,parts = parts_of.dispatch(object)(o)
+    return what,[(k,v) for k,v in parts if k != 'split_idx'] + [('part', type(o).split_idx)]
 
 # %% ../nbs/00_images.ipynb #img00061
 def cache_folder(
