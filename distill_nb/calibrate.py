@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 from scipy.stats import beta
 from fastcore.basics import noop
 from fastai.torch_core import get_model
-from .checks import check_count, check_number, check_type
+from .checks import check_type, Range, Count, checked
 from .distill import Student
 
 # %% ../nbs/10_calibrate.ipynb #42048ba3
@@ -35,6 +35,7 @@ def _checked(probs, labels):
     if (p < -1e-6).any() or (abs(p.sum(1)-1) > 1e-3).any(): raise ValueError("`probs`: each row must be non-negative and add up to 1. Give the softmax of logits")
     return p,y.astype(np.int64)
 
+@checked
 def reliability(
     probs, # predicted probabilities [n,C]
     labels, # class indices [n]
@@ -43,7 +44,6 @@ def reliability(
 )->pd.DataFrame: # one row a bin that is not empty, by rising confidence: confidence and accuracy (means), n
     "How sure the answers are, and how many of them are right"
     p,y = _checked(probs, labels)
-    bins = check_count('bins', bins)
     conf,right = p.max(1),p.argmax(1) == y
     order = np.argsort(conf, kind='stable')
     which = np.minimum((conf*bins).astype(int), bins-1) if equal_width else np.empty(len(y), int)
@@ -51,6 +51,7 @@ def reliability(
     return pd.DataFrame(dict(bin=which, confidence=conf, accuracy=right.astype(float))).groupby('bin').agg(confidence=('confidence','mean'), accuracy=('accuracy','mean'), n=('accuracy','size'))
 
 # %% ../nbs/10_calibrate.ipynb #965783f5
+@checked
 def expected_calibration_error(
     probs, # predicted probabilities [n,C]
     labels, # class indices [n]
@@ -62,6 +63,7 @@ def expected_calibration_error(
     return float((t.n*(t.accuracy-t.confidence).abs()).sum()/t.n.sum())
 
 # %% ../nbs/10_calibrate.ipynb #f0c57628
+@checked(times=Count())
 def calibration_floor(
     probs, # predicted probabilities [n,C]
     bins:int=15, # how many
@@ -70,7 +72,7 @@ def calibration_floor(
     seed:int=0 # of the draws
 )->float: # from 0 to 1
     "The calibration error that these probabilities would show by chance if each were true: mean over labels drawn from them"
-    p,times = _numbers('probs', probs),check_count('times', times)
+    p = _numbers('probs', probs)
     p,_ = _checked(p, np.zeros(p.shape[:1], int))
     rng,cum = np.random.default_rng(seed),(p/p.sum(1, keepdims=True)).cumsum(1)
     draw = lambda: (rng.random((len(p),1)) > cum).sum(1).clip(max=p.shape[1]-1)
@@ -104,6 +106,7 @@ def _folds(y, k, seed):
 def _softmax(z, t=1.): return np.exp(log_softmax(z/t, 1))
 def _nll(z, y): return float(-log_softmax(z, 1)[np.arange(len(y)), y].mean())
 
+@checked
 def calibrate(
     learn, # a Learner of a `Student`; its head is changed
     dl=None, # held-out images with labels, a loader made from `learn.dls`; by default the validation set
@@ -112,7 +115,7 @@ def calibrate(
     seed:int=0 # of the parts
 )->pd.DataFrame: # rows before, after: nll, ece, floor (`calibration_floor`), accuracy, confidence; `attrs` hold temperature and n
     "Divide a student's head by the temperature that suits held-out labels, and say what it brought"
-    model,bins,folds = get_model(getattr(learn, 'model', None)),check_count('bins', bins),check_count('folds', folds, 2)
+    model = get_model(getattr(learn, 'model', None))
     head = check_type('learn.model', model, Student, "a Student's, of `distill_learner`, `transfer_learner` or `create_student`").head
     with learn.no_bar(), learn.no_logging(): z,y = learn.get_preds(dl=dl, act=noop)
     z,y = z.double().numpy(),np.asarray(y)
@@ -138,6 +141,7 @@ def _bound(wrong, n, risk):
     wrong,n = np.asarray(wrong, float),np.asarray(n, float)
     return np.where(wrong < n, beta.ppf(1-risk, wrong+1, np.maximum(n-wrong, 1e-12)), 1.)
 
+@checked
 def coverage_table(
     probs, # predicted probabilities of held-out images [n,C]
     labels, # their classes [n]
@@ -145,7 +149,6 @@ def coverage_table(
 )->pd.DataFrame: # one row a distinct confidence, by rising coverage: threshold, coverage, accuracy, low, high
     "Accuracy of the answers that are at least so sure, with an interval for each row by itself (Clopper-Pearson)"
     p,y = _checked(probs, labels)
-    if check_number('level', level, 0, above=True) >= 1: raise ValueError(f"`level` is a probability between 0 and 1, not {level}")
     order = np.argsort(-p.max(1), kind='stable')
     conf,wrong = p.max(1)[order],np.cumsum(p.argmax(1)[order] != y[order])
     last = np.flatnonzero(np.r_[conf[1:] < conf[:-1], True])                              # images of the same confidence come together
@@ -154,6 +157,7 @@ def coverage_table(
     return pd.DataFrame(dict(threshold=conf[last], coverage=n/len(y), accuracy=1-wrong/n, low=low, high=high))
 
 # %% ../nbs/10_calibrate.ipynb #c5f7cb76
+@checked(accuracy=Range(0, 1, above=True, below=True))
 def answer_threshold(
     probs, # predicted probabilities of held-out images [n,C]
     labels, # their classes [n]; images that no threshold and no temperature was chosen on
@@ -161,7 +165,6 @@ def answer_threshold(
     level:float=.9 # how sure to be of it
 )->pd.Series: # threshold (inf: better never to answer), coverage, accuracy, guaranteed, n
     "From which confidence on to answer: selection with guaranteed risk (Geifman and El-Yaniv 2017, Algorithm 1)"
-    if check_number('accuracy', accuracy, 0, above=True) >= 1: raise ValueError(f"`accuracy` that answers shall have is between 0 and 1, not {accuracy}")
     t = coverage_table(probs, labels, level)
     n = (t.coverage*len(np.asarray(labels))).round()
     looks = len(n).bit_length()                                                           # of a bisection, at most

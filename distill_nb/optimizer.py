@@ -10,7 +10,7 @@ __all__ = ['FusedAdam']
 # %% ../nbs/05a_optimizer.ipynb #f0a00004
 from fastai.vision.all import *
 from torch.optim.adamw import adamw
-from .checks import check_number
+from .checks import Range, checked
 
 # %% ../nbs/05a_optimizer.ipynb #f0a00008
 def _laid_out(t, p):
@@ -34,6 +34,7 @@ def _step(params, states, wd, lr, mom, sqr_mom, eps, **kwargs):
 
 class FusedAdam(Optimizer):
     "fastai's `Adam` with decoupled weight decay, in PyTorch's fused kernel"
+    @checked(mom=Range(0, 1), sqr_mom=Range(0, 1), eps=Range(0), wd=Range(0))
     def __init__(self,
         params, # parameters, or a list of them for each layer group
         lr, # learning rate, or a slice: from the first group's to the last one's
@@ -42,8 +43,6 @@ class FusedAdam(Optimizer):
         eps:float=1e-5, # added to the denominator
         wd:float=.01 # weight decay; a Learner spares biases and norms, unless `wd_bn_bias`
     ):
-        for k,v in dict(mom=mom, sqr_mom=sqr_mom).items(): check_number(k, v, 0, 1)
-        for k,v in dict(eps=eps, wd=wd).items(): check_number(k, v, 0)
         super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def zero_grad(self):

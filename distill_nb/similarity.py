@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from functools import partial
 from fastcore.basics import patch
 from fastcore.foundation import L
-from .checks import check_count, check_type
+from .checks import check_count, check_type, Range, Count, OneOf, Maybe, checked
 from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, _whole_labels
 from .estimators.pairs import dissimilarity, parc, rsa
 from .estimators.kernels import cka, dds
@@ -34,13 +34,14 @@ _all_ = ['metrics', 'register_metric', 'list_metrics', 'spearman', 'SmallProbeWa
          'h_score', 'transrate', 'gbc', 'sfda', 'knn', 'linear_probe', 'half_samples', 'replicate_scores', 'null_scores']
 
 # %% ../nbs/03_similarity.ipynb #89b8bbb5
+@checked(n=Count(3))
 def probe_set(
     labels, # Class of each image [N]
     n:int=500, # At most so many images
     seed:int=42, # Which images are drawn
 )->np.ndarray: # Sorted int64 indices into `labels`
     "Draw at most `n` images in proportion to their classes, at least one each; all alike if `n` is under two a class."
-    labels,n = _whole_labels(labels),check_count('n', n, 3)     # and a hundred or more to be trusted
+    labels = _whole_labels(labels)
     if len(labels)<=n: return np.arange(len(labels))
     rng = np.random.default_rng(seed)
     _,codes,counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -54,6 +55,7 @@ def probe_set(
 # %% ../nbs/03_similarity.ipynb #d280ed03
 class Ranking:
     "Sources and their scores: `scores` in the order of `zoo`, everything shown from best to worst"
+    @checked(n_probe=Count())
     def __init__(self,
         zoo, # `Zoo` or list of sources (anything with a `name`, or names)
         scores, # One number a source: a sequence in the order of `zoo`, or a dict by name
@@ -74,7 +76,7 @@ class Ranking:
                 raise ValueError(f"scores and zoo differ in {sorted(set(scores)^set(self.names))}: one score a source")
             scores = [scores[o] for o in self.names]
         try: self.scores = np.array(scores, dtype=np.float64)
-        except (TypeError,ValueError) as e: raise ValueError(f"`scores` must be one number a source: {e}") from None
+        except (TypeError,ValueError,OverflowError) as e: raise ValueError(f"`scores` must be one number a source: {e}") from None
         if self.scores.shape!=(len(self.names),):
             raise ValueError(f"scores of shape {self.scores.shape} for {len(self.names)} sources: one score a source")
         bad = [o for o,s in zip(self.names, self.scores) if not np.isfinite(s)]
@@ -102,8 +104,7 @@ class Ranking:
         k:int, # How many
     )->'Ranking':
         "The `k` best sources, best first"
-        if not 1<=k<=len(self): raise ValueError(f"k={k}: the ranking has {len(self)} sources, so k is from 1 to {len(self)}")
-        return self.only([self.names[i] for i in self.order[:k]])
+        return self.only([self.names[i] for i in self.order[:check_count('k', k, 1, len(self))]])
 
     def only(self,
         names, # Of the sources to keep
@@ -124,11 +125,11 @@ class Ranking:
         return self._again(self.zoo, metric, **kwargs)
     def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k!='_again'} # images stay here
 
+    @checked
     def interval(self,
         level:float=.9, # Share of probe sets for which it should hold
     )->np.ndarray: # [S,2], in the order of `zoo`; NaN without replicates
         "Score plus and minus so many standard errors, from the replicates: where scores of other probe sets of this size would lie"
-        if not 0<level<1: raise ValueError(f"level={level}: a share between 0 and 1")
         if not len(self.replicates): return np.full((len(self),2), np.nan)
         return self.scores[:,None] + stats.norm.ppf([(1-level)/2,(1+level)/2])*self.replicates.std(0)[:,None]
 
@@ -162,6 +163,7 @@ class Ranking:
     def _repr_html_(self): return self._html(self.to_frame())
 
 # %% ../nbs/03_similarity.ipynb #92e5b70f
+@checked(n=Count(3), halving=Maybe(Count(3)))
 def halving_plan(
     n_sources:int, # How many sources there are
     n:int=500, # Images of the full probe set
@@ -169,8 +171,6 @@ def halving_plan(
     keep:int=8, # Finalists, at least
 )->list: # (sources, images) of each round, the last on all `n` images
     "Rounds of successive halving: from one to the next the images double and the better half of the sources stays"
-    n_sources,n,keep = check_count('n_sources', n_sources),check_count('n', n, 3),check_count('keep', keep)
-    if halving is not None: halving = check_count('halving', halving, 3)
     plan = []
     while halving and halving<n and n_sources>keep:
         plan.append((n_sources, halving))
@@ -184,6 +184,7 @@ def n_passes(
     return sum(s*(n-seen) for (s,n),(_,seen) in zip(plan, [(0,0), *plan]))
 
 # %% ../nbs/03_similarity.ipynb #e09b4c7a
+@checked
 def nested_probes(
     labels, # Class of each image [N]
     sizes, # How many images in each, ascending
@@ -247,6 +248,7 @@ def _halve(names, scores, n, keep):
     return np.flatnonzero(stay),out
 
 # %% ../nbs/03_similarity.ipynb #c5e1908d
+@checked(n=Count(3), on_error=OneOf(('warn','raise')))
 def rank_sources(
     dls, # fastai DataLoaders; the probe set is drawn from its training images
     zoo, # `Zoo`, or a list of sources
@@ -266,15 +268,14 @@ def rank_sources(
     "Score each source of `zoo` on labelled images of `dls`, with intervals and a null. ValueError if no source can be scored, or, with `on_error='raise'`, for the first that cannot."
     from distill_nb.data import image_items,item_labels     # here, since they load fastai
     from distill_nb.outputs import _open_store,compute_outputs
-    if on_error not in ('warn','raise'): raise ValueError(f"on_error={on_error!r}: 'warn' or 'raise'")
     f,name = _find_metric(metric)
     if metric_kwargs: inspect.signature(f).bind(None, None, **metric_kwargs)     # TypeError now rather than after the first pass
     if times is None: times = getattr(f, 'times', 100)
-    times,bs,zoo = check_count('times', times, 0),check_count('bs', bs),check_type('zoo', zoo, Iterable, 'a Zoo, or a list of Sources')
+    zoo = check_type('zoo', zoo, Iterable, 'a Zoo, or a list of Sources')
     named = Ranking(zoo, np.zeros(len(zoo)))     # ValueError for a zoo that is empty, or has a name twice
     zoo,names,items,labels = named.zoo,named.names,L(image_items(dls)),item_labels(dls)
     shown = dls.train.keeper(valid_too=True) if hasattr(getattr(dls, 'train', None), 'keeper') else None     # training will want these images too
-    plan = halving_plan(len(zoo), min(check_count('n', n, 3), len(labels)), halving, keep)
+    plan = halving_plan(len(zoo), min(n, len(labels)), halving, keep)
     probes = nested_probes(labels, [m for _,m in plan], seed)
     alive,failed,first,gone = range(len(zoo)),{},None,[]
     with _open_store(store) as store:     # a round finds what the one before it computed
@@ -297,10 +298,10 @@ def rank_sources(
             if probe is not probes[-1]:
                 stay,out = _halve([names[i] for i in alive], list(scores.values()), len(probe), keep)
                 alive,gone = [alive[i] for i in stay],[out]+gone
-    if failed: warnings.warn(f"failed and not in the ranking, {len(failed)} of {len(zoo)} sources: " + '; '.join(f'{k} ({v})' for k,v in failed.items()), stacklevel=2)
-    if small: warnings.warn(f"{len(small)} of {len(alive)} sources, first '{next(iter(small))}': {next(iter(small.values()))}", SmallProbeWarning, stacklevel=2)
+    if failed: warnings.warn(f"failed and not in the ranking, {len(failed)} of {len(zoo)} sources: " + '; '.join(f'{k} ({v})' for k,v in failed.items()), stacklevel=3)
+    if small: warnings.warn(f"{len(small)} of {len(alive)} sources, first '{next(iter(small))}': {next(iter(small.values()))}", SmallProbeWarning, stacklevel=3)
     undefined = [o for o in trust.values() if isinstance(o, ValueError)]
-    if undefined: warnings.warn(f"no intervals: on parts of these {len(probe)} images {name} is undefined ({undefined[0]})", stacklevel=2)
+    if undefined: warnings.warn(f"no intervals: on parts of these {len(probe)} images {name} is undefined ({undefined[0]})", stacklevel=3)
     replicates,null = (None,None) if undefined else (np.stack(o, 1) for o in zip(*trust.values()))
     if metric_kwargs: name += '(' + ', '.join(f'{k}={v}' for k,v in metric_kwargs.items()) + ')'
     res = Ranking(zoo[alive], list(scores.values()), name, len(probe), replicates, null, failed, pd.concat(gone, ignore_index=True) if gone else None)
@@ -309,6 +310,7 @@ def rank_sources(
 
 # %% ../nbs/03_similarity.ipynb #b8acbd23
 @patch
+@checked(level=Range(.5, 1, above=True, below=True))
 def stability(self:Ranking,
     level:float=.95, # How sure to be that the first is better than the second
 )->pd.Series: # first, second, gap, se (of the gap), p (that the first is better), n_probe, n_needed
@@ -316,7 +318,6 @@ def stability(self:Ranking,
     if len(self)<2: raise ValueError("stability compares two sources: the ranking has one")
     if not len(self.replicates): raise ValueError("stability needs replicates: rank_sources makes them unless times=0")
     if not self.n_probe: raise ValueError("stability needs n_probe, the number of images that were scored")
-    if not .5<level<1: raise ValueError(f"level={level}: a probability between 0.5 and 1")
     i,j = self.order[:2]
     gap,d = self.scores[i]-self.scores[j], self.replicates[:,i]-self.replicates[:,j]
     se = d.std()
@@ -325,6 +326,7 @@ def stability(self:Ranking,
                           n_needed=max(1, math.ceil(needed)) if math.isfinite(needed) else needed), name='stability')
 
 # %% ../nbs/03_similarity.ipynb #1be2c94d
+@checked
 def source_similarity(
     sources, # `Zoo`, or a list of sources
     images, # Image items, or anything `get_images` takes; 500 of them say enough
@@ -360,7 +362,7 @@ def check(self:Ranking,
         if lacking := [o for o in self.names if o not in a]: raise ValueError(f"accuracies lack {', '.join(lacking)}: one a source")
         accuracies = [a[o] for o in self.names]
     try: a = np.asarray(accuracies, dtype=np.float64)
-    except (TypeError,ValueError) as e: raise ValueError(f"`accuracies` must be one number a source: {e}") from None
+    except (TypeError,ValueError,OverflowError) as e: raise ValueError(f"`accuracies` must be one number a source: {e}") from None
     if a.shape!=(len(self),): raise ValueError(f"accuracies of shape {a.shape} for {len(self)} sources: one a source")
     if not np.isfinite(a).all(): raise ValueError(f"accuracies of {', '.join(n for n,o in zip(self.names, a) if not np.isfinite(o))} are not finite")
     if len(self)<2: raise ValueError("check needs two sources or more")

@@ -11,34 +11,36 @@ __all__ = ['normalize_scores', 'source_weights', 'effective_sources', 'prune_wei
 import math, warnings
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .checks import check_count, check_number
+from .checks import check_count, checked
 from .similarity import Ranking, metrics
 
 # %% ../nbs/04_weights.ipynb #288bfd42
 def _scores(scores):
     "Scores as a float64 array [S], checked"
     try: e = np.array(list(scores.values()) if isinstance(scores, dict) else scores, dtype=np.float64)
-    except (TypeError,ValueError) as e: raise ValueError(f"`scores` must be one number a source: {e}") from None
+    except (TypeError,ValueError,OverflowError) as e: raise ValueError(f"`scores` must be one number a source: {e}") from None
     if e.ndim!=1 or not len(e): raise ValueError(f"`scores` must be one number a source, at least one; got shape {e.shape}")
     if bad := np.flatnonzero(~np.isfinite(e)).tolist():
         raise ValueError(f"`scores` hold NaN or infinity at {bad}: leave these sources out, or score them again")
     return e
 
+@checked
 def normalize_scores(
     scores, # One score a source [S], of any sign
     how:str='clip', # 'clip': negative to 0, divide by the largest; 'minmax': least to 0, largest to 1
 )->np.ndarray: # [S], in [0,1], the best is 1
     "Scores to [0,1]. All 1 (and a warning) if none is positive under 'clip', all 1 if all are equal under 'minmax'."
     e = _scores(scores)
-    if how not in ('clip','minmax'): raise ValueError(f"`norm` {how!r} is unknown: 'clip' or 'minmax'")
+    if np.abs(e).max()>1e150: e = e/np.abs(e).max()             # their differences must be numbers
     if how=='minmax': e = e - e.min()
     best = e.max()
     if best>0: return np.maximum(e, 0)/best
     if how=='clip':
-        warnings.warn("no source scores above 0: none is more similar to the target than chance, so all get the same weight", stacklevel=2)
+        warnings.warn("no source scores above 0: none is more similar to the target than chance, so all get the same weight", stacklevel=3)
     return np.ones_like(e)
 
 # %% ../nbs/04_weights.ipynb #4b4d9a59
+@checked
 def source_weights(
     scores, # One score a source [S]
     p:float=4, # 0 for equal weights, `math.inf` for the best source alone
@@ -47,9 +49,7 @@ def source_weights(
 )->np.ndarray: # alpha [S], sums to 1
     "Weights alpha_s = ê_s^p / sum_r ê_r^p of normalised scores ê (Borup et al., ICCV 2023). ValueError if p<0."
     e = _scores(scores)
-    p = check_number('p', p, 0)
-    if norm not in ('clip','minmax'): raise ValueError(f"`norm` {norm!r} is unknown: 'clip' or 'minmax'")
-    if top is not None and (top := check_count('top', top))>len(e): raise ValueError(f"`top` is {top}: there are {len(e)} sources, so it is from 1 to {len(e)}")
+    if top is not None: check_count('top', top, 1, len(e))
     keep = np.zeros(len(e), dtype=bool)
     keep[np.argsort(-e, kind='stable')[:top]] = True
     if p==0: w = keep.astype(float)
@@ -62,7 +62,8 @@ def source_weights(
 def _alpha(alpha, n=None):
     "Weights as a float64 array, of `n` sources, that sums to 1"
     try: a = np.array(alpha, dtype=np.float64)
-    except (TypeError,ValueError): a = np.empty(0)     # words
+    except (TypeError,ValueError,OverflowError): a = np.empty(0)     # words
+    if a.ndim==1 and len(a) and 1e150<a.max()<np.inf: a = a/a.max()              # their sum must be a number
     if a.ndim!=1 or not len(a) or not np.isfinite(a).all() or (a<0).any() or not a.sum()>0:
         raise ValueError("`alpha` must be one weight a source, none negative or NaN, not all 0: see `source_weights`")
     if n is not None and len(a)!=n: raise ValueError(f"`alpha`: {len(a)} weights for {n} sources")
@@ -75,12 +76,12 @@ def effective_sources(
     return float(1/np.square(_alpha(alpha)).sum())
 
 # %% ../nbs/04_weights.ipynb #6f393b79
+@checked
 def prune_weights(
     alpha, # Weights [S]
     min_weight:float=0.01, # Weights below this become 0, unless the largest is below it too
 )->np.ndarray: # [S], sums to 1
     "Weights without the negligible ones; the largest are never pruned"
-    check_number('min_weight', min_weight, 0, 1)
     a = _alpha(alpha)
     a[a < min(min_weight, a.max())] = 0
     return a/a.sum()
@@ -92,6 +93,7 @@ def _norm(rank):
     return 'minmax' if f is not None and f.range[0] is None else 'clip'
 
 @patch
+@checked
 def weights(self:Ranking,
     p:float=4, # 0 for equal weights, `math.inf` for the best source alone
     norm:str=None, # How scores become numbers in [0,1], see `normalize_scores`; None: 'clip', or 'minmax' for a metric without a least value (logme, leep)

@@ -10,7 +10,7 @@ __all__ = ['metrics', 'SmallProbeWarning', 'spearman', 'register_metric', 'list_
 # %% ../../nbs/estimators/00_core.ipynb #31e75265
 import warnings
 import numpy as np, pandas as pd, torch
-from ..checks import check_count
+from ..checks import Count, checked
 from torch import Tensor
 
 # %% ../../nbs/estimators/00_core.ipynb #ed85a76a
@@ -32,15 +32,26 @@ def _matrix(x, name, device=None):
         if bad.any():
             raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(x)} rows, the first is row {int(bad.nonzero()[0,0])}: "
                              "look at that image and at the model's number format (half precision overflows)")
+    if len(x) and not 1e-50 < (most := x.abs().max()) < 1e50 and most:
+        raise ValueError(f"{name} are of the size {most:.0e}, whose squares leave the range of numbers: divide them by their largest")
     if len(x) and (x[-1]==x[0]).all() and (x==x[0]).all(): raise ValueError(f"{name} are constant: all {len(x)} rows are equal, nothing can be compared")
     return x
 
 # %% ../../nbs/estimators/00_core.ipynb #2abeee00
+def _whole_labels(labels):
+    "Labels as an array, one class or one row for each image"
+    labels = np.asarray(labels)
+    if labels.ndim not in (1,2) or not len(labels): raise ValueError(f"`labels` must be one for each image, got {labels.dtype} of shape {labels.shape}")
+    if labels.dtype.kind in 'fcO' and (gaps := np.flatnonzero(pd.isna(labels.reshape(len(labels), -1)).any(1))).size:
+        raise ValueError(f"`labels` have no class in {len(gaps)} of {len(labels)} rows, the first is row {gaps[0]}: give each image one, or leave it out")
+    if labels.dtype.kind == 'O' and len(kinds := {'text' if isinstance(o, str) else 'numbers' if np.isscalar(o) else type(o).__name__ for o in labels.flat}) > 1: raise ValueError(f"`labels` mix {' and '.join(sorted(kinds))}: give all classes by name, or all by number")
+    return labels
+
 def _classes(y, device=None):
     "Class codes 0..C-1 (int64) of one label an image"
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if y.dtype.kind in 'fc': raise ValueError(f"labels of shape {y.shape} are {y.dtype}: pass integer class indices [n], or a matrix [n,k]")
-    vocab,codes = np.unique(y, return_inverse=True)
+    vocab,codes = np.unique(_whole_labels(y), return_inverse=True)
     if len(vocab)==1: raise ValueError(f"labels hold one class only ({vocab[0]!r}): a score needs images of two classes or more")
     return torch.from_numpy(codes.astype(np.int64)).to(device)
 
@@ -72,7 +83,7 @@ class SmallProbeWarning(UserWarning): "An estimator was given fewer images than 
 def _warn_small(x, name, instead, level=3):
     "Warn the caller of the estimator `name` that `x` [n,d] has fewer rows than columns"
     n,d = x.shape
-    if n<=d: warnings.warn(f"{name} of {n} images with {d} features: it needs more images than features to mean anything; use {instead}", SmallProbeWarning, stacklevel=level)
+    if n<=d: warnings.warn(f"{name} of {n} images with {d} features: it needs more images than features to mean anything; use {instead}", SmallProbeWarning, stacklevel=level+1)
 
 # %% ../../nbs/estimators/00_core.ipynb #11b5c4f5
 def _ranks(x):
@@ -80,13 +91,6 @@ def _ranks(x):
     s,order = x.sort()
     _,inv,counts = torch.unique_consecutive(s, return_inverse=True, return_counts=True)
     return torch.empty_like(s, dtype=torch.float64).scatter_(0, order, (counts.cumsum(0) - (counts.double()-1)/2)[inv])
-
-def _whole_labels(labels):
-    "Labels as an array, one class or one row for each image"
-    labels = np.asarray(labels)
-    if labels.ndim not in (1,2) or not len(labels) or labels.dtype.kind in 'fcO' and pd.isna(labels).any():
-        raise ValueError(f"`labels` must be one for each image, without gaps; got {labels.dtype} of shape {labels.shape}")
-    return labels
 
 def _vector(x, name):
     "Numbers [m] as a tensor, checked"
@@ -129,7 +133,6 @@ def _class_sums(x, y):
 # %% ../../nbs/estimators/00_core.ipynb #8cf5d21d
 def _principal(x, n_dims=None, energy=None):
     "Scores [n,k] on the first principal components: at most `n_dims`, and as few as hold the share `energy` of the variance; never past the rank"
-    if n_dims is not None: n_dims = check_count('n_dims', n_dims, 2)
     u,s,vt = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     k = int((s > s[0]*max(x.shape)*torch.finfo(s.dtype).eps).sum())
     if n_dims is not None: k = min(k, n_dims)
@@ -140,6 +143,7 @@ def _principal(x, n_dims=None, energy=None):
 # %% ../../nbs/estimators/00_core.ipynb #b97ee39a
 metrics = {}
 
+@checked(times=Count())
 def register_metric(
     f=None, # A function (features or probs [n,d], labels [n], **options) -> float, larger is better
     *,
@@ -156,7 +160,6 @@ def register_metric(
     "Decorator: add a metric to `metrics`, so that `rank_sources` knows it by name"
     kw = dict(needs=needs, range=range, multi_label=multi_label, rotation=rotation, times=times, caution=caution, on_halves=on_halves, on_shuffled=on_shuffled)
     if f is None: return lambda f: register_metric(f, name=name, **kw)
-    if needs not in ('features','probs'): raise ValueError(f"needs={needs!r}: a metric looks at 'features' or at 'probs'")
     for k,v in kw.items(): setattr(f, k, v)
     metrics[name or f.__name__] = f
     return f

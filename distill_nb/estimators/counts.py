@@ -10,7 +10,7 @@ __all__ = ['nce', 'leep', 'nleep']
 # %% ../../nbs/estimators/04_counts.ipynb #ee8d35ae
 import warnings
 import torch
-from ..checks import check_count, check_number
+from ..checks import checked
 from .core import register_metric, SmallProbeWarning, _inputs, _prob_inputs, _class_sums, _principal
 
 # %% ../../nbs/estimators/04_counts.ipynb #27e57d89
@@ -42,6 +42,7 @@ def leep(
 
 # %% ../../nbs/estimators/04_counts.ipynb #a0c6aa13
 @register_metric(range=(None,0.), times=5, caution='depends on its random start; rises with the number of components when images are few')
+@checked
 def nleep(
     features, # [n,d], one row an image
     labels, # Class labels [n]
@@ -54,10 +55,9 @@ def nleep(
     from sklearn.mixture import GaussianMixture
     from sklearn.exceptions import ConvergenceWarning
     x,y = _inputs(features, labels, least=4, classes_for='nleep')
-    per_class,energy = check_count('per_class', per_class),check_number('energy', energy, 0, 1, above=True)
     n,k = len(x),per_class*(int(y.max())+1)
     if k>n//2: warnings.warn(f"nleep of {n} images with {k} mixture components, cut to {n//2}: it needs several images a component to mean anything; use "
-                             "logme, or a smaller per_class", SmallProbeWarning, stacklevel=2)
+                             "logme, or a smaller per_class", SmallProbeWarning, stacklevel=3)
     s = _principal(x/x.abs().max(), n_dims, energy)
     s = (s/s.square().mean().sqrt()).cpu().numpy()
     order = sorted(range(n), key=s.round(9).tolist().__getitem__)

@@ -9,7 +9,7 @@ __all__ = ['h_score', 'h_score_plain', 'transrate', 'gbc', 'sfda']
 
 # %% ../../nbs/estimators/05_covariances.ipynb #beeeb153
 import torch
-from ..checks import check_count, check_number
+from ..checks import Range, Count, Maybe, Flag, checked
 from .core import _class_sums,_inputs,_principal,_standardise,_warn_small,register_metric
 
 # %% ../../nbs/estimators/05_covariances.ipynb #ef8b82ac
@@ -87,6 +87,7 @@ def _h_shrunk(x, y):
     return (solved.gather(1, y[:,None]).squeeze(1)/counts[y]**0.5).sum().item()
 
 @register_metric(range=(0.,None), caution='does not see which means are close to which')
+@checked(shrinkage=Flag())
 def h_score(
     features, # Features [n,d]
     labels, # Class labels [n]
@@ -116,6 +117,7 @@ def _rate(z, eps):
     return _root(a if d<=n else a.T, 1.).diagonal().abs().log().sum()
 
 @register_metric(range=(0.,None), rotation=True, times=20, caution='depends on the scale of the features; near 0 for two classes of one size')
+@checked(eps=Range(1e-12, 1e12))
 def transrate(
     features, # Features [n,d]
     labels, # Class labels [n]
@@ -124,7 +126,6 @@ def transrate(
     centre_classes:bool=False, # Centre the features of each class too, so that two classes of one size can be told apart
 )->float: # Nats, 0 or more
     "TransRate, the coding rate that knowing the class saves (Huang et al., ICML 2022, section 3)"
-    check_number('eps', eps, 0, above=True)
     x,y = _checked(features, labels, 'transrate')
     if normalise: x = x/x.square().mean()**0.5
     means,counts = _class_sums(x, y)
@@ -144,6 +145,7 @@ def _components(x, k):
 
 # %% ../../nbs/estimators/05_covariances.ipynb #8afdcc4f
 @register_metric(range=(None,0.), times=20, caution='blind to correlated features; sees the largest components only')
+@checked(n_dims=Maybe(Count(2)))
 def gbc(
     features, # Features [n,d]
     labels, # Class labels [n]
@@ -151,9 +153,8 @@ def gbc(
     covariance:str='spherical', # 'spherical' (one variance a class) or 'diagonal' (one for each feature)
 )->float: # From -C(C-1) for classes that coincide to 0 for classes that do not overlap
     "Gaussian Bhattacharyya Coefficient (Pándy et al., CVPR 2022, section 3)"
-    if covariance not in ('spherical','diagonal'): raise ValueError(f"covariance={covariance!r}: one of 'spherical', 'diagonal'")
     x,y = _checked(features, labels, 'gbc')
-    x = x[:,x.any(0)] if n_dims is None else _components(x, check_count('n_dims', n_dims))
+    x = x[:,x.any(0)] if n_dims is None else _components(x, n_dims)
     sums,counts = _class_sums(x, y)
     mean = sums/counts[:,None]
     square = _class_sums((x-mean[y]).square(), y)[0]
@@ -187,6 +188,7 @@ def _log_odds(score, y):
     return (right - score.scatter(1, y[:,None], -torch.inf).logsumexp(1, keepdim=True)).squeeze(1)
 
 @register_metric(range=(None,0.), rotation=True, times=20, caution='0 for any source with fewer images than features; depends on the scale of the features')
+@checked(a=Range(0, 1e6, above=True), shrinkage=Range(0, 1, above=True))
 def sfda(
     features, # Features [n,d]
     labels, # Class labels [n]
@@ -195,8 +197,6 @@ def sfda(
     soften:bool=True, # Take the softmax of the probabilities before mixing, as the authors' code does
 )->float: # Mean log-probability of the right class, up to 0
     "Self-challenging Fisher Discriminant Analysis (Shao et al., ECCV 2022, section 3). Warns if there are not more images than features."
-    if shrinkage is not None: check_number('shrinkage', shrinkage, 0, 1, above=True)
-    check_number('a', a, 0, above=True)
     x,y = _checked(features, labels, 'sfda')
     if shrinkage is None: _warn_small(x, 'sfda', "h_score, or give shrinkage, such as 0.5")
     x = _span(x)

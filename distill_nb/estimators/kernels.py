@@ -11,6 +11,7 @@ __all__ = ['cka', 'dds']
 import numpy as np, torch
 import torch.nn.functional as F
 from .core import _class_sums, _inputs, _standardise, register_metric
+from ..checks import OneOf, checked
 
 # %% ../../nbs/estimators/02_kernels.ipynb #92a0afe2
 def _centred(x):
@@ -125,6 +126,7 @@ def _kernel_cka(k, l, debiased):
 
 # %% ../../nbs/estimators/02_kernels.ipynb #dc38cb6f
 @register_metric(range=(0.,1.), multi_label=True, rotation=True, caution='wide features on few images look good: debiased=True')
+@checked
 def cka(
     features, # [n,d], one row an image
     labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)
@@ -134,8 +136,6 @@ def cka(
 )->float: # From 0 to 1; debiased from -1 to 1
     """Centred kernel alignment, Kornblith et al., ICML 2019, section 3; debiased by HSIC_1 of Song et al., JMLR 2012, as Nguyen et al., ICLR 2021.
     RBF: the width is `sigma` times the median distance over all pairs of images, over those that differ if most are identical."""
-    if kernel not in ('linear','rbf'): raise ValueError(f"kernel={kernel!r}: cka knows 'linear' and 'rbf'")
-    if not sigma>0: raise ValueError(f"sigma={sigma}: the width of the RBF kernel must be positive")
     x,y = _inputs(features, labels, least=4 if debiased else 3)
     if kernel=='linear': return _linear_cka(x, y, debiased)
     return _kernel_cka(_rbf(x, sigma), y if y.ndim==1 else _rbf(y, sigma), debiased)
@@ -161,6 +161,7 @@ def _similarity(x, f, sigma):
     return torch.cdist(x, x, p=1).div_(-x.shape[1]).expm1_()
 
 @register_metric(range=(0.,1.), multi_label=True, caution='wide features on few images look good: debiased=True')
+@checked(f=OneOf(('cosine','pearson','euclidean','linear','rbf','laplacian')))
 def dds(
     features, # [n,d], one row an image
     labels, # Features of a reference model [n,k], or labels: a matrix [n,k], or classes [n] (as one-hot vectors)
@@ -170,9 +171,6 @@ def dds(
     debiased:bool=False, # The unbiased centring: fair to models of different width; may be negative
 )->float: # From 0 to 1; debiased from -1 to 1
     "Duality diagram similarity, Dwivedi et al., ECCV 2020. `f='linear', zscore=False` is linear CKA."
-    fs = 'cosine','pearson','euclidean','linear','rbf','laplacian'
-    if f not in fs: raise ValueError(f"f={f!r}: dds knows {', '.join(fs)}")
-    if not sigma>0: raise ValueError(f"sigma={sigma}: the width of the RBF kernel must be positive")
     x,y = _inputs(features, labels, least=4 if debiased else 3)
     if y.ndim==1: y = F.one_hot(y).double()
     if zscore: x,y = _standardise(x),_standardise(y)

@@ -11,6 +11,7 @@ __all__ = ['dissimilarity', 'parc', 'rsa']
 import numpy as np, torch
 from torch import Tensor
 from .core import _classes, _inputs, _matrix, _principal, _standardise, register_metric, spearman
+from ..checks import checked
 
 # %% ../../nbs/estimators/01_pairs.ipynb #15cd9d6a
 def _unit_rows(x, name):
@@ -195,6 +196,7 @@ def _parc_on_shuffled(features, labels, orders, n_dims=None):
 
 # %% ../../nbs/estimators/01_pairs.ipynb #59ae7152
 @register_metric(multi_label=True, times=50, on_halves=_parc_on_halves, on_shuffled=_parc_on_shuffled, caution='all pairs count alike, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
+@checked
 def parc(
     features, # [n,d], one row an image
     labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)

@@ -11,7 +11,7 @@ __all__ = ['knn', 'linear_probe', 'fit_probe']
 import warnings
 import torch
 from torch.nn.functional import one_hot
-from ..checks import check_count, check_number
+from ..checks import OneOf, checked
 from .core import register_metric, _inputs
 
 # %% ../../nbs/estimators/06_probes.ipynb #3c310d93
@@ -31,6 +31,7 @@ def _credit(score, y, tol):
     return (best/best.sum(1, keepdim=True)).gather(1, y[:,None]).squeeze(1)
 
 @register_metric(range=(0.,1.), rotation=True, times=20, caution='chance is the share of the most frequent class; duplicated images count as knowledge')
+@checked
 def knn(
     features, # [n,d], one row an image
     labels, # Class labels [n]
@@ -41,8 +42,7 @@ def knn(
     "Leave-one-out accuracy of k nearest neighbours. A baseline of Bolya et al., NeurIPS 2021; Renggli et al., CVPR 2022. O(n^2 d) time, ties shared."
     x,y = _inputs(features, labels, classes_for='knn')
     n,c = len(x),int(y.max())+1
-    if distance not in ('cosine','euclidean'): raise ValueError(f"distance={distance!r}: choose 'cosine' or 'euclidean'")
-    if not check_count('k', k)<n: raise ValueError(f"k={k}: between 1 and {n-1} neighbours can vote among {n} images")
+    if not k<n: raise ValueError(f"`k` is {k}: between 1 and {n-1} neighbours can vote among {n} images")
     if c==n: raise ValueError("labels: no two images share a class, so no neighbour can be right; use more images")
     x,member = _unit(x, distance),one_hot(y, c).double()
     length,right,rows = x.square().sum(1),0.,max(1, block//n)
@@ -102,11 +102,12 @@ def _softmax_regression(t, y, s, C, tol=1e-6, max_iter=2000):
         return -(logp*target).sum() + (penalty*w.square()).sum()/2
     torch.optim.LBFGS([w], max_iter=max_iter, max_eval=2*max_iter, history_size=20, tolerance_grad=tol, tolerance_change=1e-12,
                       line_search_fn='strong_wolfe').step(loss)
-    if w.grad.abs().max()>1e-3: warnings.warn(f"linear_probe: softmax regression with C={C} did not converge in {max_iter} steps; use a smaller C", stacklevel=3)
+    if w.grad.abs().max()>1e-3: warnings.warn(f"linear_probe: softmax regression with C={C} did not converge in {max_iter} steps; use a smaller C", stacklevel=4)
     return w*scale[:,None]
 
 # %% ../../nbs/estimators/06_probes.ipynb #99d35e68
 @register_metric(range=(0.,1.), times=5, caution='chance is the share of the most frequent class; a standard error of sqrt(a(1-a)/n); slow')
+@checked(score=OneOf(('accuracy','log_likelihood')))
 def linear_probe(
     features, # [n,d], one row an image
     labels, # Class labels [n]
@@ -118,9 +119,7 @@ def linear_probe(
     """Cross-validated accuracy of a linear classifier: L2-regularised softmax regression on standardised features; as Kornblith, Shlens & Le, CVPR 2019.
     ValueError if no two images share a class; with score='log_likelihood', if a class has one image."""
     x,y = _inputs(features, labels, classes_for='linear_probe')
-    if score not in ('accuracy','log_likelihood'): raise ValueError(f"score={score!r}: choose 'accuracy' or 'log_likelihood'")
-    if not check_count('folds', folds, 2)<=len(x): raise ValueError(f"folds={folds}: between 2 and {len(x)} for {len(x)} images")
-    check_number('C', C, 0, 1e9, above=True)
+    if not folds<=len(x): raise ValueError(f"`folds` is {folds}: between 2 and {len(x)} for {len(x)} images")
     counts = torch.bincount(y)
     if counts.max()==1: raise ValueError("labels: no two images share a class, so nothing can be learnt about any; use more images")
     if score=='log_likelihood' and counts.min()==1:
@@ -140,6 +139,7 @@ def linear_probe(
     return total/len(x)
 
 # %% ../../nbs/estimators/06_probes.ipynb #3470e936
+@checked
 def fit_probe(
     features, # [n,d], one row an image
     labels, # Class labels [n]
@@ -147,7 +147,6 @@ def fit_probe(
 )->tuple: # Weights [d,c] and intercepts [c] of the c classes that occur, in sorted order; float64
     "A linear classifier: L2-regularised softmax regression, fitted to all images; `features@weights + intercepts` are its logits"
     x,y = _inputs(features, labels, classes_for='fit_probe')
-    check_number('C', C, 0, 1e9, above=True)
     middle,spread = x.mean(0),x.var(0, correction=0)
     scale = (spread + spread.mean()).rsqrt()        # a column that hardly moves on the few images is not blown up
     z = (x-middle)*scale

@@ -9,17 +9,18 @@ __all__ = ['half_samples', 'replicate_scores', 'null_scores']
 
 # %% ../../nbs/estimators/07_trust.ipynb #77b6648d
 import numpy as np, torch
-from ..checks import check_count
+from ..checks import checked
 from .core import metrics, _whole_labels
 
 # %% ../../nbs/estimators/07_trust.ipynb #309bc3f4
+@checked
 def half_samples(
     labels, # Class of each image [n], or a matrix [n,k], whose halves ignore it
     times:int=100, # How many
     seed:int=42, # Which
 )->list: # `times` sorted int64 index arrays of about n/2 images
     "Random halves of the images without replacement, half of each class; odd ones by chance, a class of one image stays in"
-    labels,rng,times = _whole_labels(labels),np.random.default_rng(seed),check_count('times', times, 0)
+    labels,rng = _whole_labels(labels),np.random.default_rng(seed)
     codes = np.unique(labels, return_inverse=True)[1] if labels.ndim==1 else np.zeros(len(labels), int)
     groups = [np.flatnonzero(codes==c) for c in range(codes.max()+1)]
     def half(g): return rng.permutation(g)[:max(1, (len(g)+rng.integers(2))//2)]
@@ -39,6 +40,7 @@ def _scores(f, shortcut, x, labels, orders, one, kwargs):
     return [one(o) for o in orders] if scores is None else scores
 
 # %% ../../nbs/estimators/07_trust.ipynb #a38aeece
+@checked
 def replicate_scores(
     f, # An estimator (features or probs, labels) -> float
     xs, # What each of S sources makes of the images: S matrices of n rows
@@ -58,6 +60,7 @@ def replicate_scores(
     return np.asarray(scores) + np.sqrt(kept/max(1, len(labels)-kept))*(out-out.mean(0) if times else out)
 
 # %% ../../nbs/estimators/07_trust.ipynb #d64e1612
+@checked
 def null_scores(
     f, # An estimator (features or probs, labels) -> float
     xs, # What each of S sources makes of the images: S matrices of n rows
@@ -67,7 +70,7 @@ def null_scores(
     **kwargs, # Options of `f`
 )->np.ndarray: # [times,S]
     "Scores of each source under shuffled labels, the same shufflings for all"
-    rng,xs,times = np.random.default_rng(seed),[_narrow(f, x) for x in xs],check_count('times', times, 0)
+    rng,xs = np.random.default_rng(seed),[_narrow(f, x) for x in xs]
     _whole_labels(labels)
     shuffled = [rng.permutation(len(labels)) for _ in range(times)]
     def on_shuffled(x): return _scores(f, 'on_shuffled', x, labels, shuffled, lambda o: f(x, _rows(labels, o), **kwargs), kwargs)
