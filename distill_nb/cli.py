@@ -9,7 +9,7 @@ __all__ = ['parse_zoo', 'parser', 'rank', 'train', 'demo', 'bench', 'predict', '
 
 # %% ../nbs/12_cli.ipynb #56e9bb48
 import argparse, json, math, os, sys, warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from . import __version__
 
@@ -260,13 +260,16 @@ def _student(a, dls, zoo):
     student_learner(dls, a.arch, start=start, pretrained=False, stages=a.stages, cache=False)
     return start
 
+_advice = {'cannot read image': 'Or --skip-broken leaves out all such images', 'Delete the folder to begin anew': '(--force deletes what is there)'}
+
 @contextmanager
-def _broken_file(a):
-    "An image whose header is right and whose pixels are not comes up late"
+def _advised():
+    "What the library advises, in words of the command line"
     try: yield
     except ValueError as e:
-        if 'cannot read image' not in str(e): raise
-        raise ValueError(f"{e}. Or --skip-broken leaves out all such images") from e
+        more = [v for k,v in _advice.items() if k in str(e)]
+        if not more: raise
+        raise ValueError(f'{e} {more[0]}') from e
 
 def train(a):
     "`distill_nb train`"
@@ -297,12 +300,12 @@ def train(a):
     write_whole(out/'ranking.csv', df.to_csv())
     print(df.round(4).to_string(), '\n')
     set_seed(a.seed)
-    with _broken_file(a): learn = distill_learner(dls, pool, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, pseudo=a.pseudo, p=a.p, lam=a.lam, T=a.temperature, top=top,
-                                                  live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=Resume('resume'))
-    fit = lambda: learn.fit_one_cycle(a.epochs, a.lr, cbs=CSVLogger('log.csv')) # there for the fit alone: `validate` would begin the file anew
-    if sys.stderr.isatty(): fit()
-    else:
-        with learn.no_bar(), learn.no_logging(): fit()                         # log.csv has it all
+    with _advised(): learn = distill_learner(dls, pool, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, pseudo=a.pseudo, p=a.p, lam=a.lam, T=a.temperature, top=top,
+                                               live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=Resume('resume'))
+    quiet = () if sys.stderr.isatty() else (learn.no_bar(),learn.no_logging()) # log.csv has it all
+    with ExitStack() as stack:
+        for o in (_advised(), *quiet): stack.enter_context(o)
+        learn.fit_one_cycle(a.epochs, a.lr, cbs=CSVLogger('log.csv'))          # for the fit alone: `validate` would begin the file anew
     save_student(learn, out/'student.safetensors')
     if find_spec('onnx') and find_spec('onnxscript'): to_onnx(learn, out/'student.onnx')
     else: print("no student.onnx: pip install 'distill_nb[onnx]'", file=sys.stderr)
