@@ -8,8 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/cli.html.md"""
 __all__ = ['parse_zoo', 'parser', 'rank', 'train', 'demo', 'bench', 'predict', 'main']
 
 # %% ../nbs/12_cli.ipynb #56e9bb48
-import argparse, json, math, os, sys, warnings
-from contextlib import ExitStack, contextmanager
+import argparse, json, math, os, re, sys, warnings
 from pathlib import Path
 from . import __version__
 
@@ -136,6 +135,15 @@ def parser()->argparse.ArgumentParser:
     return top
 
 # %% ../nbs/12_cli.ipynb #31256191
+_words = {r'or download the file and use Source\.from_checkpoint\(.*?\); or ask for random weights explicitly with pretrained=False': 'or give as ZOO a folder with checkpoints and their manifest.json',
+          r'check_images\(items\) lists all such items': '--skip-broken leaves out all such files',
+          r'Delete the folder to begin anew, or name another one': 'Begin anew with --force, or name another folder with --out'}
+
+def _own_words(text):
+    "What the library advises, in words of the command line"
+    for python,shell in _words.items(): text = re.sub(python, shell, text)
+    return text
+
 def _note(text): print(f'note: {text}', file=sys.stderr)
 
 def _readable(a, files, name):
@@ -199,7 +207,7 @@ def _rank(a, dls, zoo):
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='failed and not in the ranking') # named below, one a line
         r = rank_sources(dls, zoo, metric=a.metric, n=a.probe, seed=a.seed, store=a.store, progress=sys.stderr.isatty(), halving=a.halving)
-    for name,why in r.failed.items(): print(f'failed: {name} ({why})', file=sys.stderr)
+    for name,why in r.failed.items(): print(f'failed: {name} ({_own_words(why)})', file=sys.stderr)
     return r
 
 def rank(a):
@@ -260,17 +268,6 @@ def _student(a, dls, zoo):
     student_learner(dls, a.arch, start=start, pretrained=False, stages=a.stages, cache=False)
     return start
 
-_advice = {'cannot read image': 'Or --skip-broken leaves out all such images', 'Delete the folder to begin anew': '(--force deletes what is there)'}
-
-@contextmanager
-def _advised():
-    "What the library advises, in words of the command line"
-    try: yield
-    except ValueError as e:
-        more = [v for k,v in _advice.items() if k in str(e)]
-        if not more: raise
-        raise ValueError(f'{e} {more[0]}') from e
-
 def train(a):
     "`distill_nb train`"
     import shlex, shutil
@@ -300,12 +297,12 @@ def train(a):
     write_whole(out/'ranking.csv', df.to_csv())
     print(df.round(4).to_string(), '\n')
     set_seed(a.seed)
-    with _advised(): learn = distill_learner(dls, pool, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, pseudo=a.pseudo, p=a.p, lam=a.lam, T=a.temperature, top=top,
-                                               live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=Resume('resume'))
-    quiet = () if sys.stderr.isatty() else (learn.no_bar(),learn.no_logging()) # log.csv has it all
-    with ExitStack() as stack:
-        for o in (_advised(), *quiet): stack.enter_context(o)
-        learn.fit_one_cycle(a.epochs, a.lr, cbs=CSVLogger('log.csv'))          # for the fit alone: `validate` would begin the file anew
+    learn = distill_learner(dls, pool, r, a.arch, start=start, pretrained=not a.scratch, stages=a.stages, pseudo=a.pseudo, p=a.p, lam=a.lam, T=a.temperature, top=top,
+                            live=a.live, store=a.store, progress=sys.stderr.isatty(), metrics=accuracy, path=out, cbs=Resume('resume'))
+    fit = lambda: learn.fit_one_cycle(a.epochs, a.lr, cbs=CSVLogger('log.csv')) # a log of the fit alone: `validate` would begin the file anew
+    if sys.stderr.isatty(): fit()
+    else:
+        with learn.no_bar(), learn.no_logging(): fit()                         # log.csv has it all
     save_student(learn, out/'student.safetensors')
     if find_spec('onnx') and find_spec('onnxscript'): to_onnx(learn, out/'student.onnx')
     else: print("no student.onnx: pip install 'distill_nb[onnx]'", file=sys.stderr)
@@ -370,7 +367,7 @@ def _parse(argv):
 
 def _one_line(e):
     "What went wrong, for one who does not read tracebacks"
-    text = ' '.join(str(e.args[0] if isinstance(e, KeyError) and e.args else e).split())
+    text = _own_words(' '.join(str(e.args[0] if isinstance(e, KeyError) and e.args else e).split()))
     if isinstance(e, (ValueError,RuntimeError,KeyError,OSError,ImportError)) and text: return text
     return f'{type(e).__name__}: {text} (with DISTILL_NB_TRACEBACK=1 in the environment the traceback is shown)'
 

@@ -317,7 +317,7 @@ def check_hub(
 ):
     "`ConnectionError` that names those whose weights are not on this machine, where the hub does not answer"
     missing = [a for a in archs if not is_downloaded(a)]
-    if missing and not hub_answers(): raise ConnectionError(f"the hub ({constants.ENDPOINT}) does not answer, and the weights of {', '.join(missing)} are not on this machine")
+    if missing and not hub_answers(): raise ConnectionError(f"the hub ({constants.ENDPOINT}) does not answer{', because $HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else ''}, and the weights of {', '.join(missing)} are not on this machine")
 
 # %% ../nbs/01_sources.ipynb #de214795
 @patch(cls_method=True)

@@ -265,6 +265,14 @@ def test_a_hub_that_hangs(hub):
     start = time.perf_counter()
     assert not sources.hub_answers(seconds=.1) and time.perf_counter()-start < 3
 
+def test_a_download_that_fails(files, hub, capsys, monkeypatch):
+    "The hub answers, and yet a file cannot be had: advice in words of the command line"
+    hub(lambda: 200)
+    def refuses(*args, **kwargs): raise OSError('404')
+    monkeypatch.setattr(sources.timm, 'create_model', refuses)
+    said = refused(['rank', str(files/'labeled'), 'resnet18.a1_in1k', '--size', '32'], capsys, 'OSError: 404', 'as ZOO a folder')
+    assert 'Source.' not in said and 'pretrained=' not in said
+
 @pytest.mark.parametrize('answer', [200,403,503])
 def test_a_hub_that_answers(hub, answer):
     hub(lambda: answer)
