@@ -11,6 +11,7 @@ __all__ = ['recipe', 'digits', 'run_digits', 'write_report', 'demo']
 import base64, html, io, os, sys, time
 from pathlib import Path
 import matplotlib.pyplot as plt
+from .checks import check_count, check_place
 from .data import digits_dls, open_image
 from .sources import Zoo
 from .similarity import rank_sources
@@ -35,6 +36,7 @@ def run_digits(
     **kwargs # in place of `recipe`
 )->tuple: # `Ranking` of the first split, `Comparison`
     "Rank the sources and compare the methods on scikit-learn's digits, 5 labels a class"
+    if not len(seeds): raise ValueError("`seeds` is empty: give at least one split")
     zoo = zoo or Zoo.embedded()
     rank = rank_sources(digits(seeds[0])[0], zoo, store=store, progress=False)
     return rank, compare(digits, zoo, start=zoo[start], methods=methods, seeds=seeds, store=store, progress=progress,
@@ -113,6 +115,8 @@ def demo(
     say=print # how to tell
 )->Path: # the page
     "Rank, weight, distil and compare on scikit-learn's digits with the embedded zoo; no network, no GPU"
+    seeds,out = check_count('seeds', seeds),check_place('out', out)
+    if n_epoch is not None: check_count('n_epoch', n_epoch)
     start = time.perf_counter()
     zoo = Zoo.embedded()
     say(f"Target: scikit-learn's handwritten digits, 5 labels a class. Sources: {', '.join(zoo.names)}.\n")

@@ -6,7 +6,8 @@ Docs: https://distill-nb.github.io/distill_nb/checks.html.md"""
 
 # %% auto #0
 __all__ = ['rules', 'check_count', 'check_number', 'check_type', 'check_table', 'Range', 'Count', 'OneOf', 'Maybe', 'Flag',
-           'checked', 'digest', 'file_digest', 'clear_parts', 'whole_file', 'write_whole', 'seal', 'unseal', 'reading']
+           'checked', 'digest', 'file_digest', 'clear_parts', 'whole_file', 'write_whole', 'check_place', 'seal',
+           'unseal', 'reading']
 
 # %% ../nbs/00_checks.ipynb #chk00003
 import difflib, hashlib, inspect, math, os, stat, sys, uuid
@@ -265,6 +266,25 @@ def write_whole(
     "Write a file, all of it or nothing"
     with whole_file(path) as f: f.write(data.encode() if isinstance(data, str) else data)
     return Path(path)
+
+# %% ../nbs/00_checks.ipynb #chk00051
+def check_place(
+    name:str, # how the caller calls it
+    path, # where something will be written
+    folder:bool=True # a folder? Or a file
+)->Path: # `path`
+    "`path` as a `Path`; `ValueError` unless such a folder, or file, can be written or made there"
+    path = Path(path)
+    try: os.lstat(path)
+    except (FileNotFoundError,NotADirectoryError): pass
+    except OSError as e: raise ValueError(f"`{name}`: {str(path)!r} is no name for a file ({e.strerror}); name another place") from e
+    there = next(o for o in (path, *path.absolute().parents) if os.path.lexists(o))
+    if there != path: fits,what = there.is_dir(),f"cannot be made, because {str(there)!r} is no folder"
+    elif folder: fits,what = path.is_dir(),'is no folder'
+    else: fits,what = path.exists() and not path.is_dir(),'is a folder, not a file' if path.is_dir() else 'is a link that leads nowhere'
+    if not fits: raise ValueError(f"`{name}`: {str(path)!r} {what}; name another place")
+    if not os.access(there, os.W_OK): raise ValueError(f"`{name}`: {str(there)!r} may not be written to; name another place")
+    return path
 
 # %% ../nbs/00_checks.ipynb #chk00037
 def seal(

@@ -162,7 +162,7 @@ def predict(
 ):
     "Answers for all images of a folder, as comma-separated lines"
     predictor,files = Predictor(a.student, a.threads),find_images(a.folder)
-    names = ['file'] + [f"{o}{k if k>1 else ''}" for k in range(1, a.top+1) for o in ('label','probability')] + ['note']
+    names = ['file'] + [f"{o}{k if k>1 else ''}" for k in range(1, min(a.top, len(predictor.labels))+1) for o in ('label','probability')] + ['note']
     rows,silent = predict_files(predictor, files, a.min_prob, a.top),0
     with open(a.csv, 'w', newline='', encoding='utf-8') if a.csv else nullcontext(sys.stdout) as f:
         w = csv.DictWriter(f, names, lineterminator='\n')

@@ -21,7 +21,7 @@ from .sources import Source, Zoo, _source_list
 from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
-from .weights import prune_weights, _alpha
+from .weights import prune_weights, source_weights, _alpha
 from .distill import *
 from .optimizer import FusedAdam
 from .fixmatch import EMA, FixMatch
@@ -129,6 +129,7 @@ def weigh_sources(
     if isinstance(sources, Source): sources,alpha = [sources],[1.]
     zoo = sources.zoo if isinstance(sources, Ranking) else Zoo(_source_list(sources))
     if alpha is None:
+        source_weights(np.ones(len(zoo)), p, norm or 'clip', top)              # says now what is wrong with p, norm and top
         if isinstance(sources, Ranking): rank = sources
         elif p==0 and top is None: rank = Ranking(zoo, np.ones(len(zoo)))
         else: rank = rank_sources(dls, zoo, **{'times':0, **kwargs})      # the scores alone are needed
@@ -222,11 +223,12 @@ def distill_learner(
     if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
-    sources,alpha = weigh_sources(sources, p, norm, top, alpha, min_weight, dls, classifier=pseudo=='source', store=store, progress=progress)
     pool = get_images(unlabeled, '`unlabeled`')
     if labeled_too: pool = pool + image_items(dls)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
+    averages = L(EMA(ema)) if ema else L()
+    sources,alpha = weigh_sources(sources, p, norm, top, alpha, min_weight, dls, classifier=pseudo=='source', store=store, progress=progress)
     if store is not None and kwargs.get('cache') is None: kwargs['cache'] = kept_beside(store)
     with no_random(): keep = unlabeled_dl(dls, pool, **where_kept(kwargs.get('cache'), dls.train)).keeper()     # a loader draws a seed; not here
     asked = not (live and pseudo == 'source')                    # live teachers alone make no pass over the pool
@@ -239,7 +241,7 @@ def distill_learner(
         if not named: raise ValueError("`pseudo`: no source has a classifier, so only 'probe' is possible")
         sources,alpha = [sources[i] for i in named],alpha[named]/alpha[named].sum()
         teachers = LiveTeachers(sources, T) if live else StoredTeachers(pseudo_labels(sources, pool, T, store, top_k, progress=progress))
-    learn = student_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix, seen, hints), EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
+    learn = student_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, cbs=L(Distill(pool, teachers, alpha, lam, T, bs_u, probes, mix, seen, hints)) + averages + L(cbs), **kwargs)
     learn.distill.names = [s.name for s in sources]
     return learn
 

@@ -181,6 +181,7 @@ myst_enable_extensions = ['dollarmath','amsmath','colon_fence','attrs_inline','a
 myst_heading_anchors = 4
 nb_execution_mode = 'off'
 nb_output_stderr = 'remove'
+nb_render_markdown_format = 'myst'
 nb_ipywidgets_js = {widgets}
 mathjax_path = 'vendor/mathjax/es5/tex-mml-chtml.js'
 html_theme = 'pydata_sphinx_theme'

@@ -238,6 +238,7 @@ entries = {
  'paper_suite': lambda: call(paper_suite, dict(data='folder', sources='folder'), data='/nowhere', sources='/nowhere'),
  'load_task': lambda: call(tasks.load_task, dict(name='choice', path='folder'), name='eurosat', path='/nowhere'),
  **{n: (lambda f: lambda: call(f, dict(path='folder'), path='/nowhere'))(f) for n,f in tasks.paper_tasks.items()},
+ 'labeled_images': lambda: call(distill_nb.data.labeled_images, dict(folder='folder'), folder='/nowhere'),
  'parse_zoo': lambda: call(cli.parse_zoo, dict(s='choice'), s='embedded'),
 }
 
@@ -301,6 +302,7 @@ elsewhere = { # why a public name is not in `entries`
         'compare_methods eight_methods paper_tasks recipe ema_decay',
     'a part of a loss, which callbacks hand tensors that fit': 'logsumexp_segments fixmatch_loss flex_thresholds fairness_loss align_logits disagreement source_distance segments',
     'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
+    'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
         'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table'}

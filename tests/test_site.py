@@ -54,6 +54,29 @@ def test_names_of_notebooks_lead_to_pages(convert):
 def test_every_notebook_has_its_place():
     assert sorted(p for ps in make_site.chapters.values() for p in ps) == sorted(set(make_site.notebooks()) - {'index'})
 
+def test_tables_are_tables(tmp_path):
+    "A Markdown table is one on the page, whether it stands in a cell or is what a cell put out, as on the front page"
+    table = '| | gap |\n|---|---|\n| {} | 1 |\n'
+    out = dict(output_type='execute_result', execution_count=1, metadata={}, data={'text/markdown': table.format('of a cell'), 'text/plain': 'x'})
+    nb = dict(cells=[cell('# A page', 'markdown'), cell('words\n\n' + table.format('as written'), 'markdown'), {**cell('x'), 'outputs': make_site.outputs(dict(outputs=[out]))}],
+              metadata=dict(language_info=dict(name='python', pygments_lexer='python')), nbformat=4, nbformat_minor=5)
+    (tmp_path/'src'/'_static').mkdir(parents=True)
+    (tmp_path/'src'/'index.ipynb').write_text(json.dumps(nb))
+    (tmp_path/'src'/'_static'/'icon.svg').write_text(make_site.icon)
+    (tmp_path/'src'/'conf.py').write_text(make_site.conf.format(version='0', widgets={}, repo=make_site.repo).replace("html_theme = 'pydata_sphinx_theme'", "html_theme = 'basic'").replace('html_theme_options', 'unused'))
+    p = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'sphinx', '-W', '-q', '-b', 'html', str(tmp_path/'src'), str(tmp_path/'html')], capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr[-3000:]
+    page = (tmp_path/'html'/'index.html').read_text(encoding='utf-8')
+    assert all(re.search(rf'<td[^>]*><p>{o}</p></td>', page) for o in ('as written','of a cell')) and '|---' not in page
+
+def test_no_table_of_the_front_page_is_raw():
+    "Each table of the front page has its heading, its rule and its rows one under the other, and an empty line before"
+    for c in make_site.load(root/'nbs'/'index.ipynb')['cells']:
+        texts = [''.join(c['source'])] * (c['cell_type'] == 'markdown') + [''.join(o['data']['text/markdown']) for o in c.get('outputs', []) if 'text/markdown' in (o.get('data') or {})]
+        for rows in (t.splitlines() for t in texts):
+            for i,row in enumerate(rows):
+                if re.fullmatch(r'\|(-+\|)+', row): assert rows[i-1].count('|') == row.count('|') == rows[i+1].count('|') and (i == 1 or not rows[i-2].strip())
+
 # The site
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,288 @@
+"The command line: whatever a user can get wrong is told in one line, before anything expensive; a run's folder holds its whole history, also of one that was interrupted."
+import csv, json, shutil, time
+from importlib import resources
+from pathlib import Path
+import pytest, torch
+from PIL import Image
+from distill_nb import bench, cli, outputs, sources
+from distill_nb.cli import main
+from distill_nb.data import digits_dls, image_items, item_labels
+from distill_nb.learner import distill_learner
+from distill_nb.resume import Resume
+from distill_nb.sources import Source, Zoo
+import distill_nb.learner, distill_nb.suites
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    "Two digits in folders, a pool of ten, a zoo of two, and things that are not what they should be"
+    root = tmp_path_factory.mktemp('files')
+    dls,pool = digits_dls(n=12, seed=0)
+    for i,(im,y) in enumerate(zip(image_items(dls), item_labels(dls))):
+        if y < 2:
+            (root/'labeled'/f'class{y}').mkdir(parents=True, exist_ok=True)
+            Image.fromarray(im).save(root/'labeled'/f'class{y}'/f'{i}.png')
+    for name in ('unlabeled','empty','eight/targets'): (root/name).mkdir(parents=True)
+    for i,im in enumerate(pool[:10]): Image.fromarray(im).save(root/'unlabeled'/f'{i}.png')
+    zoo = resources.files('distill_nb')/'zoo'
+    (root/'zoo').mkdir()
+    entries = json.loads((zoo/'manifest.json').read_text())
+    (root/'zoo'/'manifest.json').write_text(json.dumps({k: entries[k] for k in ('digits','objects')}))
+    for k in ('digits','objects'): shutil.copy(zoo/f'{k}.safetensors', root/'zoo')
+    shutil.copytree(root/'zoo', root/'eight'/'weights')
+    (root/'eight'/'targets'/'a.npz').write_bytes(b'')
+    (root/'notes.txt').write_text('a file')
+    shutil.copytree(root/'labeled', root/'loose'); shutil.copy(root/'unlabeled'/'0.png', root/'loose'/'sheet.png')
+    shutil.copytree(root/'labeled', root/'splits'/'train'); shutil.copytree(root/'labeled', root/'splits'/'valid')
+    shutil.copytree(root/'labeled', root/'more'); shutil.copytree(root/'labeled'/'class0', root/'more'/'class9')
+    shutil.copytree(root/'unlabeled', root/'broken'); (root/'broken'/'x.jpg').write_bytes(b'not a picture'); (root/'broken'/'y.png').write_bytes((root/'unlabeled'/'1.png').read_bytes()[:60])
+    return root
+
+def train(root, out, *more, labeled='labeled', unlabeled='unlabeled', epochs=3):
+    return ['train', str(root/labeled), str(root/unlabeled), str(root/'zoo'), '--start', 'objects', '--size', '32', '--bs', '4', '--epochs', str(epochs), '--valid', '.5', '--out', str(out), '--store', str(root/'store'), *more]
+
+def ends(argv, capsys):
+    "Exit code, and what was written to the error stream"
+    capsys.readouterr()
+    try: main([str(o) for o in argv]); code = 0
+    except SystemExit as e: code,said = (e.code,'') if isinstance(e.code, int) else (1,f'{e.code}\n')
+    else: said = ''
+    return code,capsys.readouterr().err + said
+
+def refused(argv, capsys, *words):
+    code,said = ends(argv, capsys)
+    assert code in (1,2) and said.count('\n') == 1 and said.startswith(f'distill_nb {argv[0]}: error: ') and 'Traceback' not in said, said
+    assert all(w in said for w in words), (words, said)
+    return said
+
+def rows(out):
+    with open(out/'log.csv', encoding='utf-8') as f: return list(csv.DictReader(f))
+
+# Every option
+
+numbers = ['x','','nan','1.5','-1','99999999999999999999']
+shares = ['x','nan','-0.1','inf','1e400']
+ranked = dict(metric=['ckaa'], probe=['2',*numbers], halving=['0',*numbers], size=['0','100000',*numbers], source_size=['0',*numbers], store=['{}/notes.txt','{}/notes.txt/deeper'], seed=numbers, skip_broken=[('--skip-broken=1',)])
+labeled = ['{}/nowhere','{}/empty','{}/notes.txt','{}/loose','{}/splits','{}/unlabeled']
+zoos = ['{}/nowhere','{}/empty','{}/notes.txt','resnet5o','*resnot*','','digits.json','resnet18.no_such_tag']
+bad = {
+    'demo': dict(out=['{}/notes.txt','{}/notes.txt/deeper'], seeds=['0',*numbers]),
+    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv','{}/' + 'x'*300], **ranked),
+    'train': dict(labeled=[*labeled,'{}/broken'], unlabeled=['{}/nowhere','{}/empty','{}/notes.txt','{}/broken'], zoo=zoos, arch=['resnet5o','','resnet18.no_such_tag','resnet18'], stages=['0','9',*numbers], start=['nowhere','{}/notes.txt'],
+        scratch=[('--scratch','--start','objects')], out=['{}/notes.txt','{}/notes.txt/deeper','{}/' + 'x'*300], force=[('--force=1',)], pseudo=['probes'], p=['x','nan','-1'], lam=['1.1',*shares], temperature=['0','1e-300','1e20',*shares],
+        top=['0','3',*numbers], epochs=['0',*numbers], lr=['0',*shares], bs=['0','1',*numbers], valid=['{}/nowhere','{}/empty','{}/notes.txt','{}/more','0','1','1.5','-0.2','nan','x',''], live=[('--live',)], **ranked),
+    'predict': dict(student=['{}/nowhere.onnx','{}/notes.txt','{}/empty'], folder=['{}/nowhere','{}/empty','{}/notes.txt'], csv=['{}/empty','{}/notes.txt/x.csv'], min_prob=['2',*shares], top=['0','3',*numbers], threads=['0','x','1.5','-1']),
+    'bench': dict(suite=['nine','eight'], tier=['tiny'], size=['64','8',*numbers], data=[('eight','--data','{}/nowhere')], sources=[('eight','--data','{}/eight','--sources','{}/nowhere')], out=['{}/notes.txt','{}/notes.txt/deeper'],
+        targets=['cats'], methods=['magic','weighted:3','weighted:p='], seeds=numbers, budgets=['0','2.5','x','nan','inf','-1'], steps=['0',*numbers], reference=['magic'], jobs=['0',*numbers], store=['{}/notes.txt']),
+}
+
+def actions(command):
+    from distill_nb.infer import parser as predicts
+    own = predicts() if command == 'predict' else next(a for a in cli.parser()._actions if a.dest == 'command').choices[command]
+    return {a.dest: a for a in own._actions if a.dest not in ('help','version')}
+
+@pytest.mark.parametrize('command', bad)
+def test_no_option_is_left_out(command): assert set(bad[command]) == set(actions(command))
+def test_no_command_is_left_out(): assert set(bad) == set(next(a for a in cli.parser()._actions if a.dest == 'command').choices)
+
+@pytest.fixture(scope='module')
+def student(files, tmp_path_factory):
+    "A run that has ended"
+    out = tmp_path_factory.mktemp('out')/'run'
+    main(train(files, out))
+    return out
+
+@pytest.mark.parametrize('command,dest', [(c,d) for c,o in bad.items() for d in o])
+def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path, record_fault):
+    "One line that says which argument it is; no source has looked at anything by then"
+    def ran(*args, **kwargs): raise AssertionError('too late')
+    for module,name in ((outputs,'compute_outputs'), (distill_nb.learner,'compute_outputs'), (bench,'run_digits'), (distill_nb.suites,'run_cell')): monkeypatch.setattr(module, name, ran)
+    monkeypatch.setattr(sources, 'hub_answers', lambda *a: False)
+    monkeypatch.setattr(sources, 'is_downloaded', lambda arch: False)
+    monkeypatch.delenv('DISTILL_NB_DATA', raising=False)
+    place,out = actions(command)[dest],tmp_path/'out'
+    good = {'demo': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:], 'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits']}[command]
+    if command in ('demo','bench'): good += ['--out', str(out)]
+    if dest == 'arch': good = [o for o in good if o not in ('--start','objects')]
+    for v in bad[command][dest]:
+        value = [o.format(files) for o in (v if isinstance(v, tuple) else [v])]
+        argv = list(good)
+        if isinstance(v, tuple): argv = value + argv[1:] if value[0] == 'eight' else argv + value
+        elif place.option_strings: argv += [f'{place.option_strings[0]}={value[0]}']
+        else: argv[[d for d,a in actions(command).items() if not a.option_strings].index(dest)] = value[0]
+        start = time.perf_counter()
+        said = refused([command, *argv], capsys)
+        assert 'too late' not in said and 'Source.' not in said and time.perf_counter()-start < 5, said
+        assert not (out/'student.safetensors').exists() and not (out/'run.json').exists() or dest == 'metric', said
+    record_fault('command line', f'{command}: {dest}', 'one line that names it, before anything runs', len(bad[command][dest]))
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device', 'x'), MemoryError(), ImportError('needs an extra:\npip install x'), RuntimeError('two\nlines'), KeyError("no source 'x'"), ZeroDivisionError('1/0'), UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), AttributeError()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize('command', bad)
+def test_any_error_is_one_line(command, error, files, capsys, monkeypatch):
+    def fails(a): raise error
+    monkeypatch.setattr(cli, command, fails)
+    argv = {'demo': [], 'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']}[command]
+    said = refused([command, *argv], capsys)
+    assert '\\n' not in said and '"no source' not in said
+    monkeypatch.setenv('DISTILL_NB_TRACEBACK', '1')
+    with pytest.raises(type(error)): main([command, *argv])
+
+@pytest.mark.parametrize('command', bad)
+def test_interrupted(command, capsys, monkeypatch):
+    def stopped(a): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, command, stopped)
+    code,said = ends([command, *{'demo': [], 'rank': ['a','b'], 'train': ['a','b','c','--force'], 'predict': ['a','b'], 'bench': ['digits']}[command]], capsys)
+    assert code == 130 and said.strip().count('\n') == 0 and said.strip().startswith(f'distill_nb {command}: stopped')
+    assert ('same command' in said) == (command != 'predict') and ('without --force' in said) == (command == 'train')
+
+# Folders
+
+def test_first_folder_is_the_class(files, tmp_path):
+    for i,o in enumerate(sorted((files/'labeled').rglob('*.png'))):
+        to = tmp_path/'by_day'/o.parent.name/f'day{i%2}'/o.name
+        to.parent.mkdir(parents=True, exist_ok=True); shutil.copy(o, to)
+    out = tmp_path/'out'
+    main(train(tmp_path, out, '--store', str(files/'store'), '--valid', str(tmp_path/'by_day'), labeled='by_day', unlabeled=files/'unlabeled', epochs=1)[:3] + [str(files/'zoo')] + train(tmp_path, out, '--store', str(files/'store'), '--valid', str(tmp_path/'by_day'), epochs=1)[4:])
+    assert json.loads((out/'run.json').read_text())['classes'] == ['class0','class1']
+
+def test_messages_name_what_is_wrong(files, tmp_path, capsys):
+    out = tmp_path/'out'
+    refused(train(files, out, labeled='loose'), capsys, '`labeled`', 'sheet.png')
+    refused(train(files, out, labeled='splits'), capsys, '`labeled`', 'train, valid', 'splits/train')
+    refused(train(files, out, '--valid', str(files/'loose')), capsys, '`valid`', 'sheet.png')
+    refused(train(files, out, '--valid', str(files/'more')), capsys, 'class9')
+    refused(train(files, out, unlabeled='broken'), capsys, 'x.jpg', '--skip-broken')
+    refused(train(files, out, unlabeled='empty'), capsys, '`unlabeled`')
+    refused(train(files, out, '--lam', '2'), capsys, '--lam', "'2'")
+    refused(train(files, out, '--stages', '7'), capsys, '`stages`')
+    assert not out.exists()
+
+def test_broken_images(files, tmp_path, capsys):
+    (tmp_path/'pool').mkdir(); shutil.copytree(files/'unlabeled', tmp_path/'pool'/'good')
+    shutil.copy(files/'broken'/'y.png', tmp_path/'pool')                       # its header is right, so that it comes up late
+    argv = train(files, tmp_path/'out', unlabeled=tmp_path/'pool', epochs=1)
+    refused(argv[:-2] + ['--store', str(tmp_path/'store')], capsys, 'y.png', '--skip-broken')
+    code,said = ends([*argv, '--skip-broken'], capsys)
+    assert code == 0 and "note: 1 of 11 images in `unlabeled`" in said
+
+# A run's folder
+
+def test_the_whole_history_is_there(student):
+    assert [r['epoch'] for r in rows(student)] == ['0','1','2'] and all(float(r['accuracy']) >= 0 and r['time'] for r in rows(student))
+    run = json.loads((student/'run.json').read_text())
+    assert run['accuracy'] == pytest.approx(float(rows(student)[-1]['accuracy'])) and run['arguments']['lr'] == 2e-3 and run['command'].startswith('distill_nb train ')
+    assert sorted(o.name for o in student.iterdir()) == ['log.csv','ranking.csv','run.json','student.onnx','student.safetensors']
+
+def test_a_run_that_has_ended_is_left_alone(files, student, capsys, tmp_path):
+    out = shutil.copytree(student, tmp_path/'run')
+    before = {o.name: o.read_bytes() for o in out.iterdir()}
+    refused(train(files, out), capsys, 'has ended', '--force', '--out')
+    assert {o.name: o.read_bytes() for o in out.iterdir()} == before
+    code,_ = ends(train(files, out, '--force', epochs=1), capsys)
+    assert code == 0 and len(rows(out)) == 1 and (out/'student.onnx').read_bytes() != before['student.onnx']
+
+@pytest.fixture()
+def interrupted(files, tmp_path, capsys, monkeypatch):
+    "A run that Ctrl-C ended in its third epoch"
+    out,kept = tmp_path/'run',Resume.before_epoch
+    def press(self):
+        kept(self)
+        if self.epoch == 2: raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(Resume, 'before_epoch', press)
+        code,said = ends(train(files, out), capsys)
+    assert code == 130 and said.splitlines()[-1] == 'distill_nb train: stopped; the same command goes on after the last whole epoch'
+    return out
+
+def test_goes_on(files, student, interrupted, capsys):
+    assert [r['epoch'] for r in rows(interrupted)] == ['0','1'] and 'accuracy' not in json.loads((interrupted/'run.json').read_text())
+    refused(train(files, interrupted, '--lr', '.01', '--source-size', '64'), capsys, '--lr', '--source-size', 'differ', '--force')
+    code,said = ends(train(files, interrupted), capsys)
+    assert code == 0 and 'note: goes on at epoch 3 of 3' in said
+    same = [[{k:v for k,v in r.items() if k != 'time'} for r in rows(o)] for o in (interrupted,student)]
+    assert same[0] == same[1] and not (interrupted/'resume').exists()
+    assert (interrupted/'student.safetensors').read_bytes() == (student/'student.safetensors').read_bytes()
+
+def test_force_begins_anew(files, interrupted, capsys):
+    code,said = ends(train(files, interrupted, '--force', '--lr', '.01', epochs=1), capsys)
+    assert code == 0 and 'goes on' not in said and len(rows(interrupted)) == 1
+
+def test_other_data_is_one_line(files, interrupted, capsys, tmp_path):
+    pool = shutil.copytree(files/'unlabeled', tmp_path/'pool'); (pool/'0.png').unlink()
+    run = json.loads((interrupted/'run.json').read_text()); run['arguments']['unlabeled'] = str(pool)
+    (interrupted/'run.json').write_text(json.dumps(run))                       # the folder was changed, not the line
+    code,said = ends(train(files, interrupted, unlabeled=pool), capsys)
+    assert code == 1 and said.splitlines()[-1].startswith('distill_nb train: error: ') and '--force' in said.splitlines()[-1]
+
+# The hub
+
+class Hub:
+    "A stand-in for the client of huggingface_hub"
+    def __init__(self, answer): self.answer,self.asked = answer,0
+    def head(self, url, timeout):
+        self.asked += 1
+        return self.answer()
+
+def dead(): raise OSError('no route')
+
+@pytest.fixture()
+def hub(monkeypatch):
+    def _hub(answer):
+        res = Hub(answer)
+        monkeypatch.setattr(sources, '_answers', {})
+        monkeypatch.setattr(sources, 'get_session', lambda: res)
+        monkeypatch.setattr(sources, 'try_to_load_from_cache', lambda repo, f, **kw: f if 'resnet34' in repo else None)
+        return res
+    def download(*args, **kwargs): raise AssertionError('downloads')
+    monkeypatch.setattr(sources.timm, 'create_model', download)
+    return _hub
+
+@pytest.mark.parametrize('command', ['rank','train'])
+def test_no_network(files, hub, capsys, tmp_path, command):
+    gone = hub(dead)
+    argv = train(files, tmp_path/'out')
+    argv[3] = 'resnet18.a1_in1k,resnet50.a1_in1k,resnet34.a1_in1k'
+    if command == 'rank': argv = ['rank', argv[1], argv[3]]
+    else: argv[4:6] = ['--arch','test_efficientnet']
+    said = refused(argv, capsys, 'resnet18.a1_in1k, resnet50.a1_in1k', 'does not answer', "as ZOO a folder", "'embedded'", *['test_efficientnet','--start','--scratch']*(command == 'train'))
+    assert 'resnet34' not in said and 'Source' not in said and gone.asked == 1 and not (tmp_path/'out').exists()
+
+def test_the_hub_is_asked_once(hub):
+    "For the library as for the command line"
+    gone,start = hub(dead),time.perf_counter()
+    for s in Zoo.timm('resnet18.a1_in1k','resnet50.a1_in1k'):
+        with pytest.raises(RuntimeError, match='does not answer'): s.load()
+    with pytest.raises(RuntimeError, match='does not answer'): Source.from_timm('hf-hub:someone/something')
+    assert gone.asked == 1 and time.perf_counter()-start < 2
+
+def test_the_hub_is_not_asked_for_what_is_here(hub):
+    there = hub(dead)
+    sources.check_hub(['resnet34.a1_in1k']); sources.check_hub([])
+    with pytest.raises(AssertionError, match='downloads'): sources._create('resnet34.a1_in1k')
+    assert there.asked == 0
+
+def test_a_hub_that_hangs(hub):
+    hub(lambda: time.sleep(20))
+    start = time.perf_counter()
+    assert not sources.hub_answers(seconds=.1) and time.perf_counter()-start < 3
+
+def test_a_download_that_fails(files, hub, capsys, monkeypatch):
+    "The hub answers, and yet a file cannot be had: advice in words of the command line"
+    hub(lambda: 200)
+    def refuses(*args, **kwargs): raise OSError('404')
+    monkeypatch.setattr(sources.timm, 'create_model', refuses)
+    said = refused(['rank', str(files/'labeled'), 'resnet18.a1_in1k', '--size', '32'], capsys, 'OSError: 404', 'as ZOO a folder')
+    assert 'Source.' not in said and 'pretrained=' not in said
+
+@pytest.mark.parametrize('answer', [200,403,503])
+def test_a_hub_that_answers(hub, answer):
+    hub(lambda: answer)
+    sources.check_hub(['resnet18.a1_in1k'])
+
+# The library
+
+def test_distill_learner_looks_before_it_ranks(files, monkeypatch):
+    def ran(*args, **kwargs): raise AssertionError('too late')
+    for name in ('rank_sources','compute_outputs'): monkeypatch.setattr(distill_nb.learner, name, ran)
+    dls,pool = digits_dls(n=2, seed=0)
+    for kw in (dict(unlabeled=files/'empty'), dict(unlabeled=files/'nowhere'), dict(unlabeled=[]), dict(views=('upside',)), dict(ema=2), dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(top=3), dict(top=0), dict(norm='max'), dict(lam=2), dict(T=0), dict(mix=2), dict(hints=-1), dict(top_k=0), dict(pseudo='all'), dict(live=True)):
+        with pytest.raises((ValueError,TypeError)): distill_learner(**{**dict(dls=dls, unlabeled=pool[:4], sources=Zoo.embedded(names=['digits','objects']), arch='test_efficientnet', pretrained=False, progress=False, store=False), **kw})
