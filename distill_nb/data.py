@@ -327,7 +327,7 @@ def _again(
     own = where_kept(None, dl) if isinstance(dl, KeptDL) else {}
     if getattr(dl, 'wgts', None) is not None:
         own['wgts'] = dl.wgts if idxs is None else dl.wgts[idxs]
-        if not own['wgts'].sum() > 0: raise ValueError("`dls`: all these images have a weight of 0, none could be drawn: raise their weights, or label others")
+        if len(own['wgts']) and not own['wgts'].sum() > 0: raise ValueError("`dls`: all these images have a weight of 0, none could be drawn: raise their weights, or label others")
     if getattr(dl, 'partial_n', None): own['partial_n'] = dl.partial_n
     if issubclass(kwargs.get('cls') or type(dl), KeptDL): own.pop('partial_n', None)                       # which draws `n` anyway
     return dl.new(opened_alike(dl.dataset if dataset is None else dataset), **{**_tfms(dl), **own, **kwargs})

@@ -200,8 +200,8 @@ def opener_at(
 @parts_of.register(Transform)
 def _(o):
     what,parts = parts_of.dispatch(object)(o)
-    given = vars(o).get('encodes')                              # `Transform(function)`; else it is in the class
-    return what,parts + [('encodes', [m.implementation for m in given.methods])]*(given is not None)
+    given = getattr(vars(o).get('encodes'), 'methods', ())     # of `Transform(function)`; else they are in the class
+    return what,parts + [('encodes', [m.implementation for m in given])]*bool(given)
 
 class Opener:
     "Opens an image item as a data set does: by all its transforms from the one that opens"
