@@ -226,7 +226,9 @@ class Opener:
         takes = getattr(first(self.tfms), 'input_types', None)
         if takes is Path and isinstance(item, str): item = Path(item)
         if takes is str and isinstance(item, Path): item = str(item)
-        return compose_tfms(item, self.tfms, split_idx=split_idx)
+        res = compose_tfms(item, self.tfms, split_idx=split_idx)
+        if not _is_open(res): raise TypeError(f"{self.name} makes a {type(res).__name__} of a {type(item).__name__}, and no image")
+        return res
 
 class OpenByOwn(Transform):
     "Opens `OpenedBy` items as their data set opens its own in training"
