@@ -116,6 +116,7 @@ def check_labels(
     dls # fastai DataLoaders, or a data set
 ):
     "ValueError names the images without a label, and classes that no training image has; no image is opened"
+    check_type('dls', dls, (DataLoaders,Datasets), 'fastai DataLoaders')
     for n,dl in enumerate(dls.loaders if isinstance(dls, DataLoaders) else [dls]):
         ds,part = getattr(dl, 'dataset', dl),'validation' if n else 'training'
         if not isinstance(ds, Datasets): continue
@@ -478,7 +479,7 @@ def epoch_size(
     dls:DataLoaders # the target's
 )->int:
     "Labelled images that an epoch of `dls` draws"
-    return getattr(dls.train, 'partial_n', None) or len(dls.train_ds)
+    return getattr(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train, 'partial_n', None) or len(dls.train_ds)
 
 # %% ../nbs/00_data.ipynb #32959e76
 def load_pack(
