@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import *
 from .checks import check_count, check_number, check_type
-from .images import (ImageView, KeptDL, KeptImages, OpenByOwn, OpenedBy, OpenImage, Opener, bare_item, check_images, fastai_class, image_key,
+from .images import (ImageView, KeptDL, KeptImages, OpenByOwn, OpenedBy, OpenImage, Opener, check_images, fastai_class, image_key,
                                image_types, item_name, open_image, opener_at, opens)
 
 # %% ../nbs/00_data.ipynb #img10001
@@ -397,10 +397,14 @@ def unlabeled_dl(
         device=train.device, pin_memory=train.pin_memory, do_setup=False), keep, _tfms(train), kwargs))
 
 # %% ../nbs/00_data.ipynb #pol00002
+def _unopened(o):
+    "An image item without its opener"
+    if isinstance(o, OpenedBy): return _unopened(o.item)
+    return ImageView(_unopened(o.item), o.view) if isinstance(o, ImageView) else o
+
 def _rough_key(o):
     "Equal for equal images; nothing is read"
     if isinstance(o, ImageView): return o.view,_rough_key(o.item)
-    if isinstance(o, OpenedBy): return 'opened',_rough_key(o.item)
     if isinstance(o, bytes): return len(o)
     if isinstance(o, (str,Path)): return os.stat(o).st_size if os.path.exists(o) else None
     return o.size if isinstance(o, Image.Image) else tuple(o.shape[-2:] if isinstance(o, TensorImage) else o.shape[:2])[::-1]
@@ -409,7 +413,8 @@ def images_in(
     items, # image items
     others # image items
 )->list: # a bool for each of `items`
-    "Which `items` have the same content as one of `others`?"
+    "Which `items` have the same content as one of `others`, whoever opens it?"
+    items,others = [_unopened(o) for o in items],[_unopened(o) for o in others]
     some = {_rough_key(o) for o in items}-{None}
     near = [(r,o) for o in others if (r := _rough_key(o)) in some]
     sizes,keys = {r for r,_ in near},{image_key(o) for _,o in near}

@@ -203,6 +203,9 @@ def _(o):
     given = getattr(vars(o).get('encodes'), 'methods', ())     # of `Transform(function)`; else they are in the class
     return what,parts + [('encodes', [m.implementation for m in given])]*bool(given)
 
+@parts_of.register(Pipeline)
+def _(o): return 'pipeline',[('fs', list(o.fs))]
+
 class Opener:
     "Opens an image item as a data set does: by all its transforms from the one that opens"
     def __init__(self,

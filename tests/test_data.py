@@ -396,6 +396,12 @@ def test_a_pool_of_other_images_is_neither_changed_nor_read(folder, tmp_path):
     assert list(map(str, distilled(dls, files, tmp_path).distill.pool))==[*map(str, files), *map(str, image_items(dls))]
     assert distilled(dls, files, tmp_path, labeled_too=False).distill.pool==files
 
+def test_an_opener_of_ones_own_does_not_hide_an_image(folder):
+    def own(p): return PILImage(Image.open(p).rotate(90))
+    dls = Datasets(get_images(folder), [[own],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).dataloaders(bs=4, num_workers=0, after_item=ToTensor, device='cpu')
+    with pytest.warns(UserWarning, match='2 of the 12 validation'): pool = pool_images(dls, get_images(folder)[:4])
+    assert images_in(image_items(dls), pool)==[True,True]+[False]*10
+
 def test_part_of_the_labelled_images_is_in_the_pool(folder, tmp_path):
     dls = dls_and(folder)
     few = image_items(dls)
