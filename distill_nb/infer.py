@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/infer.html.md"""
 __all__ = ['read_rgb', 'prepare', 'Predictor', 'find_images', 'predict_files', 'parser', 'predict', 'main']
 
 # %% ../nbs/10_infer.ipynb #b3246849
-import argparse, csv, json, os, sys
+import argparse, csv, json, os, stat, sys, warnings
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,20 @@ import numpy as np
 from PIL import Image
 
 # %% ../nbs/10_infer.ipynb #3acb6eac
+def _to_8_bits(im):
+    "An image of deep greys in 8 bits"
+    a = np.asarray(im).astype(np.int64)
+    low,high = int(a.min()),int(a.max())
+    if low < 0 or high >= 2**16: raise ValueError(f'grey levels from {low} to {high} are neither of 8 nor of 16 bits, scale them to 0-255')
+    bits = getattr(im, 'tag_v2', {}).get(258, (32,))[0]        # TIFF: BitsPerSample
+    if bits > 16: bits = 16 if im.mode != 'I' or im.format in ('PNG','PPM','JPEG2000') or high >= 2**8 else 8
+    res = (a*2**8 >> bits).astype(np.uint8)
+    if res.max() < 16 <= high-low: warnings.warn(f'an image of {bits} bits comes out nearly black, since it uses the lowest of its values only: scale such images to 8 bits')
+    return Image.fromarray(res)
+
+_programs = ('EPS','WMF','IPTC') # opening one may start a program
+_whole = dict(La='LA', RGBa='RGBA', PA='RGBA') # modes that Pillow converts to RGB by way of another
+
 def read_rgb(
     item # path, bytes of an encoded file, uint8 array [H,W] or [H,W,3], or PIL image
 )->Image.Image: # in RGB
@@ -23,12 +37,18 @@ def read_rgb(
     try:
         if isinstance(item, np.ndarray):
             if item.dtype != np.uint8: raise TypeError(f'{item.dtype} is not uint8')
-            im = Image.fromarray(item)
-        elif isinstance(item, Image.Image): im = item
+            im = Image.fromarray(np.ascontiguousarray(item))
+        elif isinstance(item, Image.Image):
+            if item.format in _programs: raise TypeError(f'a program would have to open {item.format}')
+            im = item
         else:
-            with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as im: im.load()
+            if not isinstance(item, bytes) and not stat.S_ISREG(os.stat(item).st_mode): raise OSError('a folder, pipe or device, not a file')
+            Image.init()
+            with Image.open(BytesIO(item) if isinstance(item, bytes) else item, formats=[o for o in Image.ID if o not in _programs]) as im: im.load()
+        if not all(im.size): raise ValueError('it has no pixels')
         if im.mode == 'F': raise TypeError('floating-point pixels')
-        if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im).astype(np.int64) >> 8).clip(0,255).astype(np.uint8))
+        if im.mode.startswith('I'): im = _to_8_bits(im)
+        if im.mode in _whole: im = im.convert(_whole[im.mode])
         return (im.convert('RGBA') if 'transparency' in im.info else im).convert('RGB')
     except Exception as e:
         name = f"'{item}'" if isinstance(item, (str,Path)) else f'of type {type(item).__name__}'
@@ -114,7 +134,7 @@ def find_images(
 )->list: # paths, sorted
     "The files with an image's ending"
     if not Path(folder).is_dir(): raise ValueError(f"`folder`: there is no folder '{folder}'")
-    ends = {k for k,v in Image.registered_extensions().items() if v in Image.OPEN}
+    ends = {k for k,v in Image.registered_extensions().items() if v in Image.OPEN and v not in _programs}
     files = sorted(Path(d)/f for d,_,fs in os.walk(folder) for f in fs if Path(f).suffix.lower() in ends)
     if not files: raise ValueError(f"`folder`: there is no image in '{folder}'")
     return files

@@ -16,7 +16,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
 from .checks import check_count, check_number, check_type
-from .data import ImageView, get_images, image_items, item_labels, repeat_dls, unlabeled_dl, where_kept
+from .data import (ImageView, check_labels, epoch_size, get_images, image_items, images_in, item_labels, opened_as, pool_images, repeat_dls,
+                             unlabeled_dl, where_kept)
 from .sources import Source, Zoo, _source_list
 from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
@@ -75,7 +76,7 @@ def student_learner(
     **kwargs
 )->Learner:
     "A Learner of a `Student`: what all methods here have in common"
-    check_type('dls', dls, DataLoaders, 'fastai DataLoaders')
+    check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     if arch is None:
         if not isinstance(start, Source): raise ValueError("`arch`: name the student's architecture, or give a `start` that knows its own")
         arch = start.meta.get('arch')
@@ -84,7 +85,7 @@ def student_learner(
     if stages is not None: arch_kwargs = {**arch_kwargs, 'stages': stages}
     n_out = get_c(dls)
     if not n_out: raise ValueError("`dls` do not say how many classes there are: set `dls.c`")
-    dls = repeat_dls(dls, len(dls.train_ds) if epoch_len is None else check_count('epoch_len', epoch_len), cache=cache)
+    dls = repeat_dls(dls, epoch_size(dls) if epoch_len is None else check_count('epoch_len', epoch_len), cache=cache)
     student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
@@ -153,7 +154,7 @@ def probe_labels(
     progress:bool=True # show progress bars while sources run
 )->Tensor: # probabilities [n, C]
     "Σ_s α_s p_s(x): what linear probes on the sources' features, fitted to the labelled images, take `images` for"
-    few,y,images,sources = image_items(dls),item_labels(dls),get_images(images),_source_list(sources)
+    few,y,images,sources = image_items(dls),item_labels(dls),opened_as(dls, get_images(images), '`images`'),_source_list(sources)
     alpha,T = _alpha(alpha, len(sources)),check_number('T', T, 0, above=True)
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)
     with _open_store(store) as store:
@@ -211,7 +212,8 @@ def distill_learner(
     store=None, # where outputs are kept, see `get_outputs`
     bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
     ema:float=None, # decay of an average of the weights (`EMA`), which is then the student; None or 0 for the last weights
-    labeled_too:bool=True, # the labelled images are in the pool as well, as in the paper
+    labeled_too:bool=True, # the labelled images are in the pool as well, as in the paper (once, if `unlabeled` has them)
+    on_error:str='raise', # images of the pool that cannot be read: 'raise', or 'skip', which opens each once more beforehand
     epoch_len:int=None, # labelled images in an epoch; by default an epoch is one pass over the pool
     progress:bool=True, # show progress bars while sources run
     cbs=None, # further callbacks
@@ -223,8 +225,9 @@ def distill_learner(
     if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
-    pool = get_images(unlabeled, '`unlabeled`')
-    if labeled_too: pool = pool + image_items(dls)
+    check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
+    pool,few = pool_images(dls, unlabeled, on_error),image_items(dls)
+    if labeled_too: pool = pool + L(o for o,there in zip(few, images_in(few, pool)) if not there)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, bs_u)
     pool = pool + L(ImageView(o, v) for v in views for o in pool)
     averages = L(EMA(ema)) if ema else L()
@@ -272,13 +275,15 @@ def fixmatch_learner(
     lam_f:float=.01, # weight of FreeMatch's fairness within the loss on the pool
     align=False, # correct the labels' distribution: True, to that of the labelled images; 'uniform'; or a share for each class
     ema:float=.999, # decay of the average of the weights, None or 0 for the last weights
+    on_error:str='raise', # images of the pool that cannot be read: 'raise', or 'skip', which opens each once more beforehand
     epoch_len:int=None, # labelled images in an epoch; by default an epoch is one pass over the pool
     cbs=None, # further callbacks
     **kwargs
 )->Learner:
     "FixMatch (Sohn et al., NeurIPS 2020) from the same start as the others"
-    pool,mu = get_images(unlabeled, '`unlabeled`'),check_count('mu', mu)
-    if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train.bs, len(dls.train_ds)))
+    check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
+    pool,mu = pool_images(dls, unlabeled, on_error),check_count('mu', mu)
+    if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
     fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)
     return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(fixmatch, EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
 

@@ -25,7 +25,7 @@ from fastprogress import progress_bar
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import load, save
 from .checks import check_count, check_number, check_type, digest, write_whole
-from .images import Halves, ImageView, KeptImages, cache_folder, image_key, open_image, path_keys
+from .images import Halves, KeptImages, bare_item, cache_folder, image_key, open_image, path_keys
 from .data import get_images
 from .sources import Source, _file_hash, _source_list
 
@@ -150,7 +150,7 @@ def image_keys(self:Store,
     images, # image items
 )->list: # a key each
     "`image_key` of all `images`; a file that was hashed before is not read again unless its size or time has changed"
-    bare = [o.item if isinstance(o, ImageView) else o for o in images]
+    bare = [bare_item(o) for o in images]
     paths = {os.path.abspath(o) for o in bare if isinstance(o, (str,Path))}
     if not paths: return [image_key(o) for o in images]
     def files(f):

@@ -6,11 +6,15 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn, Tensor
 from PIL import Image
+from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import (Categorize, CategoryBlock, ColReader, ColSplitter, CrossEntropyLossFlat, DataBlock, Datasets, Flatten, ImageBlock,
-    ImageDataLoaders, IntToFloatTensor, Learner, MultiCategorize, Normalize, OneHotEncode, PILImage, PILImageBW, RandomSplitter, TensorBase,
-    TensorImage, ToTensor, accuracy, concat, get_image_files, image2tensor, imagenet_stats, noop, parent_label, set_seed)
+    ImageDataLoaders, IntToFloatTensor, L, Learner, MultiCategorize, MultiCategoryBlock, Normalize, OneHotEncode, PILImage, PILImageBW, RandomSplitter, TensorBase,
+    Resize, TensorImage, TfmdDL, TfmdLists, ToTensor, accuracy, concat, get_image_files, image2tensor, imagenet_stats, noop, parent_label, set_seed)
 from distill_nb.data import *
 from distill_nb.data import OpenImage, RepeatDL
+from distill_nb.images import image_key, path_keys
+from distill_nb.learner import distill_learner, fixmatch_learner, transfer_learner
+from distill_nb.sources import Source, Zoo
 
 rng = np.random.default_rng(0)
 classes = ['dot','line','square']
@@ -138,8 +142,6 @@ def test_repeat_rejects():
     dls,_ = digits_dls()
     for n in 0,-3,1.5:
         with pytest.raises(ValueError, match='`n` must be'): repeat_dls(dls, n)
-    w = Datasets(range(9), [[noop],[lambda o: o%2,Categorize]]).weighted_dataloaders(wgts=range(9), bs=4, num_workers=0, device='cpu')
-    with pytest.raises(TypeError, match='WeightedDL'): repeat_dls(w, 9)
 
 def test_pickle_and_workers():
     dls,pool = digits_dls()
@@ -299,3 +301,218 @@ def test_real_packs():
     for name in 'birds','pets':
         dls,pool = pack_dls(path/f'{name}.npz', n=3)
         assert len(item_labels(dls))==3*dls.c and unlabeled_dl(dls, pool).one_batch()[0].shape==(32,3,128,128)
+
+# What is a pool
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, make, n=5): self.make,self.n = make,n
+    def __len__(self): return self.n
+    def __getitem__(self, i):
+        if i >= self.n: raise IndexError(i)
+        return self.make(i)
+
+x5 = images(5)
+def some_files(p): return get_image_files(p).sorted()[:5]
+def image_folder(p):
+    from torchvision.datasets import ImageFolder
+    return ImageFolder(p)
+pools = dict( # how it comes, and how many images it has
+    test_dl       = (lambda d, p: d.test_dl(some_files(p)), 5),
+    test_dl_label = (lambda d, p: d.test_dl(some_files(p), with_labels=True), 5),
+    one_block_dls = (lambda d, p: DataBlock(ImageBlock, get_items=get_image_files, splitter=RandomSplitter(.25, seed=0)).dataloaders(p, bs=2, num_workers=0), 18),
+    one_block_set = (lambda d, p: DataBlock(ImageBlock, get_items=get_image_files, splitter=RandomSplitter(.25, seed=0)).datasets(p), 18),
+    no_transform  = (lambda d, p: Datasets(some_files(p)), 5),
+    tfmd_lists    = (lambda d, p: TfmdLists(some_files(p), PILImage.create), 5),
+    tfmd_split    = (lambda d, p: TfmdLists(some_files(p), PILImage.create, splits=[[0,1,2],[3,4]]), 3),
+    tfmd_dl       = (lambda d, p: TfmdDL(TfmdLists(some_files(p), PILImage.create), bs=2, num_workers=0), 5),
+    valid_dl      = (lambda d, p: d.valid, 6),
+    frame         = (lambda d, p: pd.DataFrame(dict(x=some_files(p))), 5),
+    frame_text    = (lambda d, p: pd.DataFrame(dict(label=range(5), FName=list(map(str, some_files(p))))), 5),
+    series        = (lambda d, p: pd.Series(list(map(str, some_files(p)))), 5),
+    pil           = (lambda d, p: Pictures(lambda i: Image.fromarray(x5[i])), 5),
+    arrays        = (lambda d, p: Pictures(lambda i: x5[i]), 5),
+    labelled      = (lambda d, p: Pictures(lambda i: (Image.fromarray(x5[i]), i%2)), 5),
+    paths         = (lambda d, p: Pictures(lambda i: some_files(p)[i]), 5),
+    subset        = (lambda d, p: torch.utils.data.Subset(Pictures(lambda i: (x5[i], 0)), [0,3]), 2),
+    concat        = (lambda d, p: torch.utils.data.ConcatDataset([Pictures(lambda i: (x5[i], 0)), torch.utils.data.Subset(image_folder(p), [1,2])]), 7),
+    torch_dl      = (lambda d, p: torch.utils.data.DataLoader(Pictures(lambda i: (Image.fromarray(x5[i]), 0)), batch_size=2), 5),
+    torchvision   = (lambda d, p: image_folder(p), 24),
+    fastai_subset = (lambda d, p: torch.utils.data.Subset(d.train_ds, [0,1]), 2))
+
+@pytest.mark.parametrize('how', pools)
+def test_what_fastai_and_torch_call_unlabelled_is_a_pool(how, folder):
+    dls = builders['folder'](folder)
+    make,n = pools[how]
+    pool = get_images(make(dls, folder))
+    assert len(pool)==n and unlabeled_dl(dls, make(dls, folder), bs=2).one_batch()[0].shape==(2,3,12,12)
+    if how in ('test_dl','frame','paths','tfmd_dl'): assert list(map(str, pool))==list(map(str, some_files(folder)))
+    if how in ('pil','arrays','labelled','torch_dl'): assert all(np.array_equal(np.asarray(open_image(o)), x) for o,x in zip(pool, x5))
+
+bad_pools = dict(
+    columns  = (lambda p: pd.DataFrame(dict(a=some_files(p), b=1)), 'The table has a, b, none of which'),
+    two      = (lambda p: pd.DataFrame(dict(file=some_files(p), image=1)), "The table has file, image, several .* df\\['file'\\]"),
+    gap      = (lambda p: pd.DataFrame(dict(file=[*some_files(p), None])), 'gaps in rows 5'),
+    numbers  = (lambda p: pd.DataFrame(dict(file=[1,2])), 'item 0 is a int'),
+    tensors  = (lambda p: Pictures(lambda i: (torch.rand(3,8,8), 0)), 'must be uint8, got torch.float32'),
+    floats   = (lambda p: list(x5/255), 'must be uint8, got float64'),
+    empty    = (lambda p: Pictures(None, 0), 'no image in Pictures'),
+    labels   = (lambda p: TfmdLists([1,2,3], noop), 'item 0 is a int'),
+    rows     = (lambda p: [dict(image=x5[0])], 'item 0 is a dict'))
+
+@pytest.mark.parametrize('how', bad_pools)
+def test_an_error_about_the_pool_names_the_argument(how, folder):
+    dls = builders['folder'](folder)
+    make,match = bad_pools[how]
+    for f in (lambda o: distill_learner(dls, o, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, store=False, progress=False), lambda o: fixmatch_learner(dls, o, 'test_efficientnet', pretrained=False)):
+        with pytest.raises((ValueError,TypeError), match=f'`unlabeled`: .*{match}'): f(make(folder))
+
+# What is in a pool
+
+def dls_and(path, **kw): return ImageDataLoaders.from_folder(path, valid_pct=.25, seed=1, bs=4, num_workers=0, **kw)
+def source(): return Source.from_module(nn.Sequential(nn.Conv2d(3,4,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,3)), .5, .5, 12, name='s')
+def distilled(dls, pool, tmp_path, **kw): return distill_learner(dls, pool, source(), 'test_efficientnet', pretrained=False, pseudo='source', store=tmp_path/'store', progress=False, **kw)
+
+@pytest.mark.parametrize('form', ['files','bytes','copies','arrays'])
+def test_a_pool_that_has_the_labelled_and_the_validation_images(form, folder, tmp_path):
+    dls,files = dls_and(folder),get_images(folder)
+    if form=='copies':
+        for f in files: (tmp_path/'pool').mkdir(exist_ok=True); (tmp_path/'pool'/f'_{f.name}').write_bytes(f.read_bytes())
+        pool = tmp_path/'pool'
+    elif form=='arrays':
+        x = np.stack([np.asarray(open_image(o)) for o in files])
+        y = [o.parent.name for o in files]
+        dls,pool = image_dls(x, y, bs=4, valid_pct=.25),x
+    else: pool = files if form=='files' else [o.read_bytes() for o in files]
+    with pytest.warns(UserWarning, match='`unlabeled`: 6 of the 6 validation images are in the pool') as w: learn = distilled(dls, pool, tmp_path)
+    assert len(learn.distill.pool)==24==len({image_key(o) for o in learn.distill.pool})
+    with pytest.warns(UserWarning, match='6 of the 6 validation'): fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False)
+
+def test_a_pool_of_other_images_is_neither_changed_nor_read(folder, tmp_path):
+    dls = dls_and(folder)
+    for i,o in enumerate(images(4, 40)): Image.fromarray(o).save(tmp_path/f'{i}.png')               # of other sizes
+    files,seen = get_images(tmp_path),set(path_keys)
+    fixmatch = fixmatch_learner(dls, files, 'test_efficientnet', pretrained=False)
+    assert fixmatch.fix_match.pool==files and set(path_keys)==seen
+    assert list(map(str, distilled(dls, files, tmp_path).distill.pool))==[*map(str, files), *map(str, image_items(dls))]
+    assert distilled(dls, files, tmp_path, labeled_too=False).distill.pool==files
+
+def test_an_opener_of_ones_own_does_not_hide_an_image(folder):
+    def own(p): return PILImage(Image.open(p).rotate(90))
+    dls = Datasets(get_images(folder), [[own],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).dataloaders(bs=4, num_workers=0, after_item=ToTensor, device='cpu')
+    with pytest.warns(UserWarning, match='2 of the 12 validation'): pool = pool_images(dls, get_images(folder)[:4])
+    assert images_in(image_items(dls), pool)==[True,True]+[False]*10
+
+def test_part_of_the_labelled_images_is_in_the_pool(folder, tmp_path):
+    dls = dls_and(folder)
+    few = image_items(dls)
+    learn = distilled(dls, few[:5], tmp_path)
+    assert list(learn.distill.pool)==[*few[:5], *few[5:]]
+
+def test_unreadable_images_of_the_pool_can_be_left_out(folder, tmp_path):
+    dls = dls_and(folder)
+    for i,o in enumerate(images(4, 40)): Image.fromarray(o).save(tmp_path/f'{i}.png')
+    good = get_images(tmp_path)
+    (tmp_path/'bad.png').write_bytes(b'no image'); (tmp_path/'cut.png').write_bytes(good[0].read_bytes()[:300]); os.mkfifo(tmp_path/'pipe.png')
+    pool = get_images(tmp_path)
+    assert len(pool)==7
+    for f in (lambda **k: distilled(dls, pool, tmp_path, labeled_too=False, **k).distill, lambda **k: fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False, **k).fix_match):
+        with pytest.warns(UserWarning, match="`unlabeled`: 3 of 7 images cannot be read and are left out .first: .*bad.png"): assert f(on_error='skip').pool==good
+        with pytest.raises(ValueError, match='`on_error`'): f(on_error='ignore')
+    with pytest.raises(ValueError, match='cannot read image .*(bad|cut|pipe).png'): distilled(dls, pool, tmp_path)
+    with pytest.raises(ValueError, match='none of its 1 images'): distilled(dls, [tmp_path/'bad.png'], tmp_path, on_error='skip')
+
+# Labels that are missing, and classes that only validation has
+
+def holey(p):
+    df = _df(p)
+    df.loc[5,'label'] = np.nan
+    return df
+def odd_one(p):
+    df = _df(p)
+    df.loc[3,'label'] = 'blob'                                                                      # a row for validation
+    return df
+def gets(p): return dict(get_x=ColReader('fn', pref=f'{p}/'), splitter=ColSplitter('valid'))
+odd = dict(
+    from_df  = lambda p, df: ImageDataLoaders.from_df(df, p, valid_col='valid', bs=4, num_workers=0),
+    block    = lambda p, df: DataBlock((ImageBlock,CategoryBlock), get_y=ColReader('label'), **gets(p)).dataloaders(df, bs=4, num_workers=0),
+    datasets = lambda p, df: Datasets(df, [[ColReader('fn', pref=f'{p}/'), PILImage.create],[ColReader('label'), Categorize]], splits=ColSplitter('valid')(df)).dataloaders(bs=4, num_workers=0, after_item=ToTensor),
+    multi    = lambda p, df: DataBlock((ImageBlock,MultiCategoryBlock), get_y=lambda r: [r['label']], **gets(p)).dataloaders(df, bs=4, num_workers=0))
+
+@pytest.mark.parametrize('how', odd)
+@pytest.mark.parametrize('frame,match', [(holey, 'training images have no label .row 5.'), (odd_one, 'validation class blob has no training image .row 3.')], ids=['hole','class'])
+def test_labels_are_looked_at_when_learners_are_made(how, frame, match, folder):
+    dls = odd[how](folder, frame(folder))
+    calls = [lambda: repeat_dls(dls, 8), lambda: transfer_learner(dls, 'test_efficientnet', pretrained=False), lambda: fixmatch_learner(dls, images(4), 'test_efficientnet', pretrained=False),
+             lambda: distill_learner(dls, images(4), None, 'test_efficientnet'), lambda: few_label_dls(dls, n=1)]
+    for f in calls[:4] if how=='multi' else calls:
+        with pytest.raises(ValueError, match=match): f()
+
+def test_a_class_of_the_valid_folder_alone(folder, tmp_path):
+    for part,cs in dict(train='ab', valid='abc').items():
+        for c in cs:
+            (tmp_path/part/c).mkdir(parents=True)
+            for i in range(2): Image.fromarray(images(1)[0]).save(tmp_path/part/c/f'{i}.png')
+    with pytest.raises(ValueError, match=r'validation class c has no training image \(.*valid.c.0.png'): transfer_learner(ImageDataLoaders.from_folder(tmp_path, bs=2, num_workers=0), 'test_efficientnet', pretrained=False)
+
+@pytest.mark.parametrize('labels', [['a',None,'b','a'], ['a',float('nan'),'b','a'], np.array([0,np.nan,1,0]), pd.Series(['a',np.nan,'b','a']), pd.Series([0,pd.NA,1,0], dtype='Int64')], ids=lambda o: type(o).__name__)
+def test_a_missing_label_is_named(labels):
+    for f in (lambda: few_labels(labels, n=1), lambda: image_dls(images(4), labels), lambda: image_dls(images(4), list('aabb'), images(4), labels)):
+        with pytest.raises(ValueError, match=r'labels: 1 of 4 images have none \(rows 1\)'): f()
+
+# Weights, and other loaders
+
+def weighted(p, **kw):
+    files = get_image_files(p).sorted()
+    return DataBlock((ImageBlock,CategoryBlock), get_items=lambda p: files, get_y=parent_label, splitter=lambda o: (list(range(0,24,2)),list(range(1,24,2)))).weighted_dataloaders(p, np.arange(1, 25.), bs=4, num_workers=0)
+
+def weight_of(path): return dict(zip(get_image_files(path).sorted().map(str), np.arange(1, 25.)))
+
+def shares(dl, n):
+    with_n = type(dl)(dl.dataset, wgts=dl.wgts, n=n, bs=4, shuffle=True, num_workers=0) if type(dl) is RepeatDL else None
+    return np.bincount(with_n.get_idxs(), minlength=len(dl.dataset))/n
+
+def test_weights_follow_their_images(folder):
+    dls,w = weighted(folder),weight_of(folder)
+    rep = repeat_dls(dls, 50)
+    few,pool = few_label_dls(dls, n=2)
+    few_rep,rep_few = repeat_dls(few, 30),few_label_dls(rep, n=2)[0]
+    for d in (rep, few, few_rep, rep_few, repeat_dls(rep_few, 40), repeat_dls(rep, 20)):
+        want = np.array([w[str(o)] for o in image_items(d)])
+        np.testing.assert_allclose(d.train.wgts, want/want.sum())
+        assert len(d.valid.get_idxs())==12 and d.valid.get_idxs()==list(range(12))
+    assert isinstance(few.train, WeightedDL)
+    for d in (rep, few_rep): assert np.abs(shares(d.train, 20000)-d.train.wgts).max() < .015
+    assert len(rep.train.get_idxs())==50 and rep.train.new(shuffle=False, drop_last=False).get_idxs()==list(range(12))
+    learn = transfer_learner(dls, 'test_efficientnet', pretrained=False)
+    np.testing.assert_allclose(learn.dls.train.wgts, dls.train.wgts)
+    again = pickle.loads(pickle.dumps(rep.train))
+    np.testing.assert_allclose(again.wgts, rep.train.wgts)
+
+def test_weights_of_nil_are_refused(folder):
+    dls = weighted(folder)
+    dls.train.wgts = np.eye(12)[11]
+    with pytest.raises(ValueError, match='weight of 0'): few_label_dls(dls, n=1, seed=next(s for s in range(99) if 11 not in few_labels(item_labels(dls), n=1, seed=s)[0]))
+
+def test_a_partial_loader_keeps_its_share(folder):
+    dls = Datasets(get_image_files(folder).sorted(), [[PILImage.create],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).partial_dataloaders(partial_n=6, bs=3, num_workers=0, after_item=ToTensor, device='cpu')
+    few,_ = few_label_dls(dls, n=3)
+    assert few.train.partial_n==6 and len(few.train)==2
+    idxs = transfer_learner(dls, 'test_efficientnet', pretrained=False).dls.train.get_idxs()
+    assert len(idxs)==6==len(set(idxs)) and len(repeat_dls(dls, 30).train.get_idxs())==30
+
+class Odd(TfmdDL):
+    def __init__(self, dataset=None, odd=None, **kwargs):
+        self.odd = odd
+        super().__init__(dataset, **kwargs)
+
+class Fair(Odd):
+    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'odd': self.odd, **kwargs})
+
+def test_other_loaders_are_carried_along_or_refused_by_name(folder):
+    def dls(cls): return Datasets(get_image_files(folder).sorted(), [[PILImage.create],[parent_label,Categorize]],
+        splits=[range(0,24,2),range(1,24,2)]).dataloaders(dl_type=cls, odd=3, bs=3, num_workers=0, after_item=ToTensor, device='cpu')
+    for f in (lambda d: repeat_dls(d, 8), lambda d: few_label_dls(d, n=1)):
+        with pytest.raises(TypeError, match='`dls`: .*Odd.*fastai\'s own loader'): f(dls(Odd))
+    few = few_label_dls(dls(Fair), n=1)[0]
+    assert type(few.train) is Fair and few.train.odd==3==few.valid.odd
+    with pytest.raises(TypeError, match='`dls`: .*Fair.*weighted_dataloaders'): repeat_dls(dls(Fair), 8)

@@ -102,6 +102,11 @@ entries = {
  'open_image': lambda: call(open_image, dict(item='file'), item=pics[0]),
  'check_images': lambda: call(check_images, dict(items='images'), items=list(pics)),
  'image_items': lambda: call(image_items, dict(ds='dls'), ds=dls().train_ds),
+ 'own_opener': lambda: call(own_opener, dict(ds='dls'), ds=dls()),
+ 'opened_as': lambda: call(opened_as, dict(dls='dls'), dls=dls(), items=L(*pics)),
+ 'pool_images': lambda: call(pool_images, dict(dls='dls', on_error='choice'), dls=dls(), unlabeled=list(rng.integers(0, 256, (3,8,8,3), dtype=np.uint8))),
+ 'check_labels': lambda: call(check_labels, dict(dls='dls'), dls=dls()),
+ 'epoch_size': lambda: call(epoch_size, dict(dls='dls'), dls=dls()),
  'item_labels': lambda: call(item_labels, dict(ds='dls'), ds=dls().train_ds),
  'get_images': lambda: call(get_images, dict(x='folder'), x=list(pics)),
  'image_dls': lambda: call(image_dls, dict(items='images', labels='labels', valid_pct='share', size='count', bs='count', vocab='vector'), items=pics, labels=Y, valid_pct=.4),
@@ -298,13 +303,13 @@ def test_entry(name, record_fault):
     record_fault('entry', name, 'refused' + (f", but {'; '.join(took)}" if took else ''), tried)
 
 elsewhere = { # why a public name is not in `entries`
-    'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading identity parts_of is_installed Unidentified is_encoded opener_at opens_rgb image_types path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '
+    'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading identity parts_of is_installed Unidentified is_encoded opener_at opens fastai_class image_types program_formats bare_item item_name images_in opened_alike grey_bits path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '
         'compare_methods eight_methods paper_tasks recipe ema_decay',
     'a part of a loss, which callbacks hand tensors that fit': 'logsumexp_segments fixmatch_loss flex_thresholds fairness_loss align_logits disagreement source_distance segments',
-    'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
+    'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView OpenedBy Opener OpenByOwn RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
-    'what other tests are about': 'Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
+    'what other tests are about': 'open_encoded grey_to_8_bits Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
         'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table'}
 
 def test_no_entry_is_forgotten():
