@@ -6,7 +6,8 @@ Docs: https://distill-nb.github.io/distill_nb/preprocess.html.md"""
 
 # %% auto #0
 __all__ = ['ValidView', 'transform_name', 'read_transform', 'takes_images', 'in_validation', 'read_transforms', 'telling',
-           'seen_in_validation', 'opened_as', 'valid_loader', 'per_channel', 'preprocessing']
+           'seen_in_validation', 'opened_as', 'valid_loader', 'per_channel', 'image_shape', 'image_channels',
+           'preprocessing']
 
 # %% ../nbs/00b_preprocess.ipynb #ppr00003
 from contextlib import nullcontext
@@ -63,6 +64,11 @@ def read_transform(
 
 _filters = {int(getattr(Image.Resampling, o.upper())): o for o in ('nearest','bilinear','bicubic','box','hamming','lanczos')}
 
+def _unsized(t, view, size):
+    "Nothing resized the images yet: if all have this size, `t` does nothing; the comparison will tell"
+    view.size = view.scale = size
+    view.unknown.append(transform_name(t))
+
 def _resize(t, view, size, scale, crop_mode):
     "The first resize makes the view; a second one may only do nothing"
     if view.size is None: view.size,view.scale,view.crop_mode,view.interpolation = size,scale,crop_mode,_filters[int(t.mode)]
@@ -84,14 +90,14 @@ def _(t, view):
 @read_transform.register(RandomCrop)
 def _(t, view):
     size = tuple(t.size[::-1])
-    if view.size is None: _refuse(t, f"cuts {_px(size)} pixels out of the image before it is resized, so that what is seen depends on the image's size")
+    if view.size is None: return _unsized(t, view, size)
     if any(o > s for o,s in zip(size, view.size)): _refuse(t, f"pads {_px(view.size)} to {_px(size)}")
     same = all((k-s)//2 + (s-o)//2 == (k-o)//2 for k,s,o in zip(view.scale, view.size, size)) # the middle of the middle
     view.size = size
     if not same or view.crop_pct is None: _refuse(t, f"cuts {_px(size)} out of {_px(view.scale)}, not the same share of both sides")
 
 def _resize_batch(t, view, size):
-    if view.size is None: view.size = view.scale = size; view.unknown.append(transform_name(t))
+    if view.size is None: _unsized(t, view, size)
     elif size != view.size: _refuse(t, f"resizes to {_px(size)} what had been resized to {_px(view.size)} (presizing)")
 
 @read_transform.register(AffineCoordTfm)
@@ -213,6 +219,8 @@ def opened_as(
     mode = create.__self__._open_args.get('mode') if getattr(create, '__func__', None) is PILBase.create.__func__ else None
     return dict(RGB=3, L=1).get(mode),others if mode in ('RGB','L') else [transform_name(fs[k])]+others
 
+def _transforms(dl): return _flat([f for k in _pipes for f in getattr(getattr(dl, k, None), 'fs', [])])
+
 def valid_loader(
     dls # DataLoaders
 ):
@@ -233,17 +241,37 @@ def per_channel(
         raise ValueError(f"`{name}` must be {'one finite number' if n == 1 else f'{n} finite numbers, one per channel'}{', above 0' if positive else ''}, on the scale where a pixel is 0 to 1; got {x!r}")
     return [float(f'{o:.6g}') + 0. for o in np.broadcast_to(v, n)]
 
-def _compare(seen, desc, unknown, names):
+def _compare(seen, desc, unknown, names, own_size):
     "`ValueError` if validation sees an image otherwise than `desc` says"
-    what = f"{', '.join(unknown)} is not known here" if unknown else f"the transforms are {', '.join(names)}"
+    what = f"what {', '.join(unknown)} does cannot be described" if unknown else f"the transforms are {', '.join(names)}"
     remedy = ("An export does without fastai: use its `Resize`, `RandomResizedCrop` and `Normalize` alone in validation; where only values differ, give the `mean` and `std` "
               "with which they are normalised; or prepare the images themselves, once, on disk")
     mean,std = (torch.tensor(desc[k])[:,None,None] for k in ('mean','std'))
     for item,x in seen:
+        if own_size: desc = desc | dict(input_size=list(x.shape))
         if tuple(x.shape) != tuple(desc['input_size']): raise ValueError(f"`dls`: validation sees an image of {_px(x.shape)}, not of {_px(desc['input_size'])} (channels, height, width); {what}. {remedy}")
         ours = prepare_item(open_image(item) if isinstance(item, (Tensor,ImageView)) else item, desc)
         diff = (x*std + mean - torch.from_numpy(ours)).abs().max().item()
         if not diff <= .01: raise ValueError(f"`dls`: validation sees other pixels than can be described: an image of {_px(_wh(item))} differs by up to {diff:.2g}, where a pixel is 0 to 1; {what}. {remedy}")
+
+def image_shape(
+    dls # DataLoaders, also of an exported Learner
+)->tuple: # (channels, height, width)
+    "Shape of the validation images of `dls`, whatever their transforms are"
+    dl = valid_loader(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
+    if seen := seen_in_validation(dl, 1): return tuple(seen[0][1].shape)
+    channels,sized = opened_as(_parts(dl))[0],[t.size for t in _transforms(dl) if in_validation(t) and getattr(t, 'size', None) is not None]
+    if not (channels and sized): return tuple(_batch_shape(dl))
+    last = sized[-1]
+    return channels,*(last[::-1] if isinstance(last, fastuple) else height_width(last))          # fastai notes (width, height) of an image, (height, width) of a batch
+
+def image_channels(
+    dls # DataLoaders
+)->int:
+    "Channels of the images in a batch; no image is opened where the opener tells"
+    dl = valid_loader(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
+    known = opened_as(_parts(dl))[0]
+    return known if known == 3 or known and not any(isinstance(t, Normalize) for t in _transforms(dl)) else image_shape(dls)[0] # statistics of three colours make three channels of one
 
 def preprocessing(
     dls, # DataLoaders, also of an exported Learner
@@ -253,23 +281,25 @@ def preprocessing(
 )->dict: # input_size [C,H,W]; mean and std [C], None where nothing tells; crop_pct, crop_mode, interpolation
     "How the validation images of `dls` are prepared; `ValueError` names the transform that cannot be described"
     dl = valid_loader(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
-    tfms = _flat([f for k in _pipes for f in getattr(getattr(dl, k, None), 'fs', [])])
+    tfms = _transforms(dl)
     view,(channels,others) = read_transforms(tfms),opened_as(_parts(dl))
     unknown,seen = others + view.unknown,seen_in_validation(dl)
     if unknown and not seen and tfms: raise ValueError(f"`dls`: {', '.join(unknown)} is not known here, and without validation images it cannot be seen what it does to them. Export with the `dls` of the training, or leave it out in validation")
-    shape = seen[0][1].shape if seen else _batch_shape(dl) if not (channels and (view.size or size)) else (channels, *(view.size or height_width(size)))
-    c,*hw = shape
+    if seen: c,*hw = seen[0][1].shape
+    else: c,hw = channels,view.size or (None if size is None else height_width(size))
+    if c is None or hw is None: c,*hw = _batch_shape(dl)
+    if size is None and view.size is None and len({x.shape for _,x in seen}) > 1: raise ValueError("`dls`: validation images have different sizes, since nothing resizes them: give `size` (in a student's metadata: `input_size`)")
     if c not in (1,3): raise ValueError(f"`dls`: validation images have {c} channels, and only 3 (RGB) and 1 (grey) can be described")
     scale = None if not (view.floats or seen) else dict(mean=-np.asarray(view.shift)/view.gain, std=1/np.asarray(view.gain))
     desc = dict(input_size=[int(c), *map(int, view.size or hw)], mean=None, std=None, crop_pct=view.crop_pct, crop_mode=view.crop_mode, interpolation=view.interpolation) | (scale or {})
     desc |= {k:v for k,v in given.items() if v is not None}
     check_geometry(*(desc[k] for k in ('crop_pct','interpolation','crop_mode')))
     desc |= {k: per_channel(k, desc[k], c, k == 'std') for k in ('mean','std') if desc[k] is not None}
-    if check and seen: _compare(seen, desc, unknown, [transform_name(t) for t in tfms if in_validation(t)])
+    if check and seen: _compare(seen, desc, unknown, [transform_name(t) for t in tfms if in_validation(t)], view.size is None)
     return desc if size is None else desc | dict(input_size=[c, *height_width(size)])
 
 def _batch_shape(dl):
     "[C,H,W] of the images in a batch"
     try:
         with no_random(): return first(dl)[0].shape[1:]
-    except Exception as e: raise ValueError("`dls` do not say how large their images are (no `Resize`, and no image to look at): give `size`") from e
+    except Exception as e: raise ValueError("`dls` do not say how large their images are (no `Resize`, and no image to look at): give `size` (in a student's metadata: `input_size`)") from e
