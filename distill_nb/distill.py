@@ -192,6 +192,7 @@ class LiveTeachers:
         return self
     @torch.inference_mode()
     def _ask(self, x):
+        if x.shape[1] == 1: x = x.expand(-1, 3, -1, -1) # a grey image in colour
         x,resized,out = x.contiguous(memory_format=torch.channels_last),{},[]
         for s,n in zip(self.sources, self.nets):
             k = s.size,s.interpolation # sources that resize alike share the images

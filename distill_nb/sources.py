@@ -131,12 +131,12 @@ class Source:
         std=(1.,1.,1.),        # per colour
         crop_pct=1.,           # fraction of the resized image's short side that the centre crop keeps
         interpolation='bilinear',# filter of the resize
-        crop_mode='center',    # timm's: 'center', 'squash' (both sides to size/crop_pct) or 'border' (pad the short side); with fastai's resize also 'pad-zeros', 'pad-reflection', 'pad-border'
+        crop_mode='center',    # timm's: 'center', 'squash' (both sides to size/crop_pct) or 'border' (pad the short side); fastai's: 'pad-zeros', 'pad-reflection', 'pad-border'
         classifier=None,       # see `find_classifier`
         n_classes=None,        # of the source's own task; `None` if it has no classifier
         classes=None,          # their names, where known
         meta=None,             # dict: arch, kwargs, weights (where they come from), task, license...
-        resize='timm',         # whose arithmetic: 'timm' (resize, then cut) or 'fastai' (cut, then resize: `fit_image`)
+        resize=None,           # whose arithmetic: 'timm' (resize, then cut) or 'fastai' (cut, then resize: `fit_image`); by default timm's, but for the 'pad-...' modes, which timm does not have
     ):
         self.name,self.build,self.classifier,self.meta = str(name),build,classifier,dict(meta or {})
         self._weights_hash,self._hash,self.arrays = weights_hash,None,None
@@ -145,6 +145,7 @@ class Source:
             raise ValueError(f"source '{name}': {len(self.classes)} names in classes, but its classifier has {n_classes or 'no'} classes")
         if build is None: self.size = self.mean = self.std = self.crop_pct = self.interpolation = self.crop_mode = self.resizer = None; return
         self.size,self.mean,self.std,self.crop_pct = size,_triple('mean',mean),_triple('std',std),float(crop_pct)
+        if resize is None: resize = 'fastai' if str(crop_mode).startswith('pad-') else 'timm'
         self.interpolation,self.crop_mode,self.resizer = interpolation,crop_mode,resize
         if isinstance(size, bool) or not isinstance(size, (int,np.integer)) or size<1: raise ValueError(f"source '{name}': size must be a whole number of pixels, got {size!r}")
         self.size = int(size)
@@ -421,7 +422,7 @@ def from_module(cls:Source,
     classes=None,      # names of the classes
     name='module',     # how it is called in tables
     meta=None,         # more about it: arch, task, license...
-    resize='timm',     # see `Source`
+    resize=None,       # see `Source`
 )->Source:
     "A source from a copy of `module` as it is now; the module itself is left as it was"
     check_type('module', module, nn.Module, 'a torch module')

@@ -1,5 +1,5 @@
 "What an exported student, and a source made of a Learner, see is what validation saw; or the transform that cannot be described is named"
-import random, warnings
+import json, random, warnings
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
@@ -9,7 +9,7 @@ from distill_nb.data import image_dls
 from distill_nb.deploy import *
 from distill_nb.distill import create_student, input_channels
 from distill_nb.infer import Predictor, prepare, prepare_item
-from distill_nb.learner import transfer_learner
+from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.preprocess import image_channels, image_shape, preprocessing
 from distill_nb.sources import Source, Zoo
 
@@ -131,13 +131,20 @@ def test_a_source_is_square_and_in_colour(tmp_path):
         with pytest.raises(ValueError, match='in_chans'): f()
     with pytest.raises(ValueError, match='in colour'): Source.from_module(nn.Sequential(nn.Conv2d(1,2,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2,2)), .5, .5, 16)
 
-@pytest.mark.parametrize('bad', [dict(crop_mode='centre'), dict(crop_mode='pad-zeros'), dict(crop_mode=None), dict(interpolation='cubic'), dict(interpolation=3), dict(resize='torch')])
+@pytest.mark.parametrize('bad', [dict(crop_mode='centre'), dict(crop_mode='pad-zeros', resize='timm'), dict(crop_mode=None), dict(interpolation='cubic'), dict(interpolation=3), dict(resize='torch')])
 def test_a_geometry_is_looked_at_where_it_enters(bad, tmp_path):
     with pytest.raises(ValueError, match=next(iter(bad))): Source('s', lambda: None, size=32, **bad)
     m = create_student('test_efficientnet', 2, pretrained=False)
-    if 'resize' not in bad and bad != dict(crop_mode='pad-zeros'):
+    if 'resize' not in bad:
         for f in (lambda: student_meta(m, **bad), lambda: save_student(m, tmp_path/'s.safetensors', **bad), lambda: prepare(Image.fromarray(pics[0]), 32, **bad)):
             with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"): f()
+
+def test_a_student_that_padded_is_a_source(tmp_path):
+    dls = dls_of(*described['pad'])
+    learn = Learner(dls, create_student('test_efficientnet', 2, pretrained=False), loss_func=CrossEntropyLossFlat())
+    (tmp_path/'manifest.json').write_text(json.dumps(dict(padded=student_meta(save_student(learn, tmp_path/'padded.safetensors')))))
+    tfm = Zoo.checkpoints(tmp_path)['padded'].tfm
+    torch.testing.assert_close(torch.stack([tfm(Image.fromarray(o)) for o in pics]), seen(dls), atol=2e-3, rtol=0)
 
 def test_bars_of_timm_have_the_sources_colour():
     src,img = Source('s', lambda: None, size=32, mean=(.2,.4,.6), std=.5, crop_mode='border'),Image.fromarray(np.full((10,40,3), 255, np.uint8))
@@ -183,3 +190,9 @@ def test_grey_images_are_normalised_by_the_mean_of_the_colours(tmp_path):
     assert input_channels(cut) == 1 and create_student(nn.Conv2d(1,4,3), 2)(torch.zeros(1,1,8,8)).shape == (1,2)
     three = dls_from(files(tmp_path), cls=PILImageBW, batch=norm)             # statistics of three colours make three channels
     assert image_channels(three) == 3 and transfer_learner(three, 'test_efficientnet', pretrained=False)
+
+def test_grey_images_in_colour_for_live_teachers(tmp_path):
+    fs = files(tmp_path)
+    learn = distill_learner(dls_from(fs, cls=PILImageBW), fs, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, pseudo='source', live=True, store=False, progress=False, arch_kwargs=dict(in_chans=1))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert np.isfinite(learn.recorder.values[-1]).all()
