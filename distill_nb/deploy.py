@@ -57,15 +57,16 @@ def _seen(
     if size is not None and size[0] != prep['input_size'][0]: raise ValueError(f"`input_size`: {list(size)} has {size[0]} channels, the images of the Learner have {prep['input_size'][0]}")
     return dict(labels=None if vocab is None else [str(o) for o in vocab], **prep)
 
-def _checked(meta):
-    "`meta`, what it says of images looked at"
-    if meta['input_size'] is not None:
-        try: meta['input_size'] = [*(int(o) for o in meta['input_size'][:1] if o in (1,3)), *height_width(meta['input_size'][1:])]
-        except (TypeError,ValueError): meta['input_size'] = [repr(meta['input_size'])]
-        if len(meta['input_size']) != 3: raise ValueError(f"`input_size` must be [channels, height, width] in px, with 3 channels or 1, got {meta['input_size'][0]}")
-    n = meta['input_size'][0] if meta['input_size'] else 3
+def _checked(meta, model):
+    "`meta` of `model`, what it says of images looked at"
     check_geometry(meta['crop_pct'], meta['interpolation'], meta['crop_mode'])
-    return meta | {k: per_channel(k, meta[k], n, k == 'std') for k in ('mean','std') if meta[k] is not None}
+    shape,channels = meta['input_size'],input_channels(model)
+    if shape is not None:
+        right = isinstance(shape, (list,tuple)) and len(shape) == 3 and shape[0] in (1,3)
+        if not right: raise ValueError(f"`input_size` must be [channels, height, width] in px, with 3 channels or 1, got {shape!r}")
+        channels = int(shape[0])
+        meta = meta | dict(input_size=[channels, *height_width(shape[1:])])
+    return meta | {k: per_channel(k, meta[k], channels, k == 'std') for k in ('mean','std') if meta[k] is not None}
 
 def student_meta(
     learn, # a Learner, a `Student`, or a file that `save_student` wrote
@@ -79,9 +80,9 @@ def student_meta(
     meta.update(arch=getattr(m, 'arch', None), kwargs=getattr(m, 'arch_kwargs', {}), num_classes=m.head.out_features)
     unknown = set(kwargs) - set(meta)
     if unknown: raise TypeError(f"{', '.join(sorted(unknown))}: a student's metadata are {', '.join(meta)}")
-    _checked({**_unknown, **{k:v for k,v in kwargs.items() if k in _unknown}})
+    _checked({**_unknown, **{k:v for k,v in kwargs.items() if k in _unknown}}, m)
     if dls is not None: meta.update(_seen(dls, **kwargs))
-    meta = _checked({**meta, **kwargs})
+    meta = _checked({**meta, **kwargs}, m)
     if meta['labels'] is not None and len(meta['labels']) != meta['num_classes']:
         raise ValueError(f"`labels`: {len(meta['labels'])} names for {meta['num_classes']} classes")
     return {**meta, 'library': f'distill_nb {__version__}'}
@@ -177,8 +178,9 @@ class _Deployed(nn.Module):
 
 def _known(learn, **given):
     "Metadata of a student; of the Learner of another network what its DataLoaders know; else what is given"
-    if isinstance(_model(learn), Student): return student_meta(learn, **given)
-    return _checked({**_unknown, **(_seen(learn.dls, **given) if hasattr(learn, 'dls') else {}), **given})
+    model = _model(learn)
+    if isinstance(model, Student): return student_meta(learn, **given)
+    return _checked({**_unknown, **(_seen(learn.dls, **given) if hasattr(learn, 'dls') else {}), **given}, model)
 
 def _deployed(learn, size, mean, std, normalize, softmax):
     "(network as it is deployed, its metadata)"

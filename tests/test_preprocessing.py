@@ -188,6 +188,7 @@ def test_grey_images_are_normalised_by_the_mean_of_the_colours(tmp_path):
     with pytest.raises(ValueError, match='3 channels, the student takes 1'): transfer_learner(dls_of(Resize(32)), 'test_efficientnet', pretrained=False, arch_kwargs=dict(in_chans=1))
     cut = create_student('test_efficientnet', 2, pretrained=False, stages=2, in_chans=1)
     assert input_channels(cut) == 1 and create_student(nn.Conv2d(1,4,3), 2)(torch.zeros(1,1,8,8)).shape == (1,2)
+    assert student_meta(create_student('test_efficientnet', 2, pretrained=False, in_chans=1), mean=.5)['mean'] == [.5]
     three = dls_from(files(tmp_path), cls=PILImageBW, batch=norm)             # statistics of three colours make three channels
     assert image_channels(three) == 3 and transfer_learner(three, 'test_efficientnet', pretrained=False)
 
