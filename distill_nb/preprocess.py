@@ -26,6 +26,7 @@ class ValidView:
     "What is known, so far, of how validation sees an image"
     size:tuple=None # (height, width) by now
     scale:tuple=None # (height, width) to which it was resized, before its middle was cut out
+    by:str='' # name of the transform that gave it its size
     crop_mode:str='center'
     interpolation:str='bilinear'
     gain:object=255. # a value is `gain*x + shift`, where x is a pixel in [0,1]
@@ -66,12 +67,13 @@ _filters = {int(getattr(Image.Resampling, o.upper())): o for o in ('nearest','bi
 def _unsized(t, view, size):
     "Nothing resized the images yet: if all have this size, `t` does nothing; the comparison will tell"
     view.size = view.scale = size
-    view.unknown.append(_transform_name(t))
+    view.by = _transform_name(t)
+    view.unknown.append(view.by)
 
 def _resize(t, view, size, scale, crop_mode):
     "The first resize makes the view; a second one may only do nothing"
-    if view.size is None: view.size,view.scale,view.crop_mode,view.interpolation = size,scale,crop_mode,_filters[int(t.mode)]
-    elif not size == scale == view.size: _refuse(t, f"resizes to {_px(size)} what had been resized to {_px(view.size)}")
+    if view.size is None: view.size,view.scale,view.by,view.crop_mode,view.interpolation = size,scale,_transform_name(t),crop_mode,_filters[int(t.mode)]
+    elif not size == scale == view.size: _refuse(t, f"resizes to {_px(size)} what {view.by} had made {_px(view.size)}")
 
 @read_transform.register(Resize)
 def _(t, view):
@@ -97,7 +99,7 @@ def _(t, view):
 
 def _resize_batch(t, view, size):
     if view.size is None: _unsized(t, view, size)
-    elif size != view.size: _refuse(t, f"resizes to {_px(size)} what had been resized to {_px(view.size)} (presizing)")
+    elif size != view.size: _refuse(t, f"resizes to {_px(size)} what {view.by} had made {_px(view.size)} (presizing)")
 
 @read_transform.register(AffineCoordTfm)
 def _(t, view):
