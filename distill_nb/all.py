@@ -2,6 +2,7 @@
 from fastai.vision.all import *
 from distill_nb.images import ImageView, KeptDL, KeptImages, OpenImage, check_images, image_key, open_image
 from distill_nb.data import *
+from distill_nb.preprocess import preprocessing
 from distill_nb.tasks import *
 from distill_nb.sources import *
 from distill_nb.outputs import *

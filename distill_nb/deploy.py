@@ -26,10 +26,11 @@ from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from . import __version__
 from .checks import check_count, check_number, check_type, write_whole
-from .distill import Student, create_student, load_backbone
-from .infer import Predictor
+from .distill import Student, create_student, input_channels, load_backbone
+from .infer import Predictor, check_geometry, height_width
+from .preprocess import image_shape, per_channel, preprocessing
 from .similarity import Ranking
-from .sources import load_strict, _check_local, _create, _learner_prep, _source_list, _triple
+from .sources import load_strict, _check_local, _create, _source_list
 
 # %% ../nbs/10_deploy.ipynb #e904d4a5
 def _model(learn):
@@ -42,34 +43,46 @@ def _bare(learn):
     "A copy of the network as it is deployed: on the CPU, in float32 and eval mode, without source heads"
     return deepcopy(_model(learn)).cpu().float().eval()
 
-def _rounded(name, x): return [round(o, 6) for o in _triple(name, x)]
-
 # %% ../nbs/10_deploy.ipynb #c7655e2a
 _unknown = dict(labels=None, mean=None, std=None, input_size=None, crop_pct=1., interpolation='bilinear', crop_mode='center')
+_prepared = 'mean','std','crop_pct','interpolation','crop_mode'
 
 def _seen(
     dls, # of a Learner
-    size=None # side of the images, where it is known
+    **given # what is known better: input_size and how images are prepared
 )->dict:
     "What DataLoaders know of their images and classes"
-    prep,vocab = _learner_prep(dls, size),getattr(dls, 'vocab', None)
-    return dict(labels=None if vocab is None else [str(o) for o in vocab], mean=_rounded('mean', prep['mean']), std=_rounded('std', prep['std']), input_size=[3, prep['size'], prep['size']],
-                crop_pct=prep['crop_pct'], crop_mode=prep['crop_mode'])
+    vocab,size = getattr(dls, 'vocab', None),given.get('input_size')
+    prep = preprocessing(dls, None if size is None else size[1:], **{k: given[k] for k in _prepared if k in given})
+    if size is not None and size[0] != prep['input_size'][0]: raise ValueError(f"`input_size`: {list(size)} has {size[0]} channels, the images of the Learner have {prep['input_size'][0]}")
+    return dict(labels=None if vocab is None else [str(o) for o in vocab], **prep)
+
+def _checked(meta, model):
+    "`meta` of `model`, what it says of images looked at"
+    check_geometry(meta['crop_pct'], meta['interpolation'], meta['crop_mode'])
+    shape,channels = meta['input_size'],input_channels(model)
+    if shape is not None:
+        right = isinstance(shape, (list,tuple)) and len(shape) == 3 and shape[0] in (1,3)
+        if not right: raise ValueError(f"`input_size` must be [channels, height, width] in px, with 3 channels or 1, got {shape!r}")
+        channels = int(shape[0])
+        meta = meta | dict(input_size=[channels, *height_width(shape[1:])])
+    return meta | {k: per_channel(k, meta[k], channels, k == 'std') for k in ('mean','std') if meta[k] is not None}
 
 def student_meta(
     learn, # a Learner, a `Student`, or a file that `save_student` wrote
     **kwargs # what it does not know, or what you know better: labels, mean, std, input_size, crop_pct, interpolation, crop_mode
 )->dict: # arch, kwargs, num_classes, labels, mean, std, input_size, crop_pct, interpolation, crop_mode; None where unknown
-    "What one must know to use a student, with the names of a zoo's manifest (see `Zoo.checkpoints`)"
+    "What one must know to use a student, with the names of a zoo's manifest (see `Zoo.checkpoints`); `ValueError` names a transform of the Learner's that cannot be described (`preprocessing`)"
     if isinstance(learn, (str,Path)): return {**_read_meta(learn), **kwargs}
     m,dls = _model(learn),getattr(learn, 'dls', None)
     if not isinstance(m, Student): raise TypeError(f"`learn` must be a Learner of a Student, or a Student (see `create_student`), not {type(m).__name__}")
     meta = {**_unknown, **{k:v for k,v in getattr(m, 'meta', {}).items() if k in _unknown}}
-    if dls is not None: meta.update(_seen(dls, kwargs['input_size'][-1] if 'input_size' in kwargs else None))
     meta.update(arch=getattr(m, 'arch', None), kwargs=getattr(m, 'arch_kwargs', {}), num_classes=m.head.out_features)
     unknown = set(kwargs) - set(meta)
     if unknown: raise TypeError(f"{', '.join(sorted(unknown))}: a student's metadata are {', '.join(meta)}")
-    meta.update(kwargs)
+    _checked({**_unknown, **{k:v for k,v in kwargs.items() if k in _unknown}}, m)
+    if dls is not None: meta.update(_seen(dls, **kwargs))
+    meta = _checked({**meta, **kwargs}, m)
     if meta['labels'] is not None and len(meta['labels']) != meta['num_classes']:
         raise ValueError(f"`labels`: {len(meta['labels'])} names for {meta['num_classes']} classes")
     return {**meta, 'library': f'distill_nb {__version__}'}
@@ -102,7 +115,7 @@ def _timm_state(student, meta):
             for k,v in student.head.state_dict().items(): state[f'{c}.{k}'] = v.reshape(own[f'{c}.{k}'].shape)
         model.load_state_dict(state)
         with torch.no_grad():
-            x = _noise(1, *(meta['input_size'] or (3,224,224)))
+            x = _noise(1, *(meta['input_size'] or (input_channels(student),224,224)))
             same = torch.allclose(model(x), student(x), rtol=1e-4, atol=1e-4)
     except (TypeError, KeyError, RuntimeError): return None
     return state if same else None
@@ -163,18 +176,18 @@ class _Deployed(nn.Module):
         x = self.model(image if self.mean is None else (image - self.mean)/self.std)
         return x.softmax(1) if self.softmax else x
 
-def _known(learn, size=None):
-    "Metadata of a student; of the Learner of another network what its DataLoaders know; else none"
-    if isinstance(_model(learn), Student): return student_meta(learn, **({} if size is None else dict(input_size=[3,size,size])))
-    return {**_unknown, **_seen(learn.dls, size)} if hasattr(learn, 'dls') else dict(_unknown)
+def _known(learn, **given):
+    "Metadata of a student; of the Learner of another network what its DataLoaders know; else what is given"
+    model = _model(learn)
+    if isinstance(model, Student): return student_meta(learn, **given)
+    return _checked({**_unknown, **(_seen(learn.dls, **given) if hasattr(learn, 'dls') else {}), **given}, model)
 
 def _deployed(learn, size, mean, std, normalize, softmax):
     "(network as it is deployed, its metadata)"
-    if size is not None: size = check_count('size', size)
-    model,meta = _bare(learn),_known(learn, size)
-    given = dict(input_size=None if size is None else [3,size,size], mean=None if mean is None else _rounded('mean', mean), std=None if std is None else _rounded('std', std))
-    meta.update({k:v for k,v in given.items() if v is not None}, normalize=normalize, softmax=softmax)
-    if meta['input_size'] is None: raise ValueError("`size`: this network does not say how large its images are; give their side in px")
+    model = _bare(learn)
+    given = dict(input_size=None if size is None else [input_channels(model), *height_width(size)], mean=mean, std=std)
+    meta = _known(learn, **{k:v for k,v in given.items() if v is not None}) | dict(normalize=normalize, softmax=softmax)
+    if meta['input_size'] is None: raise ValueError("`size`: this network does not say how large its images are; give their side, or (height, width), in px")
     if normalize and (meta['mean'] is None or meta['std'] is None):
         raise ValueError("`mean`, `std`: this network does not say how its images are normalised. Give both, or take normalised images with `normalize=False`")
     return _Deployed(model, *((meta['mean'], meta['std']) if normalize else (None,None)), softmax).eval(), {k:v for k,v in meta.items() if v is not None}
@@ -194,24 +207,24 @@ def _quiet():
 def to_onnx(
     learn, # a Learner, a `Student`, or any network images [N,3,H,W] -> logits [N,C]
     path, # file to write
-    size:int=None, # side of the images in px; by default that of the Learner
+    size:int=None, # side of the images in px, or (height, width); by default that of the Learner
     mean=None, std=None, # for `normalize`; by default those of the Learner
     normalize:bool=True, # the graph takes images in [0,1] and normalises them; False: it takes normalised images
     softmax:bool=False, # the graph gives probabilities; False: logits
     tol:float=1e-3, # a larger difference between the graph and the network is an error
 )->float: # largest difference to torch on random images; None where ONNX Runtime is not installed
-    "Write the bare student as an ONNX graph, 'image' [N,3,size,size] -> 'logits' (or 'probs') [N,C], with its metadata, and compare it with torch"
+    "Write the bare student as an ONNX graph, 'image' [N,3,size,size] (or whatever `input_size` says) -> 'logits' (or 'probs') [N,C], with its metadata, and compare it with torch"
     absent = [o for o in ('onnx','onnxscript') if find_spec(o) is None]
     if absent: raise ImportError(f"to_onnx needs {' and '.join(absent)}: pip install 'distill_nb[onnx]'")
     check_number('tol', tol, 0)
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
-    side = meta['input_size'][-1]
+    shape = meta['input_size']
     with _quiet(), torch.no_grad():
-        prog = torch.onnx.export(net, (_noise(2, 3, side, side),), input_names=['image'], output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
+        prog = torch.onnx.export(net, (_noise(2, *shape),), input_names=['image'], output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
                                  dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
         prog.model.metadata_props.update({k: json.dumps(v) for k,v in meta.items()})
         path = write_whole(Path(path), prog.model_proto.SerializeToString())
-    return _onnx_diff(net, path, _noise(5, 3, side, side), tol) if find_spec('onnxruntime') else None
+    return _onnx_diff(net, path, _noise(5, *shape), tol) if find_spec('onnxruntime') else None
 
 def _onnx_diff(net, path, x, tol):
     session = Predictor(path, threads=torch.get_num_threads()).session
@@ -235,11 +248,11 @@ def to_export(
     if path.suffix != '.pt2': raise ValueError(f"`path`: an exported program is a .pt2 file, not {path.name!r}")
     check_number('tol', tol, 0)
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
-    side,buf = meta['input_size'][-1],BytesIO()
+    shape,buf = meta['input_size'],BytesIO()
     with _quiet(), torch.no_grad():
-        torch.export.save(torch.export.export(net, (_noise(2, 3, side, side),), dynamic_shapes={'image': {0: torch.export.Dim('batch')}}), buf, extra_files={'meta.json': json.dumps(meta)})
+        torch.export.save(torch.export.export(net, (_noise(2, *shape),), dynamic_shapes={'image': {0: torch.export.Dim('batch')}}), buf, extra_files={'meta.json': json.dumps(meta)})
         write_whole(path, buf.getvalue())
-        x = _noise(5, 3, side, side)
+        x = _noise(5, *shape)
         return _close(torch.export.load(path).module()(x).numpy(), net(x).numpy(), path, tol)
 
 # %% ../nbs/10_deploy.ipynb #0a1d0007
@@ -275,9 +288,13 @@ def quantize_onnx(
 # %% ../nbs/10_deploy.ipynb #0a1d0011
 def _rows(head, rows): return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in (head, ['---']*len(head), *rows))
 
+def _of_timm(meta):
+    "Can timm make the network, and prepare its images?"
+    return meta['layout'] == 'timm' and not meta['crop_mode'].startswith('pad-')
+
 def _card(meta, title, results, teachers, license, graph):
     "The text of a model card"
-    of_timm,show = meta['layout'] == 'timm',lambda v: f'{v:.4g}' if isinstance(v, float) else v
+    of_timm,show = _of_timm(meta),lambda v: f'{v:.4g}' if isinstance(v, float) else v
     front = dict(library_name='timm' if of_timm else 'distill_nb', pipeline_tag='image-classification', tags=['image-classification','distill_nb'], **({'license': license} if license else {}))
     use = (["import timm                                                    # timm alone", "model = timm.create_model('local-dir:FOLDER', pretrained=True).eval()  # or hf-hub:USER/NAME"] if of_timm else []) + \
           ["from distill_nb.all import *                                   # for fastai: Learner(dls, student)", "student = load_student('FOLDER/model.safetensors')"] + \
@@ -307,7 +324,7 @@ def save_hub(
     folder = Path(folder)
     file = save_student(learn, folder/'model.safetensors', **kwargs)
     meta,graph = student_meta(file),None
-    if meta['layout'] == 'timm':
+    if _of_timm(meta):
         cfg = {k: meta[k] for k in ('mean','std','input_size','crop_pct','crop_mode','interpolation') if meta[k] is not None}
         model = _create(meta['arch'], **{**meta['kwargs'], 'num_classes': meta['num_classes']})
         model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
@@ -343,34 +360,40 @@ def _times(model, x, n):
             wait(); t = time.perf_counter(); model(x); wait(); times.append(1000*(time.perf_counter()-t))
     return times[-n:]
 
-def _speed(model, side, n, bs, device):
+def _speed(model, shape, n, bs, device):
     "Latency and throughput on a device"
     name,model = device.type.upper(),model.to(device)
-    lo,mid,hi = np.percentile(_times(model, _noise(1, 3, side, side).to(device), n), [25,50,75])
-    many = np.median(_times(model, _noise(bs, 3, side, side).to(device), max(1, n//bs)))
+    lo,mid,hi = np.percentile(_times(model, _noise(1, *shape).to(device), n), [25,50,75])
+    many = np.median(_times(model, _noise(bs, *shape).to(device), max(1, n//bs)))
     return {f'{name} ms': mid, f'{name} ms IQR': hi-lo, f'{name} images/s': 1000*bs/many}
 
 # %% ../nbs/10_deploy.ipynb #712db75d
+def _own_size(learn):
+    "(height, width) of the images that a network was made for; None if nothing tells"
+    if hasattr(learn, 'dls'): return image_shape(learn.dls)[1:]
+    known = getattr(_model(learn), 'meta', {}).get('input_size') or getattr(_model(learn), 'pretrained_cfg', {}).get('input_size')
+    return known and tuple(known[1:])
+
 def profile(
     learn, # a Learner, a `Student`, any network; or a dict of these, name -> network
     sources=None, # `Ranking`, `Zoo` or list of sources to put beside it
-    size:int=None, # side of the images in px, by default what each was made for
+    size:int=None, # side of the images in px, or (height, width); by default what each was made for
     accuracy=None, # name -> accuracy, where it is known (the student's name is 'student')
     n:int=30, # timed runs, one image each
     bs:int=16 # images in a batch, for the throughput
 )->pd.DataFrame: # one row each: kind, size, parameters, MB, MB fp16, million MACs; ms for an image, their interquartile range and images/s for each device; accuracy, if given
     "What networks cost: the student beside the sources that taught it, or whatever one may want to compare"
-    n,bs,size = check_count('n', n),check_count('bs', bs),None if size is None else check_count('size', size)
-    nets = [(k, 'student', lambda l=l: (_bare(l), _known(l)['input_size'] or getattr(_model(l), 'pretrained_cfg', {}).get('input_size'))) for k,l in (learn if isinstance(learn, dict) else dict(student=learn)).items()]
+    n,bs,size = check_count('n', n),check_count('bs', bs),None if size is None else height_width(size)
+    nets = [(k, 'student', lambda l=l: (_bare(l), size or _own_size(l))) for k,l in (learn if isinstance(learn, dict) else dict(student=learn)).items()]
     zoo = _zoo(sources)
-    nets += [(s.name, 'source', lambda s=s: (s.load().model, [s.size])) for s in zoo if s.build is not None]       # arrays have no network
+    nets += [(s.name, 'source', lambda s=s: (s.load().model, size or [s.size]*2)) for s in zoo if s.build is not None]       # arrays have no network
     devices = [torch.device('cpu')] + [torch.device('cuda')]*torch.cuda.is_available()
     rows = {}
     for name,kind,load in nets:
-        model,own = load()
-        side = size or (own or [None])[-1]
-        if side is None: raise ValueError(f"`size`: {name} does not say how large its images are; give their side in px")
-        rows[name] = {'kind': kind, 'size': side, 'parameters': sum(p.numel() for p in model.parameters()), 'MB': _file_mb(model, False), 'MB fp16': _file_mb(model, True),
-                      'million MACs': _macs(model, _noise(1, 3, side, side)), **{k:v for d in devices for k,v in _speed(model, side, n, bs, d).items()}}
+        model,sides = load()
+        if not sides: raise ValueError(f"`size`: {name} does not say how large its images are; give their side, or (height, width), in px")
+        shape = input_channels(model),*sides
+        rows[name] = {'kind': kind, 'size': shape[1] if shape[1] == shape[2] else f'{shape[1]}×{shape[2]}', 'parameters': sum(p.numel() for p in model.parameters()), 'MB': _file_mb(model, False), 'MB fp16': _file_mb(model, True),
+                      'million MACs': _macs(model, _noise(1, *shape)), **{k:v for d in devices for k,v in _speed(model, shape, n, bs, d).items()}}
     res = pd.DataFrame.from_dict(rows, orient='index')
     return res if accuracy is None else res.assign(accuracy=pd.Series(dict(accuracy)).reindex(res.index))

@@ -18,6 +18,7 @@ from fastai.vision.all import *
 from .checks import check_count, check_number, check_type
 from .data import (ImageView, check_labels, epoch_size, get_images, image_items, images_in, item_labels, opened_as, pool_images, repeat_dls,
                              unlabeled_dl, where_kept)
+from .preprocess import image_channels
 from .sources import Source, Zoo, _source_list
 from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
@@ -28,11 +29,11 @@ from .optimizer import FusedAdam
 from .fixmatch import EMA, FixMatch
 
 # %% ../nbs/07_learner.ipynb #bba9e928
-def _stats(student, start):
-    "Mean and std that the student's start was trained with"
-    if isinstance(start, Source): return start.mean,start.std
+def _stats(student, start, channels):
+    "Mean and std that the student's start was trained with, averaged over the colours for images of one channel"
     cfg = getattr(student.backbone, 'pretrained_cfg', {})
-    return (cfg['mean'],cfg['std']) if 'mean' in cfg else imagenet_stats
+    stats = (start.mean,start.std) if isinstance(start, Source) else (cfg['mean'],cfg['std']) if 'mean' in cfg else imagenet_stats
+    return stats if channels == 3 else [[np.mean(o).item()]*channels for o in stats]
 
 # %% ../nbs/07_learner.ipynb #84333c14
 def _arch_kwargs(source): return {k:v for k,v in source.meta.get('kwargs', {}).items() if k != 'num_classes'}
@@ -87,8 +88,11 @@ def student_learner(
     if not n_out: raise ValueError("`dls` do not say how many classes there are: set `dls.c`")
     dls = repeat_dls(dls, epoch_size(dls) if epoch_len is None else check_count('epoch_len', epoch_len), cache=cache)
     student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
+    channels,takes = image_channels(dls),input_channels(student)
+    if channels != takes:
+        raise ValueError(f"`dls` have images of {channels} channel{'s'*(channels > 1)}, the student takes {takes}: make it for them, arch_kwargs=dict(in_chans={channels}) and without a `start` that has {takes}, or open them in colour (`ImageBlock(PILImage)`)")
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
-        dls.add_tfms([Normalize.from_stats(*_stats(student, start))], 'after_batch')
+        dls.add_tfms([Normalize.from_stats(*_stats(student, start, channels))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained
     learn = Learner(dls, student, splitter=student_splitter, opt_func=opt_func, cbs=L(SyncNorms(), FreezeStats() if freeze_stats else None).filter() + L(cbs), **kwargs)
     if probe_head: set_probe_head(learn)

@@ -18,7 +18,7 @@ chapters = {
     'Tutorials': ['tutorials/quick_start', 'tutorials/explore', 'tutorials/birds_and_pets', 'tutorials/few_labels', 'tutorials/own_sources', 'tutorials/reading_a_ranking', 'tutorials/with_fixmatch',
                   'tutorials/to_device', 'tutorials/many_machines', 'tutorials/own_parts'],
     'Reference': ['method', 'glossary', 'coming_from', 'architecture'],
-    'Library': ['checks', 'identity', 'images', 'data', 'tasks', 'sources', 'outputs', 'similarity', 'weights', 'distill', 'optimizer', 'fixmatch', 'learner', 'resume', 'plots', 'explore', 'calibrate', 'deploy', 'infer', 'bench', 'suites', 'cli'],
+    'Library': ['checks', 'identity', 'images', 'data', 'preprocess', 'tasks', 'sources', 'outputs', 'similarity', 'weights', 'distill', 'optimizer', 'fixmatch', 'learner', 'resume', 'plots', 'explore', 'calibrate', 'deploy', 'infer', 'bench', 'suites', 'cli'],
     'Estimators': ['estimators/core', 'estimators/pairs', 'estimators/kernels', 'estimators/evidence', 'estimators/counts', 'estimators/covariances', 'estimators/probes', 'estimators/trust',
                    'estimators/study', 'estimators/speed'],
     'Measured': ['reproduction', 'speed', 'sturdy']}

@@ -17,6 +17,7 @@ from distill_nb.weights import *
 from distill_nb.distill import *
 from distill_nb.fixmatch import *
 from distill_nb.learner import *
+from distill_nb.preprocess import *
 from distill_nb.optimizer import FusedAdam
 from distill_nb.plots import *
 from distill_nb.deploy import *
@@ -125,6 +126,10 @@ entries = {
  'Source.from_timm': lambda: call(Source.from_timm, dict(arch='choice', size='count'), arch='test_efficientnet', pretrained=False),
  'Source.from_checkpoint': lambda: call(Source.from_checkpoint, dict(path='file', arch='choice'), path='/nowhere', arch='resnet10t'),
  'Source.from_export': lambda: call(Source.from_export, dict(path='file'), path='/nowhere'),
+ 'preprocessing': lambda: call(preprocessing, dict(dls='dls'), dls=dls()),
+ 'image_shape': lambda: call(image_shape, dict(dls='dls'), dls=dls()),
+ 'image_channels': lambda: call(image_channels, dict(dls='dls'), dls=dls()),
+ 'timm_network': lambda: call(timm_network, dict(arch='choice'), arch='test_efficientnet', pretrained=False),
  'Source.from_learner': lambda: call(Source.from_learner, dict(learn='learn'), learn=learn()),
  'Zoo.checkpoints': lambda: call(Zoo.checkpoints, dict(path='folder'), path='/nowhere'),
  'Zoo': lambda: call(Zoo, dict(sources='zoo'), sources=list(zoo())),
@@ -310,6 +315,7 @@ elsewhere = { # why a public name is not in `entries`
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'open_encoded grey_to_8_bits Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
+        'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform read_transforms seen_in_validation per_channel input_channels '
         'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table'}
 
 def test_no_entry_is_forgotten():
