@@ -6,10 +6,10 @@ Docs: https://distill-nb.github.io/distill_nb/checks.html.md"""
 
 # %% auto #0
 __all__ = ['check_count', 'check_number', 'check_type', 'check_table', 'digest', 'file_digest', 'clear_parts', 'whole_file',
-           'write_whole', 'seal', 'unseal', 'reading']
+           'write_whole', 'seal', 'unseal', 'reading', 'escape_markdown']
 
 # %% ../nbs/00_checks.ipynb #chk00003
-import hashlib, math, os, stat, uuid
+import hashlib, math, os, re, stat, unicodedata, uuid
 from contextlib import contextmanager
 from pathlib import Path
 import pandas as pd
@@ -175,3 +175,16 @@ def reading(
     except Exception as e:
         why = (str(e).splitlines() or [''])[0][:300]
         raise ValueError(f"{named} cannot be read ({why if type(e) is ValueError else f'{type(e).__name__}: {why}'}){remedy}") from e
+
+# %% ../nbs/00_checks.ipynb #chk00051
+_markup = {ord(c): f'&#{ord(c)};' for c in '&<>"\\`*_[]{}|~$@#!'}
+_turns = dict.fromkeys([*range(0x202a,0x202f), *range(0x2066,0x206a)])         # they make what follows run from right to left
+
+def escape_markdown(
+    text # any name; it is made a string
+)->str: # one line
+    "Markdown that shows `text` as it is, within a line or at its beginning, and in a table; what ends a line becomes a space"
+    line = ''.join(' ' if unicodedata.category(c) in ('Cc','Zl','Zp') else c for c in str(text).encode('utf-8', 'replace').decode())
+    line = ' '.join(line.translate(_turns).split()).translate(_markup)
+    line = re.sub(r'^[-+=:]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|:(?=//)|(?<=[wW]{3})\.', lambda m: f'&#{ord(m[0])};', line)
+    return re.sub(r'^(\d{3,9})([.)])', lambda m: f'{m[1]}&#{ord(m[2])};', line)
