@@ -138,27 +138,31 @@ def _refers(data, kind='model'):
     return False
 
 def read_graph(
-    path # .onnx file
+    path # .onnx file, or its bytes
 )->bytes: # the graph, which names no other file
     "Read a graph of ONNX; ValueError if it would open other files, or is none"
-    path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"`path`: there is no file '{path}'")
-    if not path.is_file(): raise ValueError(f"`path`: '{path}' is not a file")
-    data = path.read_bytes()
+    name = 'the graph'
+    if isinstance(path, bytes): data = path
+    else:
+        path = Path(path)
+        name = f"'{path.name}'"
+        if not path.exists(): raise FileNotFoundError(f"`path`: there is no file '{path}'")
+        if not path.is_file(): raise ValueError(f"`path`: '{path}' is not a file")
+        data = path.read_bytes()
     try: refers = _refers(memoryview(data))
-    except (ValueError,IndexError,RecursionError) as e: raise ValueError(f"`path`: '{path.name}' is not a graph of ONNX ({e})") from e
-    if refers: raise ValueError(f"`path`: '{path.name}' keeps its numbers in other files, and nothing is opened because a file says so. Save it as one: onnx.save(onnx.load(path), path)")
+    except (ValueError,IndexError,RecursionError) as e: raise ValueError(f"`path`: {name} is not a graph of ONNX ({e})") from e
+    if refers: raise ValueError(f"`path`: {name} keeps its numbers in other files, and nothing is opened because a file says so. Save it as one: onnx.save(onnx.load(path), path)")
     return data
 
 # %% ../nbs/10_infer.ipynb #0ce932ba
 class Predictor:
     "A student in a file of `to_onnx`: `predictor(images)` gives probabilities [n,C]"
     def __init__(self,
-        path, # .onnx file
+        path, # .onnx file, or its bytes
         threads:int=None, # of ONNX Runtime; by default its own choice
         providers=('CPUExecutionProvider',) # of ONNX Runtime, the first that there is
     ):
-        path,data = Path(path),read_graph(path)
+        data,self.name = read_graph(path),'the graph' if isinstance(path, bytes) else Path(path).name
         try: import onnxruntime as ort
         except ImportError as e: raise ImportError("predicting needs ONNX Runtime: pip install onnxruntime") from e
         opts = ort.SessionOptions()
@@ -166,13 +170,12 @@ class Predictor:
         if threads is not None and not (isinstance(threads, int) and threads > 0): raise ValueError(f"`threads` must be a whole number of at least 1, got {threads!r}")
         if threads: opts.intra_op_num_threads = threads
         try: self.session = ort.InferenceSession(data, opts, providers=[o for o in providers if o in ort.get_available_providers()])
-        except Exception as e: raise ValueError(f"`path`: '{path.name}' is not a graph that ONNX Runtime can open ({str(e).splitlines()[0][:200]})") from e
-        self.name = path.name
+        except Exception as e: raise ValueError(f"`path`: '{self.name}' is not a graph that ONNX Runtime can open ({str(e).splitlines()[0][:200]})") from e
         try: self.meta = {k: strict_json(v) for k,v in self.session.get_modelmeta().custom_metadata_map.items() if k in model_fields or k == 'kwargs'}
-        except ValueError as e: raise ValueError(f"`path`: what '{path.name}' says of itself is not JSON ({e})") from e
+        except ValueError as e: raise ValueError(f"`path`: what '{self.name}' says of itself is not JSON ({e})") from e
         if lacking := [k for k in ('input_size','normalize','softmax') if k not in self.meta]:
-            raise ValueError(f"`path`: '{path.name}' was not written by `to_onnx` of distill_nb: it does not say {', '.join(lacking)}")
-        check_fields(self.meta, f"`path`: '{path.name}'", ['input_size','normalize','softmax'] + ['mean','std'] * (self.meta['normalize'] is False))
+            raise ValueError(f"`path`: '{self.name}' was not written by `to_onnx` of distill_nb: it does not say {', '.join(lacking)}")
+        check_fields(self.meta, f"`path`: '{self.name}'", ['input_size','normalize','softmax'] + ['mean','std'] * (self.meta['normalize'] is False))
         self._check_shapes()
         self.size = self.meta['input_size'][-1]
         self.labels = self.meta.get('labels') or [str(i) for i in range(self.session.get_outputs()[0].shape[1])]
