@@ -300,7 +300,8 @@ elsewhere = { # why a public name is not in `entries`
     'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
-        'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table'}
+        'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
+        'escape_markdown model_fields check_fields strict_json read_graph sketching weight_shapes check_shapes check_build check_arguments check_student student_args check_args'}
 
 def test_no_entry_is_forgotten():
     mods = [importlib.import_module(o.name) for o in pkgutil.walk_packages(distill_nb.__path__, 'distill_nb.') if o.name.rpartition('.')[2] not in ('all','_modidx')]
