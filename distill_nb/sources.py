@@ -285,10 +285,10 @@ def _at_most(n):
 
 @contextmanager
 def sketching(
-    most=math.inf # so many numbers
+    most=math.inf # numbers that a network is to have
 ):
-    "Networks that are made here have names and shapes, but no numbers: they cost no memory and little time. ValueError if they would have more than `most`"
-    with torch.random.fork_rng(devices=[]), torch.device('meta'), torch.no_grad(), _at_most(most): yield
+    "Networks that are made here have names and shapes, but no numbers: they cost no memory and little time. ValueError once they have far more than `most`"
+    with torch.random.fork_rng(devices=[]), torch.device('meta'), torch.no_grad(), _at_most(4*most + 10**6): yield       # some make a layer anew, for another head, say
 
 def _set_size(model, size, native):
     "Tell a network with position embeddings that its images are `size` and not `native` pixels wide"
