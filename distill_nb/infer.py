@@ -105,6 +105,7 @@ def strict_json(
         if not math.isfinite(float(s)): raise ValueError(f"{s:.100} is not a finite number")
         return float(s)
     try: return json.loads(text, object_pairs_hook=once, parse_constant=finite, parse_float=finite)
+    except json.JSONDecodeError as e: raise ValueError(f"it is not JSON: {e}") from e
     except RecursionError: raise ValueError("it is nested too deeply") from None
 
 # %% ../nbs/10_infer.ipynb #fld00009
