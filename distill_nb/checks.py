@@ -6,11 +6,11 @@ Docs: https://distill-nb.github.io/distill_nb/checks.html.md"""
 
 # %% auto #0
 __all__ = ['rules', 'check_count', 'check_number', 'check_type', 'check_table', 'Range', 'Count', 'OneOf', 'Maybe', 'Flag',
-           'checked', 'digest', 'file_digest', 'clear_parts', 'whole_file', 'write_whole', 'check_place', 'seal',
-           'unseal', 'reading']
+           'checked', 'digest', 'file_digest', 'clear_parts', 'whole_file', 'write_whole', 'check_place',
+           'escape_markdown', 'seal', 'unseal', 'reading']
 
 # %% ../nbs/00_checks.ipynb #chk00003
-import difflib, hashlib, inspect, math, os, stat, sys, uuid
+import difflib, hashlib, inspect, math, os, re, stat, sys, unicodedata, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -285,6 +285,19 @@ def check_place(
     if not fits: raise ValueError(f"`{name}`: {str(path)!r} {what}; name another place")
     if not os.access(there, os.W_OK): raise ValueError(f"`{name}`: {str(there)!r} may not be written to; name another place")
     return path
+
+# %% ../nbs/00_checks.ipynb #esc00001
+_markup = {ord(c): f'&#{ord(c)};' for c in '&<>"\\`*_[]{}|~$@#!'}
+_turns = dict.fromkeys([*range(0x202a,0x202f), *range(0x2066,0x206a)])         # they make what follows run from right to left
+
+def escape_markdown(
+    text # any name; it is made a string
+)->str: # one line
+    "Markdown that shows `text` as it is, within a line or at its beginning, and in a table; what ends a line becomes a space"
+    line = ''.join(' ' if unicodedata.category(c) in ('Cc','Zl','Zp') else c for c in str(text).encode('utf-8', 'replace').decode())
+    line = ' '.join(line.translate(_turns).split()).translate(_markup)
+    line = re.sub(r'^[-+=:]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|:(?=//)|(?<=[wW]{3})\.', lambda m: f'&#{ord(m[0])};', line)
+    return re.sub(r'^(\d{3,9})([.)])', lambda m: f'{m[1]}&#{ord(m[2])};', line)
 
 # %% ../nbs/00_checks.ipynb #chk00037
 def seal(

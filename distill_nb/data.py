@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import *
-from .checks import check_count, check_number, check_type
+from .checks import check_count, check_number, check_type, reading
 from .images import (ImageView, KeptDL, KeptImages, OpenByOwn, OpenedBy, OpenImage, Opener, check_images, fastai_class, image_key,
                                image_types, item_name, open_image, opener_at, opens)
 
@@ -508,20 +508,21 @@ def epoch_size(
     return getattr(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train, 'partial_n', None) or len(dls.train_ds)
 
 # %% ../nbs/00_data.ipynb #32959e76
+_pack_kinds = dict(jpeg='u', offsets='iu', labels='iu', is_test='b', classes='U')  # what numpy calls bytes, whole numbers, true and false, text
+
 def load_pack(
     path # .npz file
 )->Pack:
-    "Read a pack: arrays `jpeg` uint8 [bytes], `offsets` [N+1], `labels` [N], `is_test` bool [N], `classes` str [C]"
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no image pack '{path}'")
-    try:
-        with np.load(path, allow_pickle=False) as z: d = {k:z[k] for k in ('jpeg','offsets','labels','is_test','classes')}
-    except Exception as e: raise ValueError(f"'{path}' is not an image pack ({e}): see load_pack for its arrays") from e
-    jpeg,offs,labels = d['jpeg'].tobytes(),d['offsets'].tolist(),d['labels'].astype(np.int64)
-    if not len(offs)-1==len(labels)==len(d['is_test']) or offs[-1]!=len(jpeg): raise ValueError(
-        f"'{path}': arrays do not fit: offsets for {len(offs)-1} images of {offs[-1:]} bytes, {len(labels)} labels, "
-        f"{len(d['is_test'])} is_test, {len(jpeg)} bytes in jpeg")
-    return Pack(L(jpeg[a:b] for a,b in zip(offs,offs[1:])), labels, d['is_test'].astype(bool), L(d['classes'].tolist()))
+    "Read a pack: arrays `jpeg` uint8 [bytes], `offsets` [N+1], `labels` [N], `is_test` bool [N], `classes` str [C]; `ValueError` if they are of another kind or do not fit"
+    with reading(path, 'image pack', 'See load_pack for its arrays'):
+        with np.load(path, allow_pickle=False) as z: d = {k: z[k] for k in _pack_kinds}
+        if odd := [f'{k} of {v.dtype} {list(v.shape)}' for k,v in d.items() if v.ndim != 1 or v.dtype.kind not in _pack_kinds[k]] or ['jpeg of ' + str(d['jpeg'].dtype)] * (d['jpeg'].itemsize != 1):
+            raise ValueError(f"it holds {', '.join(odd)}")
+        jpeg,offs,labels,n = d['jpeg'].tobytes(),d['offsets'].tolist(),d['labels'].astype(np.int64),len(d['labels'])
+        if not len(offs)-1 == n == len(d['is_test']): raise ValueError(f"its arrays do not fit: {len(offs)} offsets, {n} labels, {len(d['is_test'])} is_test")
+        if offs[:1] != [0] or offs[-1] != len(jpeg) or offs != sorted(offs): raise ValueError(f"its offsets do not lead from 0 to the {len(jpeg)} bytes of jpeg")
+        if n and not 0 <= labels.min() <= labels.max() < len(d['classes']): raise ValueError(f"its labels are {labels.min()} to {labels.max()}, but there are {len(d['classes'])} classes")
+    return Pack(L(jpeg[a:b] for a,b in zip(offs,offs[1:])), labels, d['is_test'], L(d['classes'].tolist()))
 
 # %% ../nbs/00_data.ipynb #0811c193
 def pack_dls(

@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/deploy.html.md"""
 __all__ = ['student_meta', 'save_student', 'load_student', 'to_onnx', 'to_export', 'quantize_onnx', 'save_hub', 'profile']
 
 # %% ../nbs/10_deploy.ipynb #2a70d6ae
-import json, logging, os, tempfile, time, warnings
+import json, logging, math, os, tempfile, time, warnings
 from collections.abc import Iterable
 from copy import deepcopy
 from contextlib import contextmanager, redirect_stdout, redirect_stderr
@@ -25,12 +25,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from . import __version__
-from .checks import check_count, check_number, check_type, write_whole
+from .checks import check_count, check_number, check_type, escape_markdown, reading, write_whole
 from .distill import Student, create_student, input_channels, load_backbone
-from .infer import Predictor, check_geometry, height_width
+from .infer import Predictor, check_fields, check_geometry, height_width, read_graph, strict_json
 from .preprocess import image_shape, per_channel, preprocessing
 from .similarity import Ranking
-from .sources import load_strict, _check_local, _create, _source_list
+from .sources import check_arguments, load_strict, sketching, weight_shapes, _create, _source_list
 
 # %% ../nbs/10_deploy.ipynb #e904d4a5
 def _model(learn):
@@ -68,6 +68,8 @@ def _checked(meta, model):
         meta = meta | dict(input_size=[channels, *height_width(shape[1:])])
     return meta | {k: per_channel(k, meta[k], channels, k == 'std') for k in ('mean','std') if meta[k] is not None}
 
+def _plain(v): return v.tolist() if hasattr(v, 'tolist') else list(v) if isinstance(v, (tuple,L)) else v
+
 def student_meta(
     learn, # a Learner, a `Student`, or a file that `save_student` wrote
     **kwargs # what it does not know, or what you know better: labels, mean, std, input_size, crop_pct, interpolation, crop_mode
@@ -80,24 +82,27 @@ def student_meta(
     meta.update(arch=getattr(m, 'arch', None), kwargs=getattr(m, 'arch_kwargs', {}), num_classes=m.head.out_features)
     unknown = set(kwargs) - set(meta)
     if unknown: raise TypeError(f"{', '.join(sorted(unknown))}: a student's metadata are {', '.join(meta)}")
+    kwargs = {k: _plain(v) for k,v in kwargs.items()}
     _checked({**_unknown, **{k:v for k,v in kwargs.items() if k in _unknown}}, m)
     if dls is not None: meta.update(_seen(dls, **kwargs))
     meta = _checked({**meta, **kwargs}, m)
+    if isinstance(meta['labels'], list): meta['labels'] = [str(o) for o in meta['labels']]
     if meta['labels'] is not None and len(meta['labels']) != meta['num_classes']:
         raise ValueError(f"`labels`: {len(meta['labels'])} names for {meta['num_classes']} classes")
+    check_fields(meta, 'metadata of a student')
     return {**meta, 'library': f'distill_nb {__version__}'}
 
 def _read_meta(path):
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"`path`: there is no file {path}")
-    try:
+    "What the header of a student's file says, each field checked; a `ValueError` that names the file if it makes no sense"
+    with reading(path, 'file'):
         with safe_open(path, 'pt') as f: header = (f.metadata() or {}).get('distill_nb')
-    except Exception as e: raise ValueError(f"`path`: {path.name} is not a readable safetensors file ({str(e)[:100]})") from e
-    if header is None: raise ValueError(f"`path`: {path.name} was not written by `save_student`, its header names no architecture. See `create_student(arch, start=path)`")
-    try: meta = {**_unknown, 'arch': None, 'kwargs': {}, 'num_classes': None, 'layout': None, **json.loads(header)}
-    except (ValueError,TypeError) as e: raise ValueError(f"`path`: the header of {path.name} cannot be read ({str(e)[:100]})") from e
-    if meta['arch'] is not None: _check_local(f"`path`: {path.name}", meta['arch'], meta['kwargs'])
-    if not isinstance(meta['num_classes'], int) or meta['num_classes'] < 1: raise ValueError(f"`path`: {path.name} says that it has {meta['num_classes']!r} classes")
+        if header is None: raise ValueError("it was not written by `save_student`, its header names no architecture. See `create_student(arch, start=path)`")
+        meta = check_fields(strict_json(header), 'its header', ['num_classes'])
+        if meta['num_classes'] < 1: raise ValueError(f"its header says that it has {meta['num_classes']} classes")
+        known = {**_unknown, 'arch': None, 'kwargs': {}, 'num_classes': None, 'layout': None, 'library': None}
+        meta = {k: meta.get(k, v) for k,v in known.items()}
+        if meta['arch'] is not None: check_arguments(meta['arch'], meta['kwargs'], ['stages'])
+        elif meta['kwargs'] != {}: raise ValueError("its header holds arguments of no architecture")
     return meta
 
 # %% ../nbs/10_deploy.ipynb #5993dc01
@@ -131,8 +136,9 @@ def save_student(
     path = Path(path)
     if path.suffix != '.safetensors': raise ValueError(f"`path`: a student is saved as .safetensors, not as {path.name!r}")
     student,meta = _bare(learn),student_meta(learn, **kwargs)
-    try: json.dumps(meta['kwargs'])
-    except TypeError: meta.update(arch=None, kwargs={}) # a function or class, say: no file can hold it
+    try:
+        if meta['arch'] is not None: check_arguments(meta['arch'], json.loads(json.dumps(meta['kwargs'])), ['stages'])
+    except (TypeError,ValueError): meta.update(arch=None, kwargs={}) # a function or class, say: no file can hold it
     state = _timm_state(student, meta)
     meta['layout'] = 'student' if state is None else 'timm'
     if state is None: state = student.state_dict()
@@ -143,24 +149,38 @@ def save_student(
     return write_whole(path, safetensors.torch.save(state, metadata={'distill_nb': json.dumps(meta, sort_keys=True)}))
 
 # %% ../nbs/10_deploy.ipynb #670e17ef
+def _fill(student, state, meta, name):
+    "Load a file's weights, as its layout names them"
+    if meta['layout'] == 'timm':
+        names = _classifiers(student.backbone)
+        load_backbone(student.backbone, state, names)
+        load_strict(student.head, {k: state[f'{names[0]}.{k}'].flatten(1 if v.ndim==2 else 0) for k,v in student.head.state_dict().items()}, name)
+    else: load_strict(student, state, name)
+    return student
+
+def _check_sketch(path, meta):
+    "ValueError unless the student that a header tells of can be built, has the weights of the file, and takes the images it tells of; all that without their memory"
+    shapes = weight_shapes(path)
+    most = sum(math.prod(s) for s in shapes.values()) * (1000 if 'stages' in meta['kwargs'] else 1)   # a network is whole before it is cut
+    with sketching(most):
+        student = create_student(meta['arch'], meta['num_classes'], pretrained=False, **meta['kwargs'])
+        _fill(student, {k: torch.empty(s) for k,s in shapes.items()}, meta, path.name)
+        if meta['input_size']: student.eval()(torch.zeros(1, *meta['input_size']))
+
 def load_student(
     path, # file that `save_student` wrote
     backbone=None # for a student whose backbone is not timm's: the function or module that `create_student` got, or a `Student` of it
 )->Student: # in eval mode; `meta` is the file's metadata
-    "Read a student; nothing is unpickled"
+    "Read a student; nothing is unpickled, no other file is opened, and nothing is built before its shapes are those of the file"
     path,meta = Path(path),_read_meta(path)
-    state,arch = load_file(path),meta['arch'] if backbone is None else backbone
+    arch = meta['arch'] if backbone is None else backbone
     if arch is None: raise ValueError(f"`backbone`: the student in {path.name} does not have one of timm's; give the function or module that it was made of")
-    if isinstance(arch, Student): student = deepcopy(arch)
-    else:
-        with torch.random.fork_rng(devices=[]): student = create_student(arch, meta['num_classes'], pretrained=False, **meta['kwargs'])
-    try:
-        if meta['layout'] == 'timm':
-            names = _classifiers(student.backbone)
-            load_backbone(student.backbone, state, names)
-            load_strict(student.head, {k: state[f'{names[0]}.{k}'].flatten(1 if v.ndim==2 else 0) for k,v in student.head.state_dict().items()}, path.name)
-        else: load_strict(student, state, path.name)
-    except (ValueError,KeyError) as e: raise ValueError(f"`path`: the weights in {path.name} are not those of the student that its header tells of ({e})") from e
+    with reading(path, 'file', "Its weights are not those of the student that its header tells of" if backbone is None else "Its weights are not those of a student with this `backbone`"):
+        if backbone is None: _check_sketch(path, meta)
+        if isinstance(arch, Student): student = deepcopy(arch)
+        else:
+            with torch.random.fork_rng(devices=[]): student = create_student(arch, meta['num_classes'], pretrained=False, **meta['kwargs'])
+        _fill(student, load_file(path), meta, path.name)
     student.arch,student.arch_kwargs,student.meta = meta['arch'],meta['kwargs'],meta
     return student.eval()
 
@@ -213,7 +233,7 @@ def to_onnx(
     softmax:bool=False, # the graph gives probabilities; False: logits
     tol:float=1e-3, # a larger difference between the graph and the network is an error
 )->float: # largest difference to torch on random images; None where ONNX Runtime is not installed
-    "Write the bare student as an ONNX graph, 'image' [N,3,size,size] (or whatever `input_size` says) -> 'logits' (or 'probs') [N,C], with its metadata, and compare it with torch"
+    "Write the bare student as an ONNX graph, 'image' [N,3,size,size] (or whatever `input_size` says) -> 'logits' (or 'probs') [N,C], with its metadata, once it is compared with torch"
     absent = [o for o in ('onnx','onnxscript') if find_spec(o) is None]
     if absent: raise ImportError(f"to_onnx needs {' and '.join(absent)}: pip install 'distill_nb[onnx]'")
     check_number('tol', tol, 0)
@@ -223,17 +243,18 @@ def to_onnx(
         prog = torch.onnx.export(net, (_noise(2, *shape),), input_names=['image'], output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
                                  dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
         prog.model.metadata_props.update({k: json.dumps(v) for k,v in meta.items()})
-        path = write_whole(Path(path), prog.model_proto.SerializeToString())
-    return _onnx_diff(net, path, _noise(5, *shape), tol) if find_spec('onnxruntime') else None
+        data = prog.model_proto.SerializeToString()
+    diff = _onnx_diff(net, data, _noise(5, *shape), path, tol) if find_spec('onnxruntime') else None
+    write_whole(path, data)
+    return diff
 
-def _onnx_diff(net, path, x, tol):
-    session = Predictor(path, threads=torch.get_num_threads()).session
-    got, = session.run(None, {'image': x.numpy()})
+def _onnx_diff(net, data, x, path, tol):
+    got, = Predictor(data, threads=torch.get_num_threads()).session.run(None, {'image': x.numpy()})
     with torch.no_grad(): return _close(got, net(x).numpy(), path, tol)
 
 def _close(got, want, path, tol):
     diff = np.abs(got - want).max().item()
-    if not diff <= tol: raise RuntimeError(f"the graph in {Path(path).name} differs from the network by {diff:.2g}, more than `tol`={tol:g}")
+    if not diff <= tol: raise RuntimeError(f"the graph for {Path(path).name} differs from the network by {diff:.2g}, more than `tol`={tol:g}: nothing was written")
     return diff
 
 # %% ../nbs/10_deploy.ipynb #0a1d0003
@@ -251,9 +272,10 @@ def to_export(
     shape,buf = meta['input_size'],BytesIO()
     with _quiet(), torch.no_grad():
         torch.export.save(torch.export.export(net, (_noise(2, *shape),), dynamic_shapes={'image': {0: torch.export.Dim('batch')}}), buf, extra_files={'meta.json': json.dumps(meta)})
-        write_whole(path, buf.getvalue())
-        x = _noise(5, *shape)
-        return _close(torch.export.load(path).module()(x).numpy(), net(x).numpy(), path, tol)
+        x,_ = _noise(5, *shape),buf.seek(0)
+        diff = _close(torch.export.load(buf).module()(x).numpy(), net(x).numpy(), path, tol)
+    write_whole(path, buf.getvalue())
+    return diff
 
 # %% ../nbs/10_deploy.ipynb #0a1d0007
 def quantize_onnx(
@@ -272,21 +294,28 @@ def quantize_onnx(
     if method not in methods: raise ValueError(f"`method` is {', '.join(methods)}, not {method!r}")
     path,out,images,bs = Path(path),Path(out),list(check_type('images', images, Iterable, 'a list of image items')),check_count('bs', bs)
     if not images: raise ValueError("`images`: without any, nobody knows how large the activations get")
-    student = Predictor(path)
-    batches = ({'image': np.stack([student.prepare(o) for o in images[i:i+bs]])} for i in range(0, len(images), bs))
+    data = read_graph(path)
+    student,n = Predictor(data),len(images)
+    even = max(d for d in range(1, bs+1) if n % d == 0)                          # the calibrator wants batches of one size
+    batches = ({'image': np.stack([student.prepare(o) for o in images[i:i+even]])} for i in range(0, n, even))
     class Reader(Q.CalibrationDataReader):
         def get_next(self): return next(batches, None)
     with tempfile.TemporaryDirectory() as d, _quiet():
-        quant_pre_process(str(path), f'{d}/ready.onnx', skip_symbolic_shape=True)
+        (Path(d)/'graph.onnx').write_bytes(data)
+        quant_pre_process(f'{d}/graph.onnx', f'{d}/ready.onnx', skip_symbolic_shape=True)
         Q.quantize_static(f'{d}/ready.onnx', f'{d}/int8.onnx', Reader(), per_channel=True, calibrate_method=methods[method])
         model = onnx.load(f'{d}/int8.onnx')
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, {k: json.dumps(v) for k,v in student.meta.items()})
-        write_whole(out, model.SerializeToString())
-    return float((student(images).argmax(1) == Predictor(out)(images).argmax(1)).mean())
+        small = model.SerializeToString()
+    agree = float((student(images).argmax(1) == Predictor(small)(images).argmax(1)).mean())
+    write_whole(out, small)
+    return agree
 
 # %% ../nbs/10_deploy.ipynb #0a1d0011
 def _rows(head, rows): return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in (head, ['---']*len(head), *rows))
+
+def _escaped(rows): return [[escape_markdown(o) for o in r] for r in rows]
 
 def _of_timm(meta):
     "Can timm make the network, and prepare its images?"
@@ -295,20 +324,29 @@ def _of_timm(meta):
 def _card(meta, title, results, teachers, license, graph):
     "The text of a model card"
     of_timm,show = _of_timm(meta),lambda v: f'{v:.4g}' if isinstance(v, float) else v
-    front = dict(library_name='timm' if of_timm else 'distill_nb', pipeline_tag='image-classification', tags=['image-classification','distill_nb'], **({'license': license} if license else {}))
+    front = dict(library_name='timm' if of_timm else 'distill_nb', pipeline_tag='image-classification', tags=['image-classification','distill_nb'], **({'license': ' '.join(str(license).split())} if license else {}))
     use = (["import timm                                                    # timm alone", "model = timm.create_model('local-dir:FOLDER', pretrained=True).eval()  # or hf-hub:USER/NAME"] if of_timm else []) + \
           ["from distill_nb.all import *                                   # for fastai: Learner(dls, student)", "student = load_student('FOLDER/model.safetensors')"] + \
           (["from distill_nb.infer import Predictor                         # ONNX Runtime and Pillow alone", f"probs = Predictor('FOLDER/{graph}')(['photo.jpg'])"] if graph else [])
     images = [(k, meta[k]) for k in ('input_size','mean','std','crop_pct','crop_mode','interpolation') if meta.get(k) is not None]
     parts = {'Use': '```python\n' + '\n'.join(use) + '\n```', 'Images': _rows(['how they are prepared',''], images)}
-    if results: parts['Results'] = _rows(['measured',''], [(k, show(v)) for k,v in results.items()])
-    if teachers: parts['Teachers'] = _rows(['source','weight','architecture','licence'], [(n, f'{w:.3f}', m.get('arch') or '', m.get('license') or 'not known') for n,w,m in teachers])
-    if meta.get('labels'): parts['Classes'] = ', '.join(meta['labels'])
-    return (f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\nAn image classifier of {meta['num_classes']} classes ({meta['arch'] or 'a network of its own'}), "
+    if results: parts['Results'] = _rows(['measured',''], _escaped((k, show(v)) for k,v in results.items()))
+    if teachers: parts['Teachers'] = _rows(['source','weight','architecture','licence'], _escaped((n, f'{w:.3f}', m.get('arch') or '', m.get('license') or 'not known') for n,w,m in teachers))
+    if meta.get('labels'): parts['Classes'] = ', '.join(map(escape_markdown, meta['labels']))
+    return (f"---\n{yaml.safe_dump(front, sort_keys=False, width=math.inf)}---\n\n# {escape_markdown(title)}\n\nAn image classifier of {meta['num_classes']} classes ({escape_markdown(meta['arch'] or 'a network of its own')}), "
             "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n" + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
 
 # %% ../nbs/10_deploy.ipynb #0a1d0012
 def _zoo(sources): return sources.zoo if isinstance(sources, Ranking) else _source_list(() if sources is None else sources, least=0)
+
+def _timm_config(meta, folder):
+    "Write timm's config.json"
+    cfg = {k: meta[k] for k in ('mean','std','input_size','crop_pct','crop_mode','interpolation') if meta[k] is not None}
+    model = _create(meta['arch'], **{**meta['kwargs'], 'num_classes': meta['num_classes']})
+    model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
+    with tempfile.TemporaryDirectory() as d:
+        save_for_hf(model, d, model_config=dict(label_names=meta['labels'] or [str(i) for i in range(meta['num_classes'])]), model_args=meta['kwargs'], safe_serialization=True)
+        write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
 
 def save_hub(
     learn, # a Learner of a `Student`, or the `Student`
@@ -317,28 +355,27 @@ def save_hub(
     results:dict=None, # figures that you measured, for the card: {'accuracy': .91, 'images': 500}
     title:str=None, # of the card, by default the folder's name
     license:str=None, # of the student, as the hub abbreviates it: 'apache-2.0'
-    onnx:bool=None, # write student.onnx too; by default where it can be written
+    onnx:bool=None, # write student.onnx too; by default where it can be written. One that is there already and is not written again is removed
     **kwargs # metadata that the Learner does not know, see `student_meta`
 )->Path: # `folder`
-    "Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx"
+    "Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx. All are made before one is written, and of these four one that is not made is removed, since it would be another student's"
     folder = Path(folder)
-    file = save_student(learn, folder/'model.safetensors', **kwargs)
-    meta,graph = student_meta(file),None
-    if _of_timm(meta):
-        cfg = {k: meta[k] for k in ('mean','std','input_size','crop_pct','crop_mode','interpolation') if meta[k] is not None}
-        model = _create(meta['arch'], **{**meta['kwargs'], 'num_classes': meta['num_classes']})
-        model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
-        with tempfile.TemporaryDirectory() as d:
-            save_for_hf(model, d, model_config=dict(label_names=meta['labels'] or [str(i) for i in range(meta['num_classes'])]), model_args=meta['kwargs'], safe_serialization=True)
-            write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
-    if onnx or onnx is None and find_spec('onnx') and find_spec('onnxscript') and meta['input_size'] and meta['mean']:
-        graph,bare = 'student.onnx',_bare(learn)
-        bare.meta = meta
-        to_onnx(bare, folder/graph)
     distill,zoo = getattr(learn, 'distill', None),_zoo(sources)
     known = {s.name: s.meta for s in zoo}
     teachers = [(n, float(a), known.get(n, {})) for n,a in zip(getattr(distill, 'names', ()), ifnone(getattr(distill, 'alpha', None), ()))]
-    write_whole(folder/'README.md', _card(meta, title or folder.name, results, teachers, license, graph).encode())
+    with tempfile.TemporaryDirectory() as d:
+        made = Path(d)
+        meta,graph = student_meta(save_student(learn, made/'model.safetensors', **kwargs)),None
+        if _of_timm(meta): _timm_config(meta, made)
+        if onnx or onnx is None and find_spec('onnx') and find_spec('onnxscript') and meta['input_size'] and meta['mean']:
+            graph,bare = 'student.onnx',_bare(learn)
+            bare.meta = meta
+            to_onnx(bare, made/graph)
+        write_whole(made/'README.md', _card(meta, title or folder.resolve().name or 'student', results, teachers, license, graph))
+        files = {o: (made/o).read_bytes() if (made/o).exists() else None for o in ('model.safetensors','config.json','student.onnx','README.md')}
+    for name,data in files.items():
+        if data is None: (folder/name).unlink(missing_ok=True)
+        else: write_whole(folder/name, data)
     return folder
 
 # %% ../nbs/10_deploy.ipynb #9b49092b

@@ -316,7 +316,8 @@ elsewhere = { # why a public name is not in `entries`
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'open_encoded grey_to_8_bits Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform read_transforms seen_in_validation per_channel input_channels '
-        'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table'}
+        'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
+        'escape_markdown model_fields check_fields strict_json read_graph sketching weight_shapes check_shapes check_build check_arguments check_student student_args check_args'}
 
 def test_no_entry_is_forgotten():
     mods = [importlib.import_module(o.name) for o in pkgutil.walk_packages(distill_nb.__path__, 'distill_nb.') if o.name.rpartition('.')[2] not in ('all','_modidx')]

@@ -286,7 +286,7 @@ def test_manifest_mistakes(ckpt):
         (path/'manifest.json').write_text(json.dumps({'a': good | kw}))
         return Zoo.checkpoints(path)
     assert zoo()['a'].load()(torch.rand(1,3,64,64))[1].shape == (1,3)
-    with pytest.raises(ValueError, match='2 names in classes'): zoo(labels=['x','y'])
+    with pytest.raises(ValueError, match='2 labels for 3 classes'): zoo(labels=['x','y'])
     with pytest.raises(ValueError, match='test_resnet'): zoo(arch='test_resnett')
     (path/'manifest.json').write_text(json.dumps({'a': dict(arch='test_resnet')}))
     with pytest.raises(ValueError, match='lacks num_classes, mean'): Zoo.checkpoints(path)
