@@ -19,10 +19,10 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from . import __version__
-from .checks import check_count, check_table, write_whole
+from .checks import check_count, check_table, file_digest, write_whole
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
-from .sources import Source, Zoo, _file_hash, _parc_tasks
+from .sources import Source, Zoo, _parc_tasks
 from .similarity import rank_sources
 from .learner import *
 from .learner import _mu, _run
@@ -70,7 +70,7 @@ class Suite:
 
     def settings(self)->dict:
         "All that decides a result besides the cell, to be written beside the results"
-        show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else f'{o.name} {_file_hash(o)}' if isinstance(o, Path) else repr(o)
+        show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else f'{o.name} {file_digest(o)}' if isinstance(o, Path) else repr(o)
         return dict(suite=self.name, sources={s.name: s.key for t in self.targets for s in self.zoo(t)}, metric=self.metric, recipe=show(self.recipe), own=show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}))
 
 # %% ../nbs/11_suites.ipynb #9e5fc388
