@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/identity.html.md"""
 __all__ = ['parts_of', 'is_installed', 'Unidentified', 'identity']
 
 # %% ../nbs/00_identity.ipynb #idn00003
-import copyreg, dis, enum, functools, inspect, re, site, sys, sysconfig, types
+import copyreg, dis, enum, functools, inspect, re, site, sys, sysconfig, types, weakref
 from functools import lru_cache, partial, singledispatch
 from pathlib import Path, PurePath
 
@@ -78,7 +78,10 @@ def _(o): return ' '.join(['set', *sorted(identity(v) for v in o)]),[]
 
 @parts_of.register(dict)
 @parts_of.register(types.MappingProxyType)
-def _(o): return 'dict',sorted(((k if isinstance(k, str) else identity(k), v) for k,v in o.items()), key=lambda kv: kv[0])
+def _(o): return 'dict',[(k if isinstance(k, str) else identity(k), v) for k,v in o.items()]
+
+@parts_of.register(weakref.ReferenceType)
+def _(o): return 'reference',[('to', o())]                                    # a recurrent layer keeps such to its weights
 
 @parts_of.register(PurePath)
 def _(o): return (f'file {file_digest(o)}' if Path(o).is_file() else f'path {o}').encode('utf-8', 'surrogateescape'),[]
@@ -120,7 +123,7 @@ def _(f):
     if name := _by_name(f): return f'function {name}',[]
     world = {n: f.__globals__[n] for n in sorted(_outside(f.__code__)) if n in f.__globals__}
     cells = {n: c.cell_contents for n,c in zip(f.__code__.co_freevars, f.__closure__ or ()) if c != types.CellType()}
-    return 'function',[('code', f.__code__), ('defaults', (f.__defaults__, f.__kwdefaults__)), ('closure', cells), ('globals', world), ('attributes', {k:v for k,v in vars(f).items() if k != '__wrapped__'})]
+    return 'function',[('code', f.__code__), ('defaults', (f.__defaults__, f.__kwdefaults__)), ('closure', cells), ('globals', world), ('attributes', {k:v for k,v in sorted(vars(f).items()) if k != '__wrapped__'})]
 
 @parts_of.register(types.BuiltinFunctionType)
 @parts_of.register(np.ufunc)
@@ -135,7 +138,7 @@ def _(f):
 def _(f): return 'method',[('function', f.__func__), ('self', f.__self__)]
 
 @parts_of.register(partial)
-def _(f): return 'partial',[('function', f.func), ('args', f.args), ('kwargs', f.keywords)]
+def _(f): return 'partial',[('function', f.func), ('args', f.args), ('kwargs', dict(sorted(f.keywords.items())))]
 
 @parts_of.register(types.ModuleType)
 def _(m): return f'module {m.__name__}',[]

@@ -307,7 +307,7 @@ def from_timm(cls:Source,
     if pretrained and asked not in (None, 0, trained):
         raise ValueError(f"num_classes={asked}: the trained classifier of '{arch}' has {trained} classes, another would be random. Leave num_classes out (0 drops the classifier)")
     prep,fit = _timm_prep(cfg, kwargs, arch, size)
-    recipe = _known(f"arch='{arch}'", arch=arch, kwargs=kwargs)
+    recipe = _known(f"arch='{arch}'", arch=arch, kwargs=dict(sorted(kwargs.items())))
     def build():
         if not pretrained: return fit(_create(arch, seed=seed, **kwargs))
         try: return fit(_create(arch, pretrained=True, **kwargs))
@@ -400,7 +400,7 @@ def from_checkpoint(cls:Source,
         num_classes = shapes[last][0] if last in shapes else 0
     kwargs = dict(kwargs, num_classes=num_classes)
     prep,fit = _timm_prep(cfg, kwargs, arch, size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
-    build = _FileNet(_checkpoint_net, path, arch, kwargs, fit)
+    build = _FileNet(_checkpoint_net, path, arch, dict(sorted(kwargs.items())), fit)
     n_params = sum(int(np.prod(s)) for k,s in shapes.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
     return cls(name or path.stem, build, _FileHash(path), n_classes=None if classifier is False else num_classes or None, classes=classes, classifier=classifier,
         meta=dict(arch=arch, kwargs=kwargs, weights=f'file: {path.name}', n_params=n_params) | (meta or {}), **prep)
