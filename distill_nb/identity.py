@@ -239,8 +239,9 @@ class Unidentified(TypeError): "Nothing tells what an object does"
 
 def identity(
     o, # anything that decides a result
-    name:str='' # how an error calls it
+    name:str='', # how an error calls it
+    known=() # (object, digest) pairs: parts that are not looked into
 )->str: # 32 hex digits
     "Digest of what `o` does: the same in another process, another if `o` changes. `Unidentified`, a `TypeError`, where that cannot be told"
-    try: return _identity(o, name, {}, {})
+    try: return _identity(o, name, {}, {id(p): (d,p) for p,d in known})
     except RecursionError as e: raise Unidentified(f"no digest of {name or 'this object'}, {type(o).__name__}: it is nested too deeply. Give it an attribute `key`, a string that changes with what it does") from e
