@@ -177,6 +177,7 @@ def asked_for(
         if isinstance(init, types.FunctionType): res |= set(inspect.signature(init, follow_wrapped=True).parameters)
     return res
 
+@lru_cache(None)
 def _drawn(c):
     "Names of the attributes that fastai's random transforms, and their parts, set before each call"
     fs = [vars(b).get('before_call') for b in c.__mro__]
