@@ -104,7 +104,6 @@ _apart = {'dataset','after_item','before_batch','after_batch','rng','fake_l','ke
 
 def _batches(dl):
     "How a loader makes batches: their size and number, order, weights, functions of your own"
-    dl = getattr(dl, 'dl', dl)                                                 # of a `DistributedDL`
     own = {k: getattr(v, '__func__', v) for k,v in sorted(vars(dl).items()) if k not in _apart and not k.startswith('_')}
     return identity([type(dl), own, len(dl), dl.fake_l.num_workers, num_distrib()], '`dls`')
 
@@ -180,10 +179,11 @@ def training_facts(
 )->dict: # name of an argument -> plain data
     "What makes a training this one; `Unidentified`, a `TypeError`, names what cannot be told from another of its kind"
     dls,opt,cbs = learn.dls,learn.opt,[cb for cb in learn.cbs if not isinstance(cb, (*_silent,Resume))]
-    (images,opened),valid = _inputs(dls.train),dls.loaders[1:2]
+    train,*valid = [getattr(dl, 'dl', dl) for dl in dls.loaders[:2]]            # those that a `DistributedDL` deals out
+    images,opened = _inputs(train)
     schedule = [cb.scheds for cb in learn.cbs if isinstance(cb, ParamScheduler)]
-    facts = {'`n_epoch`': learn.n_epoch, '`dls`: the labelled images': images, '`dls`: the labels': _labels(dls.train), '`dls`: the classes': identity(list(getattr(dls, 'vocab', None) or ()), '`dls`'),
-             '`dls`: the transforms (`normalize`)': identity([opened, _tfms(dls.train)], '`dls`: a transform'), '`dls`: the batches (`epoch_len`)': _batches(dls.train),
+    facts = {'`n_epoch`': learn.n_epoch, '`dls`: the labelled images': images, '`dls`: the labels': _labels(train), '`dls`: the classes': identity(list(getattr(dls, 'vocab', None) or ()), '`dls`'),
+             '`dls`: the transforms (`normalize`)': identity([opened, _tfms(train)], '`dls`: a transform'), '`dls`: the batches (`epoch_len`)': _batches(train),
              '`dls`: the validation set': identity([[_inputs(o), _labels(o), _tfms(o)] for o in valid], '`dls`: a transform'),
              '`model` (`arch`, `stages`)': _network(get_model(learn.model)), **_origin(get_model(learn.model)),
              '`loss_func`': identity(learn.loss_func, '`loss_func`'), '`opt_func`': identity(_made_by(learn.opt_func), '`opt_func`'), '`splitter`': identity(learn.splitter, '`splitter`'),
