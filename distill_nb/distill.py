@@ -15,9 +15,10 @@ from fastai.callback.hook import Hook
 from timm.layers import convert_sync_batchnorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from .checks import check_count, check_number, check_type
+from .identity import Unidentified, identity
 from .data import get_images, unlabeled_dl
 from .outputs import PseudoLabels, segments
-from .sources import Source, check_shapes, find_classifier, load_strict, read_weights, sketching, timm_network, weight_shapes, _source_list
+from .sources import Source, find_classifier, load_strict, read_weights, sketching, timm_network, weight_shapes, _source_list
 
 # %% ../nbs/05_distill.ipynb #ed41c474
 class Student(Module):
@@ -134,6 +135,11 @@ def _started(build, kwargs, sized, start):
     load_strict(backbone, native.state_dict(), '`start`')                      # as `sized` alone makes it
     return backbone
 
+def _told(o, name):
+    "`identity`, or the error that says why there is none: only `Resume` asks where the weights of a student came from"
+    try: return identity(o, name)
+    except Unidentified as e: return e
+
 def create_student(
     arch, # a timm name, a fastai or torchvision function, or a module (images -> features or feature maps)
     n_out:int, # number of target classes C
@@ -144,7 +150,7 @@ def create_student(
     **kwargs # for timm.create_model
 )->Student:
     "A student for `n_out` classes; raises rather than start from random weights unasked"
-    n_out,pretrained = check_count('n_out', n_out),pretrained and start is None
+    n_out,pretrained,of_arch = check_count('n_out', n_out),pretrained and start is None,None
     if not callable(arch): check_type('arch', arch, str, "a timm name, such as 'mobilenetv3_small_100', a function that builds a network, or a module")
     if isinstance(arch, str):
         sized = kwargs if size is None else _sized(arch, kwargs, stages, tuple(L(size)*2)[:2])
@@ -153,10 +159,12 @@ def create_student(
     elif stages is not None: raise ValueError("`stages`: only a timm network can be cut; give its name as `arch`")
     else:
         body = arch if isinstance(arch, nn.Module) else arch(weights='DEFAULT' if pretrained else None)
+        of_arch = _told(arch, '`arch`') if body is arch else None
         names = [] if body is arch else [n for c in find_classifier(body) for n,m in body.named_modules() if m is c]
         if start is not None: load_backbone(body, start, names)
         backbone = _Pooled(body if body is arch else create_body(body))
     student = Student(backbone, nn.Linear(getattr(backbone, 'head_hidden_size', None) or backbone.num_features, n_out))
+    student.began = dict(start='pretrained' if pretrained else None if start is None else _told(Path(start) if isinstance(start, str) else start, '`start`'), arch=of_arch)
     student.arch,student.arch_kwargs = (arch,{**sized, **({} if stages is None else dict(stages=stages))}) if isinstance(arch, str) else (None,{})
     return student
 

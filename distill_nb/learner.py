@@ -56,6 +56,7 @@ def set_probe_head(
     training = model.training
     with dl.dataset.set_split_idx(1), torch.no_grad(): x,y = zip(*[(model.eval().backbone(xb.as_subclass(Tensor)).cpu(), yb.cpu()) for xb,yb in dl])
     model.train(training)
+    get_model(model).began = {**getattr(get_model(model), 'began', {}), 'head': f'probe, C={C}'}
     _set_head(model.head, torch.cat(x), torch.cat([o.as_subclass(Tensor) for o in y]).numpy(), C)
 
 # %% ../nbs/07_learner.ipynb #d5106be3

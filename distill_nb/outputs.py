@@ -24,10 +24,10 @@ from fastcore.basics import patch
 from fastprogress import progress_bar
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import load, save
-from .checks import check_count, check_number, check_type, digest, write_whole
+from .checks import check_count, check_number, check_type, digest, file_digest, write_whole
 from .images import Halves, KeptImages, bare_item, cache_folder, image_key, open_image, path_keys
 from .data import get_images
-from .sources import Source, _file_hash, _source_list
+from .sources import Source, _source_list
 
 # %% ../nbs/02_outputs.ipynb #out10001
 _all_ = ['image_key']
@@ -486,7 +486,7 @@ class PseudoLabels:
 def _open_table(folder):
     "The arrays of a table that is complete and unchanged, else nothing"
     try:
-        if json.loads((folder/'hashes.json').read_text())!={p.name: _file_hash(p) for p in folder.glob('*.npy')}: raise ValueError('its content has changed')
+        if json.loads((folder/'hashes.json').read_text())!={p.name: file_digest(p) for p in folder.glob('*.npy')}: raise ValueError('its content has changed')
         return {p.stem: torch.from_numpy(np.load(p, mmap_mode='c')) for p in folder.glob('*.npy')}
     except FileNotFoundError: pass
     except (ValueError, OSError) as e:
@@ -502,7 +502,7 @@ def _new_table(folder, n, columns):
         maps = {k: np.lib.format.open_memmap(part/f'{k}.npy', 'w+', dtype, (n,width)) for k,(dtype,width) in columns.items()}
         yield {k: torch.from_numpy(m) for k,m in maps.items()}
         for m in maps.values(): m.flush()
-        (part/'hashes.json').write_text(json.dumps({p.name: _file_hash(p) for p in part.glob('*.npy')}))
+        (part/'hashes.json').write_text(json.dumps({p.name: file_digest(p) for p in part.glob('*.npy')}))
         try: os.replace(part, folder)
         except OSError:
             if not folder.exists(): raise   # another process was faster

@@ -9,7 +9,7 @@ __all__ = ['find_classifier', 'SourceNet', 'Source', 'timm_network', 'sketching'
            'read_weights', 'weight_shapes', 'check_shapes', 'load_strict', 'check_build', 'Zoo', 'check_arguments']
 
 # %% ../nbs/01_sources.ipynb #a271cdac
-import copy, difflib, functools, hashlib, inspect, json, math, re, sys, threading, time, warnings
+import copy, difflib, functools, inspect, math, sys, threading, time, warnings
 from contextlib import contextmanager
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -27,7 +27,8 @@ from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, get_pretrained_cfg, load_model_config_from_hf, parse_model_name
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from huggingface_hub import constants, get_session, try_to_load_from_cache
-from .checks import check_type, reading
+from .checks import check_type, file_digest, reading
+from .identity import Unidentified, identity
 from .infer import check_fields, crop_modes, fit_image, interpolations, strict_json
 
 # %% ../nbs/01_sources.ipynb #b7fc6205
@@ -102,22 +103,24 @@ class SourceNet(nn.Module):
         return o
 
 # %% ../nbs/01_sources.ipynb #a98915e3
-def _hash(*parts):
-    "Hex digest of strings and bytes"
-    h = hashlib.blake2b(digest_size=16)
-    for p in parts:
-        p = p.encode() if isinstance(p, str) else p
-        h.update(len(p).to_bytes(8,'little')); h.update(p)
-    return h.hexdigest()
+def _known(what, **parts):
+    "`identity` of what decides the outputs of a source; `Unidentified`, a `TypeError`, says which part has none"
+    try: return identity(parts)
+    except Unidentified as e: raise Unidentified(f"{what}: {e}") from e
 
-def _tensor_bytes(t): return t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+class _FileHash:
+    "Hash of a file's content, computed again only if the file has changed"
+    def __init__(self, path): self.path,self.seen,self.hash = Path(path),None,None
+    def __call__(self):
+        st = self.path.stat()
+        at = st.st_mtime_ns,st.st_ctime_ns,st.st_size,st.st_ino
+        if self.seen != at: self.seen,self.hash = at,file_digest(self.path)
+        return self.hash
 
-def _state_hash(model):
-    "Hash of the names, types, shapes and values of a model's parameters and buffers"
-    return _hash(*(o for k,v in model.state_dict().items() if isinstance(v, Tensor) for o in (f'{k} {v.dtype} {tuple(v.shape)}', _tensor_bytes(v))))
-
-def _file_hash(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest() if hasattr(hashlib,'file_digest') else _hash(f.read())
+class _FileNet:
+    "Builds a network from a file: `make(path, *args)`. `key` tells `identity` all but the file's content, which `_FileHash` knows"
+    def __init__(self, make, path, *args): self.make,self.path,self.args,self.key = make,path,args,identity([make, args])
+    def __call__(self): return self.make(self.path, *self.args)
 
 def _triple(name, x):
     try: res = np.ravel(x).astype(float)
@@ -131,7 +134,7 @@ class Source:
     def __init__(self,
         name:str,              # how it is called in tables
         build=None,            # function that returns the network, on the CPU
-        weights_hash=None,     # function that returns a hash of the weights; `None`: of the built network's state dict
+        weights_hash=None,     # function that returns a hash of the weights that `build` reads; `None`: the built network is digested
         size=None,             # side of the input in pixels
         mean=(0.,0.,0.),       # per colour, on the scale where a pixel is 0 to 1
         std=(1.,1.,1.),        # per colour
@@ -147,6 +150,7 @@ class Source:
         self.name,self.build,self.classifier,self.meta = str(name),build,classifier,dict(meta or {})
         self._weights_hash,self._hash,self.arrays = weights_hash,None,None
         self.mute = False                                                      # a classifier's input is read, its output is not: it is no softmax over classes
+        self._recipe = _known(f"source '{self.name}'", build=build) if build and weights_hash else None
         self.n_classes,self.classes = n_classes,None if classes is None else [str(o) for o in classes]
         if self.classes is not None and len(self.classes)!=n_classes:
             raise ValueError(f"source '{name}': {len(self.classes)} names in classes, but its classifier has {n_classes or 'no'} classes")
@@ -167,13 +171,23 @@ class Source:
 
     @property
     def key(self)->str:
-        "Hash of all that decides the outputs: weights, architecture, preprocessing. A source from a timm name is built once to know it"
-        if self._weights_hash is not None: w = self._weights_hash()
-        else: w = self._hash = self._hash or _state_hash(self.build())
-        if self.build is None: return w
-        recipe = {k: self.meta.get(k) for k in ('arch','kwargs')} | {k: getattr(self,k) for k in ('size','mean','std','crop_pct','interpolation','crop_mode','classifier')} | ({'resize': 'fastai'} if self.resizer=='fastai' else {})
-        if self.mute: recipe['mute'] = True
-        return _hash(w, json.dumps(recipe, sort_keys=True, default=str))
+        "Digest of all that decides the outputs: weights, code, preprocessing. A source from a timm name is built once to know it"
+        if self.build is None: return self._arrays_hash()
+        net = self._weights_hash() if self._weights_hash else self._built_hash(None)
+        return identity([net, self._recipe, self.size, self.mean, self.std, self.crop_pct, self.interpolation, self.crop_mode, self.classifier, self.resizer, self.mute])
+
+    def _arrays_hash(self):
+        "Digest of the arrays and of the images that their rows belong to"
+        from distill_nb.images import image_key
+        if self._hash is None: self._hash = identity([self.arrays['features'], self.arrays['logits'], [image_key(o) for o in self.arrays['images']]])
+        return self._hash
+
+    def _built_hash(self, model):
+        "Digest of the built network, of its weights alone where a recipe says the rest"
+        if self._hash is None:
+            model = self.build() if model is None else model
+            self._hash = _known(f"source '{self.name}'", network=dict(model.state_dict()) if self._recipe else model)
+        return self._hash
 
     def load(self,
         device='cpu', # where the network goes
@@ -181,7 +195,7 @@ class Source:
         "Build the network: `net(x)` -> (features [N,d], logits [N,C] or None), in eval mode and without gradients"
         self._needs_network('load')
         model = self.build()
-        if self._weights_hash is None and self._hash is None: self._hash = _state_hash(model)
+        if self._weights_hash is None: self._built_hash(model)
         self.meta.setdefault('n_params', sum(p.numel() for p in model.parameters()))
         return SourceNet(model, self.classifier, self.mute).to(device)
 
@@ -333,7 +347,7 @@ def _timm_prep(cfg, kwargs, arch, size, **given):
         if not isinstance(native, int) or d['input_size'][1]!=d['input_size'][2]: raise ValueError(f"arch='{arch}' wants {d['input_size']} images: give a square size=")
         size = native
     prep = {k: d[k] for k in ('mean','std','crop_pct','interpolation','crop_mode')} | {k:v for k,v in given.items() if v is not None}
-    return dict(prep, size=size), (lambda m: _set_size(m, size, native)) if cfg.get('fixed_input_size') or 'img_size' in kwargs else (lambda m: m)
+    return dict(prep, size=size), functools.partial(_set_size, size=size, native=native if cfg.get('fixed_input_size') or 'img_size' in kwargs else size)
 
 # %% ../nbs/01_sources.ipynb #hub00002
 _answers = {} # address -> (when it was asked, whether it answered)
@@ -393,12 +407,13 @@ def from_timm(cls:Source,
     if pretrained and asked not in (None, 0, trained):
         raise ValueError(f"num_classes={asked}: the trained classifier of '{arch}' has {trained} classes, another would be random. Leave num_classes out (0 drops the classifier)")
     prep,fit = _timm_prep(cfg, kwargs, arch, size)
+    recipe = _known(f"arch='{arch}'", arch=arch, kwargs=dict(sorted(kwargs.items())))
     def build(): return fit(timm_network(arch, pretrained, seed, **kwargs))
     origin = f"hub: {cfg.get('hf_hub_id') or arch}" if pretrained else f'random (seed {seed})'
     mute = _embeds(cfg) and asked is None and classes is None
     src = cls(name or arch, build, n_classes=None if mute else (trained if asked is None else asked) or None, classes=classes,
         meta=dict(arch=arch, kwargs=kwargs, weights=origin, license=cfg.get('license')) | (meta or {}), **prep)
-    src.mute = mute
+    src._recipe,src.mute = recipe,mute
     return src
 
 # %% ../nbs/01_sources.ipynb #f6ca9564
@@ -486,6 +501,13 @@ def check_build(
     except Exception as e: raise ValueError(f"{what} does not fit: with {kwargs} it cannot be built ({_first_line(e)})") from e
     check_shapes(model, shapes, what)
 
+def _checkpoint_net(path, arch, kwargs, fit):
+    what = f"checkpoint '{path.name}' and arch '{arch}' (num_classes={kwargs['num_classes']})"
+    check_build(arch, weight_shapes(path), what, **kwargs)
+    model = _create(arch, **kwargs)
+    load_strict(model, read_weights(path), what)
+    return fit(model)
+
 @patch(cls_method=True)
 def from_checkpoint(cls:Source,
     path,                # .safetensors, or a state dict saved by torch; see `read_weights`
@@ -510,23 +532,10 @@ def from_checkpoint(cls:Source,
         num_classes = shapes[last][0] if last in shapes else 0
     kwargs = dict(kwargs, num_classes=num_classes)
     prep,fit = _timm_prep(cfg, kwargs, arch, size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
-    def build():
-        what = f"checkpoint '{path.name}' and arch '{arch}' (num_classes={num_classes})"
-        check_build(arch, shapes, what, **kwargs)
-        model = _create(arch, **kwargs)
-        load_strict(model, read_weights(path), what)
-        return fit(model)
+    build = _FileNet(_checkpoint_net, path, arch, dict(sorted(kwargs.items())), fit)
     n_params = sum(int(np.prod(s)) for k,s in shapes.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
     return cls(name or path.stem, build, _FileHash(path), n_classes=None if classifier is False else num_classes or None, classes=classes, classifier=classifier,
         meta=dict(arch=arch, kwargs=kwargs, weights=f'file: {path.name}', n_params=n_params) | (meta or {}), **prep)
-
-class _FileHash:
-    "Hash of a file's content, computed again only if the file has changed"
-    def __init__(self, path): self.path,self.seen,self.hash = path,None,None
-    def __call__(self):
-        st = self.path.stat()
-        if self.seen != (st.st_mtime_ns,st.st_size): self.seen,self.hash = (st.st_mtime_ns,st.st_size),_file_hash(self.path)
-        return self.hash
 
 # %% ../nbs/01_sources.ipynb #6f0f4ba3
 @patch(cls_method=True)
@@ -548,10 +557,9 @@ def from_module(cls:Source,
         if not found: raise ValueError("classifier is not a part of module")
         classifier = found[0]
     snap = copy.deepcopy(module).cpu()
-    kind = re.sub(r' at 0x[0-9a-f]+', '', repr(snap))
-    src = cls(name, lambda: copy.deepcopy(snap), size=size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode, classifier=classifier, resize=resize,
+    src = cls(name, functools.partial(copy.deepcopy, snap), size=size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode, classifier=classifier, resize=resize,
         meta=dict(arch=type(module).__name__, weights='module') | (meta or {}))
-    src._hash = _hash(kind, _state_hash(snap))
+    src._built_hash(snap)
     src.n_classes = _count_classes(src)
     if classes is not None and len(classes)!=src.n_classes: raise ValueError(f"source '{name}': {len(classes)} names in classes, but its classifier has {src.n_classes or 'no'} classes")
     src.classes = None if classes is None else [str(o) for o in classes]
@@ -622,13 +630,11 @@ def from_export(cls:Source,
     if not trust: raise ValueError(f"'{path.name}' is a pickle, and opening a pickle can run any code: pass trust=True if you know who wrote it, "
         "or have the weights saved alone and use Source.from_checkpoint")
     warnings.warn(f"unpickling '{path.name}' (trust=True): code in it runs with your rights", stacklevel=3)
-    def load():
-        from fastai.learner import load_learner
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='load_learner')
-            return load_learner(path)
-    src = cls.from_learner(load(), name=name or path.stem, **kwargs)
-    src.build,src._weights_hash = lambda: load().model, _FileHash(path)
+    from fastai.learner import load_learner
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='load_learner')
+        learn = load_learner(path)
+    src = cls.from_learner(learn, name=name or path.stem, **kwargs)
     src.meta['weights'] = f'file: {path.name}'
     return src
 
@@ -665,8 +671,6 @@ def from_arrays(cls:Source,
     elif logits is not None: logits = _array(name, 'logits', logits, len(images))
     src = cls(name, n_classes=None if logits is None else logits.shape[1], classes=classes, meta=dict(arch='arrays', weights='arrays') | (meta or {}))
     src.arrays = dict(images=images, features=feats, logits=logits)
-    h = _hash(*(o for t in (feats, logits) if t is not None for o in (str(tuple(t.shape)), _tensor_bytes(t))))
-    src._weights_hash = lambda: h
     return src
 
 # %% ../nbs/01_sources.ipynb #fdd12771
@@ -823,7 +827,7 @@ def embedded(cls:Zoo,
 _parc_tasks = dict(nabird=555, oxford_pets=37, cub200=200, caltech101=101, stanford_dogs=120, voc2007=21, cifar10=10, imagenet=1000)
 _parc_archs = 'resnet50','resnet18','googlenet','alexnet'
 
-def _parc_net(arch, task, file):
+def _parc_net(file, arch, task):
     import torchvision.models
     kw = dict(aux_logits=False, init_weights=False) if arch=='googlenet' else {}
     with torch.random.fork_rng(devices=[]): model = getattr(torchvision.models, arch)(weights=None, num_classes=_parc_tasks[task], **kw)
@@ -843,5 +847,5 @@ def parc(cls:Zoo,
     if not files: raise FileNotFoundError(f"no model of PARC's bank in '{path}', such as resnet50/resnet50_cub200.pth: see 'All Trained Models' in the README of https://github.com/dbolya/parc")
     imagenet = dict(mean=(.485,.456,.406), std=(.229,.224,.225), crop_pct=.875)
     prep = dict(cifar10=dict(mean=(.4914,.4822,.4465), std=(.2023,.1994,.2010), crop_pct=1.))
-    return cls(Source(f'{a}.{t}', functools.partial(_parc_net, a, t, f), _FileHash(f), size=224, n_classes=_parc_tasks[t],
+    return cls(Source(f'{a}.{t}', _FileNet(_parc_net, f, a, t), _FileHash(f), size=224, n_classes=_parc_tasks[t],
                       meta=dict(arch=a, task=t, weights=f'file: {f.name}'), **prep.get(t, imagenet)) for a,t,f in files)

@@ -10,7 +10,7 @@ __all__ = ['eight_methods', 'Suite', 'digits_suite', 'run_cell', 'read_runs', 'r
            'paper_suite']
 
 # %% ../nbs/11_suites.ipynb #3274f3b2
-import ast, itertools, json, os, warnings
+import ast, csv, io, itertools, json, os, re, warnings
 from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -19,16 +19,18 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from . import __version__
-from .checks import check_count, check_table, write_whole
+from .checks import check_count, check_table, check_type, reading, write_whole
+from .identity import Unidentified, identity
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
-from .sources import Source, Zoo, _file_hash, _parc_tasks
+from .sources import Source, Zoo, _parc_tasks
 from .similarity import rank_sources
 from .learner import *
 from .learner import _mu, _run
 from .distill import LabelsLast
 from .fixmatch import FixMatch
 from .deploy import student_meta
+from .resume import Resume                                             # it knows what callbacks were made with
 from .bench import digits, recipe as digits_recipe
 
 # %% ../nbs/11_suites.ipynb #d174f12c
@@ -39,6 +41,17 @@ def _arguments(s):
         if call.args: raise ValueError
         return {k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords}
     except (ValueError,SyntaxError): raise ValueError(f"`methods`: arguments are name=value, separated by commas, not {s!r}") from None
+
+def _show(o):
+    "Readable text of a setting, the same in every process"
+    if isinstance(o, dict): return {str(k): _show(v) for k,v in o.items()}
+    if isinstance(o, Source): return o.key
+    if isinstance(o, Path): return o.name
+    if isinstance(o, partial): return f"{_show(o.func)}({', '.join([*map(str, map(_show, o.args)), *(f'{k}={_show(v)}' for k,v in o.keywords.items())])})"
+    if isinstance(o, (list,tuple,L)): return f"[{', '.join(str(_show(v)) for v in o)}]"
+    return getattr(o, '__qualname__', None) or re.sub(r' at 0x[0-9a-fA-F]+', '', repr(o))
+
+def _base(name, methods): return name if name in methods else name.partition(':')[0]
 
 @dataclass
 class Suite:
@@ -52,26 +65,36 @@ class Suite:
     seeds:tuple=(0,1,2) # of the split, the student's head and the batches
     metric:str='cka' # for `rank_sources`
 
+    def __post_init__(self):
+        for k in ('targets','methods'):
+            for n in check_type(k, getattr(self, k), dict, 'a dict, name -> function'): check_type(k, n, str, f'a dict whose keys are names, text: {n!r} is none')
+
     def zoo(self, target)->Zoo: return self.sources if isinstance(self.sources, Zoo) else self.sources(target)
 
     def cells(self, targets=None, budgets=None, seeds=None, methods=None)->list: # dicts
         "All runs, or those of some targets, budgets, seeds and methods"
         axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds), method=(methods, list(self.methods)))
         for k,(want,have) in axes.items():
-            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if (o.partition(':')[0] if k == 'method' else o) not in have]):
+            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if (_base(o, have) if k == 'method' else o) not in have]):
                 raise ValueError(f"`{k}s`: suite '{self.name}' has no {', '.join(map(str, lost))}, but {', '.join(map(str, have))}")
         for m in L(methods): self.method(m)                      # says so now if its arguments cannot be read
         return [dict(zip(axes, o)) for o in itertools.product(*(L(have if want is None else want) for want,have in axes.values()))]
 
     def method(self, name):
         "The function of a method; 'weighted:p=1,lam=.2' is `weighted` with these arguments"
-        base,_,args = name.partition(':')
+        base = _base(name, self.methods)
+        args = name[len(base)+1:]
         return partial(self.methods[base], **_arguments(args)) if args else self.methods[base]
 
     def settings(self)->dict:
-        "All that decides a result besides the cell, to be written beside the results"
-        show = lambda o: {str(k): show(v) for k,v in o.items()} if isinstance(o, dict) else o.key if isinstance(o, Source) else f'{o.name} {_file_hash(o)}' if isinstance(o, Path) else repr(o)
-        return dict(suite=self.name, sources={s.name: s.key for t in self.targets for s in self.zoo(t)}, metric=self.metric, recipe=show(self.recipe), own=show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}))
+        "All that decides a result besides the cell, to be written beside the results: readable, and as `digests` that tell whether it has changed"
+        zoos = {t: self.zoo(t) for t in self.targets}
+        digests = dict(suite=identity(self.name), metric=identity(self.metric, '`metric`'), targets={t: identity(f, f'targets[{t!r}]') for t,f in self.targets.items()},
+                       sources={t: identity([(s.name, s.key) for s in z]) for t,z in zoos.items()}, methods={m: identity(f, f'methods[{m!r}]') for m,f in self.methods.items()},
+                       recipe={k: identity(v, f'recipe[{k!r}]') for k,v in self.recipe.items() if not _each_own(k, v)}, rates={m: identity(v) for k,v in self.recipe.items() if _each_own(k, v) for m,v in v.items()})
+        return dict(suite=self.name, sources={s.name: s.key for z in zoos.values() for s in z}, metric=self.metric, recipe=_show(self.recipe), own=_show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}), digests=digests)
+
+def _each_own(k, v): return k == 'lr' and isinstance(v, dict)
 
 # %% ../nbs/11_suites.ipynb #9e5fc388
 def digits_suite(
@@ -101,37 +124,75 @@ def run_cell(
     kw = dict(suite.recipe)
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
-    row = _run(method, f, (dls,pool), seed, rank, n_epoch, lr[method.partition(':')[0]] if isinstance(lr, dict) else lr, None, None,
+    row = _run(method, f, (dls,pool), seed, rank, n_epoch, lr[_base(method, suite.methods)] if isinstance(lr, dict) else lr, None, None,
                store=store, **{'arch': None, 'opt_func': Adam, **kw})      # Adam: the optimizer of the runs in benchmarks/
     return dict(target=target, budget=budget, seed=seed, method=method, **{k:v for k,v in row.items() if k not in ('seed','method')})
 
 # %% ../nbs/11_suites.ipynb #726b521d
 _keys = ['target','budget','seed','method']
 
+def _parse_runs(data):
+    "The rows of a runs.csv; a `ValueError` or another error if they are not whole"
+    text = data.decode('utf-8', 'surrogatepass')
+    if text[-1:] != '\n': raise ValueError('its last line is not whole')
+    head,*rows = csv.reader(io.StringIO(text, newline=''))
+    if lost := [k for k in _keys if k not in head]: raise ValueError(f"it lacks {', '.join(lost)}")
+    if short := [i for i,r in enumerate(rows, 2) if len(r) != len(head)]: raise ValueError(f'row {short[0]} has not as many values as the first line has names')
+    res = pd.DataFrame({k: [r[i] for r in rows] for i,k in enumerate(head)}, dtype=object)
+    for k in res: res[k] = res[k].astype(str) if k in ('target','method') else _numbers(res[k], k)
+    return res
+
+def _numbers(x, name):
+    "A column as numbers; as it is where a column that nobody needs holds none"
+    try: return pd.Series([float(o) if o else math.nan for o in x], dtype=float) if not all(o.lstrip('-').isdigit() for o in x) else x.map(int).astype('int64')
+    except ValueError:
+        if name in ('budget','seed','accuracy'): raise
+        return x
+
 def read_runs(
     out # folder of a suite, or its runs.csv
 )->pd.DataFrame: # one row a run
-    "The runs that have ended"
+    "The runs that have ended; `ValueError` names a file that is not whole, or no table of runs"
     path = Path(out)
     if path.is_dir(): path = path/'runs.csv'
-    if not path.is_file(): raise FileNotFoundError(f"`out`: there are no runs at '{path}'")
-    return pd.read_csv(path)
+    if not path.exists(): raise FileNotFoundError(f"`out`: there are no runs at '{path}'")
+    with reading(path, 'the table of runs', 'Name another folder, or delete this file to make its runs again') as path: return _parse_runs(path.read_bytes())
 
 def _runs_so_far(out):
     try: return read_runs(out)
     except FileNotFoundError: return pd.DataFrame(columns=_keys)
 
+def _write_runs(out, rows):
+    "Names are always quoted, since any text is one"
+    write_whole(out/'runs.csv', rows.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode('utf-8', 'surrogatepass'))
+
+def _changed(was, now):
+    "What two settings both know, and know differently"
+    res = []
+    for k,v in now.items():
+        if isinstance(v, dict) and k != 'recipe': odd = [n for n in v if was.get(k, {}).get(n, v[n]) != v[n]]
+        elif isinstance(v, dict): odd = [n for n in {**v, **was.get(k, {})} if was.get(k, {}).get(n) != v.get(n)]
+        else: odd = [] if was.get(k) == v else ['']
+        res += [f'`{k}` ({n})' if n else f'`{k}`' for n in odd]
+    return res
+
+def _both(was, now):
+    "Settings of all targets and methods that a folder has seen"
+    return {k: {**was[k], **v} if isinstance(v, dict) and isinstance(was.get(k), dict) and k != 'recipe' else v for k,v in now.items()}
+
 def _check_settings(suite, out):
-    "Write the suite's settings into `out`, or see that they are the same"
-    now,path = suite.settings(),out/'suite.json'
-    if path.exists() and (was := json.loads(path.read_text(encoding='utf-8'))['settings']) != now:
-        # methods may come later; what has been used must not change
-        both = lambda o: {k:v for k,v in o.items() if k in was['own'] and k in now['own']} if isinstance(o, dict) else o
-        shared = lambda o: {**o, 'own': both(o['own']), 'recipe': {k: both(v) if k == 'lr' else v for k,v in o['recipe'].items()}}
-        if shared(was) != shared(now):
-            differ = [k for k in now if shared(was).get(k) != shared(now)[k]]
-            raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(differ)} differ; see its suite.json). Name another folder, or delete this one.")
-    write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1).encode())
+    "Write the suite's settings into `out`, or see that they are the same; targets and methods may come later, what has been used must not change"
+    try: now,path = suite.settings(),out/'suite.json'
+    except Unidentified as e: raise Unidentified(f"`suite`: {e}") from e
+    if path.exists():
+        with reading(path, 'the settings of the suite', 'Name another folder, or delete this one'):
+            was = json.loads(path.read_text(encoding='utf-8'))['settings']
+            if not isinstance(was, dict) or not isinstance(was.get('digests', {}), dict): raise ValueError('it holds no settings')
+        if 'digests' not in was: raise ValueError(f"`out`: {out.name} was made by an older version, whose suite.json does not tell whether the settings are the same. Its runs can be read (`read_runs`); name another folder for new ones.")
+        if odd := _changed(was['digests'], now['digests']):
+            raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(odd)} differ; see its suite.json). Name another folder, or delete this one.")
+        now = {**_both(was, now), 'digests': _both(was['digests'], now['digests'])}
+    write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1))
 
 def _add_run(out, row):
     "Write one more row, beside whatever other processes have written meanwhile"
@@ -139,7 +200,7 @@ def _add_run(out, row):
         rows = _runs_so_far(out)
         if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
             rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
-            write_whole(out/'runs.csv', rows.to_csv(index=False).encode())
+            _write_runs(out, rows)
     return rows
 
 def _try_cell(suite, cell, store, threads):
@@ -157,8 +218,8 @@ def run_suite(
     "Make the runs that are not in `out` yet; each is kept the moment it ends"
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     cells = suite.cells(targets, budgets, seeds, methods)
-    _check_settings(suite, out)
     rows = _runs_so_far(out)
+    with FileLock(out/'.lock'): _check_settings(suite, out)
     done = set(zip(*(rows[k] for k in _keys)))
     todo = [c for c in cells if tuple(c[k] for k in _keys) not in done]
     threads = None if n_jobs == 1 else max(1, (os.cpu_count() or 1)//n_jobs)
