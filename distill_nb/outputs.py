@@ -62,7 +62,7 @@ def _pack_features(t, sizes):
 def _pack_logits(t):
     "What is kept of logits in half precision"
     most = t.amax(1, keepdim=True)
-    offset = torch.where(most.abs()>8, most, 0.)
+    offset = torch.where(most.abs()>16, most, 0.)
     halves = (t-offset).half()
     fits = halves.isfinite().all(1, keepdim=True)
     if not fits.all(): return dict(logits=torch.where(fits, halves.float()+offset, t))
