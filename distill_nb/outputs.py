@@ -87,16 +87,15 @@ def _hex_keys(t):
 
 def _outline(f, source, dtype):
     "((width of the features, number of classes or None), does it say whose it is?) of an open chunk; ValueError if it is no chunk of `source`"
-    said,keys = f.metadata() or {},f.get_tensor('keys').numpy()
-    whose = said.get('source')
+    whose,_,checked = (f.metadata() or {}).get('source', '').partition(' ')
     parts = {k: f.get_slice(k) for k in f.keys()}
     shapes = {k: p.get_shape() for k,p in parts.items()}
-    if whose not in (None,source.key): raise ValueError('it belongs to another source')
-    if whose and said.get('keys')!=digest(keys): raise ValueError('its keys have changed')
+    if whose not in ('',source.key): raise ValueError('it belongs to another source')
+    if whose and checked!=digest(f.get_tensor('keys').numpy()): raise ValueError('its keys have changed')
     if not {'keys','features'} <= set(shapes) <= {'keys','features','features_at','features_in','logits','logits_at'}: raise ValueError('it is no chunk')
     for k in {'features','logits'} & set(shapes):
         if len(shapes[k])!=2 or shapes[k][0]!=shapes['keys'][0] or parts[k].get_dtype() not in _dtypes[dtype]: raise ValueError(f'its {k} are none')
-    return (shapes['features'][1], shapes['logits'][1] if 'logits' in shapes else None), whose is not None
+    return (shapes['features'][1], shapes['logits'][1] if 'logits' in shapes else None), bool(whose)
 
 def _ask_widths(source):
     "(width of the features, number of classes or None): what the network itself says"
@@ -162,7 +161,7 @@ class Store:
         data = dict(keys=torch.frombuffer(bytearray(bytes.fromhex(''.join(keys))), dtype=torch.uint8).view(-1,16))
         if self.dtype=='float32': data |= dict(features=features) | ({} if logits is None else dict(logits=logits))
         else: data |= _pack_features(features, sizes) | ({} if logits is None else _pack_logits(logits))
-        data = save({k: v.contiguous() for k,v in data.items()}, {'source': source.key, 'keys': digest(data['keys'].numpy())})
+        data = save({k: v.contiguous() for k,v in data.items()}, {'source': f"{source.key} {digest(data['keys'].numpy())}"}) # one entry: the order of several is random
         return write_whole(self.place(self.folder(source)/f'chunk-{digest(data)}.safetensors'), data)
 
     def index(self, source)->dict:

@@ -80,7 +80,7 @@ def test_chunks_whose_checksum_is_right(kind, signed, which, files, want, tmp_pa
     chunks = sorted(store.folder(src).glob('chunk-*'))
     for p in chunks[:1] if which == 'one' else chunks:
         c = load(p.read_bytes()); keys = digest(c['keys'].numpy()); wrong[kind](c)
-        put_chunk(p, c, dict(source=src.key, keys=keys) if signed else None)
+        put_chunk(p, c, dict(source=f'{src.key} {keys}') if signed else None)
     if signed and which == 'all' and kind in ('another width','no logits','other classes'): return # a forger who knows all; nobody else can
     with pytest.warns(UserWarning, match='from the store'): get(files, Store(tmp_path, 4, 'float32'))
     check(store, files, want)
