@@ -11,7 +11,7 @@ __all__ = ['recipe', 'digits', 'run_digits', 'write_report', 'demo']
 import base64, html, io, os, sys, time
 from pathlib import Path
 import matplotlib.pyplot as plt
-from .checks import check_count, check_place
+from .checks import check_count, check_place, write_whole
 from .data import digits_dls, open_image
 from .sources import Zoo
 from .similarity import rank_sources
@@ -56,11 +56,11 @@ code {{background: #f2f2f2; padding: .1rem .3rem; border-radius: .2rem}}
  body {{color: #ddd; background: #16181c}} .big {{color: #bbb}} .small {{color: #999}} code {{background: #2a2d33}}}}
 </style>{body}</html>"""
 
-def _figure(out, name, ax):
-    "Save `ax` as out/name.png; return it as an <img>"
+def _figure(files, name, ax):
+    "Draw `ax` into files[name.png]; return it as an <img>"
     buf = io.BytesIO()
     ax.figure.savefig(buf, format='png', dpi=144, bbox_inches='tight')
-    (out/f'{name}.png').write_bytes(buf.getvalue())
+    files[f'{name}.png'] = buf.getvalue()
     plt.close(ax.figure)
     return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
 
@@ -81,29 +81,28 @@ def write_report(
     about:str='', # a sentence on the task
     again:str='' # the command that makes this again
 )->Path: # the page
-    "Write tables, figures and index.html into `out`"
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    "Write tables, figures and index.html into `out`, each of them whole, once all of them are made"
     table,df = comparison.table(),rank.to_frame(weight=rank.weights().values)
-    df.to_csv(out/'ranking.csv'); comparison.rows.to_csv(out/'runs.csv', index=False); table.to_csv(out/'table.csv')
+    files = {'ranking.csv': df.to_csv(), 'runs.csv': comparison.rows.to_csv(index=False), 'table.csv': table.to_csv()}
     ref,best = comparison.reference,table.accuracy.idxmax()
     pm = lambda m,s: f'{100*m:.1f}' + (f' ± {100*s:.1f}' if s==s else '')
-    said = f'<b>{best}</b> reaches {pm(table.accuracy[best], table["sem"][best])} % accuracy'
-    if best != ref: said += f', <b>{ref}</b> {pm(table.accuracy[ref], table["sem"][ref])} %: {pm(table.gap[best], table.gap_sem[best])} points apart on the same splits'
+    said = f'<b>{html.escape(str(best))}</b> reaches {pm(table.accuracy[best], table["sem"][best])} % accuracy'
+    if best != ref: said += f', <b>{html.escape(str(ref))}</b> {pm(table.accuracy[ref], table["sem"][ref])} %: {pm(table.gap[best], table.gap_sem[best])} points apart on the same splits'
     n = int(table.runs.iloc[0])
     body = [f'<h1>{html.escape(title)}</h1><p class="big">{html.escape(about)}</p><p class="big">{said}.</p>',
-            *([_figure(out, 'images', _show_images(images))] if len(images) else []),
+            *([_figure(files, 'images', _show_images(images))] if len(images) else []),
             '<h2>Which source is like this task?</h2><p>Each source looked at the labelled images; the score says how well its features already tell the classes apart.</p>',
-            _figure(out, 'ranking', plot_ranking(rank)),
+            _figure(files, 'ranking', plot_ranking(rank)),
             f'<h2>How much should each of them teach?</h2><p>A score to the power <i>p</i>. At <i>p</i> = 0 all teach alike, towards infinity the best alone; '
-            f'at <i>p</i> = 4 it is as if {effective_sources(rank.weights()):.1f} of {len(rank)} sources taught.</p>', _figure(out, 'weights', plot_weights(rank)),
+            f'at <i>p</i> = 4 it is as if {effective_sources(rank.weights()):.1f} of {len(rank)} sources taught.</p>', _figure(files, 'weights', plot_weights(rank)),
             f'<h2>What is the student worth?</h2><p>{n} splits; a dot is a run, the diamond their mean, the bar its standard error. Every method had the same splits, '
-            'the same number of steps and, but for scratch, the same start.</p>', _figure(out, 'comparison', plot_comparison(comparison)),
+            'the same number of steps and, but for scratch, the same start.</p>', _figure(files, 'comparison', plot_comparison(comparison)),
             comparison._repr_html_().replace('class="dataframe"', 'class="results"'),
             '<h2>Files</h2><p class="small">' + ', '.join(f'<a href="{f}">{f}</a>' for f in ('ranking.csv','runs.csv','table.csv','ranking.png','weights.png','comparison.png'))
             + (f'. Made by <code>{html.escape(again)}</code>' if again else '') + '.</p>']
-    page = out/'index.html'
-    page.write_text(_page.format(title=html.escape(title), body='\n'.join(body)), encoding='utf-8')
-    return page
+    files['index.html'] = _page.format(title=html.escape(title), body='\n'.join(body)).encode(errors='xmlcharrefreplace')
+    for name,data in files.items(): write_whole(Path(out)/name, data)
+    return Path(out)/'index.html'
 
 # %% ../nbs/11_bench.ipynb #951b92da
 def demo(

@@ -240,10 +240,10 @@ def whole_file(
     **kwargs
 ):
     "A file to write to, that becomes `path` when the block ends; if it fails, `path` stays as it was. `kwargs` go to `open`"
-    path = Path(os.path.realpath(path))                                        # where a link points to
-    if path.exists() and not path.is_file():                                   # /dev/stdout, a pipe
+    if os.path.exists(path) and not os.path.isfile(path):                      # /dev/stdout, a pipe
         with open(path, mode, **kwargs) as f: yield f
         return
+    path = Path(os.path.realpath(path))                                        # where a link points to
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_parts(path.parent)
     f,part = _new_part(path.parent, mode, **kwargs)
@@ -261,10 +261,10 @@ def whole_file(
 
 def write_whole(
     path, # file; its folder is made if need be
-    data # bytes, or text, which is written as UTF-8
+    data # bytes, or text, which is written as UTF-8; of a file's name that is none, its own bytes
 )->Path: # `path`
     "Write a file, all of it or nothing"
-    with whole_file(path) as f: f.write(data.encode() if isinstance(data, str) else data)
+    with whole_file(path) as f: f.write(data.encode(errors='surrogateescape') if isinstance(data, str) else data)
     return Path(path)
 
 # %% ../nbs/00_checks.ipynb #chk00051

@@ -7,8 +7,8 @@ Docs: https://distill-nb.github.io/distill_nb/images.html.md"""
 # %% auto #0
 __all__ = ['image_types', 'program_formats', 'path_keys', 'ImageView', 'OpenedBy', 'bare_item', 'item_name', 'open_encoded',
            'grey_bits', 'grey_to_8_bits', 'open_image', 'check_images', 'OpenImage', 'fastai_class', 'opens',
-           'opener_at', 'Opener', 'OpenByOwn', 'image_key', 'Halves', 'ResizeView', 'resize_view', 'cache_folder',
-           'KeptImages', 'is_encoded', 'pixel_size', 'pays', 'KeptDL', 'HeldImages']
+           'opener_at', 'Opener', 'OpenByOwn', 'file_stamp', 'image_key', 'Halves', 'ResizeView', 'resize_view',
+           'cache_folder', 'KeptImages', 'is_encoded', 'pixel_size', 'pays', 'KeptDL', 'HeldImages']
 
 # %% ../nbs/00_images.ipynb #img00004
 import stat, tempfile, warnings
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fastai.vision.all import *
 from fastcore.xdg import xdg_cache_home
-from .checks import check_type, digest, write_whole
+from .checks import check_type, digest, file_digest, seal, unseal, write_whole
 from .identity import identity, parts_of
 
 # %% ../nbs/00_images.ipynb #ba59d680
@@ -241,7 +241,15 @@ class OpenByOwn(Transform):
         return o.opener(o.item, split_idx=0) if isinstance(o, OpenedBy) else open_image(o)
 
 # %% ../nbs/00_images.ipynb #6fb41737
-path_keys = {} # path -> (mtime in ns, size, key)
+path_keys = {} # path -> (stamp, key)
+
+def file_stamp(
+    path # regular file; whatever else it is, ValueError
+)->str:  # times of change in ns, size and inode
+    "What changes when the content of a file does, even if somebody sets its date back or swaps two files"
+    st = os.stat(path)
+    if not stat.S_ISREG(st.st_mode): raise ValueError(f"cannot read image {_item_name(path)}: it is no regular file; leave it out")
+    return f'{st.st_mtime_ns} {st.st_ctime_ns} {st.st_size} {st.st_ino}'
 
 def image_key(
     item, # path, bytes of an encoded file, uint8 array or tensor [H,W] or [H,W,3], PIL image, `ImageView` or `OpenedBy` of one
@@ -252,11 +260,9 @@ def image_key(
     if isinstance(item, bytes): return digest(item)
     if isinstance(item, (str,Path)):
         try:
-            st = os.stat(item)
-            path,at = os.path.abspath(item),(st.st_mtime_ns,st.st_size)
-            if not stat.S_ISREG(st.st_mode): raise OSError("not a file")
-            if path_keys.get(path, ())[:2] != at: path_keys[path] = *at,digest(Path(item).read_bytes())
-            return path_keys[path][2]
+            path,stamp = os.path.abspath(item),file_stamp(item)
+            if path_keys.get(path, ('',))[0] != stamp: path_keys[path] = stamp,file_digest(item)
+            return path_keys[path][1]
         except OSError: open_image(item); raise
     img = open_image(item)
     return digest(f'RGB {img.size}'.encode(), np.ascontiguousarray(img))
@@ -366,16 +372,18 @@ class KeptImages:
         view:ResizeView # what was kept of it
     )->ndarray: # uint8 [h,w,3]; None if there is none that can be trusted
         "A kept image"
-        file = self.file(item, view)
-        try: data = file.read_bytes()
+        file,(w,h) = self.file(item, view),view.size
+        try: data = file.read_bytes() if file.is_file() else None
         except OSError: return
+        if data is None: return
         try:
-            if data[:16] != bytes.fromhex(digest(data[16:])): raise ValueError('its content has changed')
-            res = np.load(io.BytesIO(data[16:]), allow_pickle=False)
-            if res.dtype!=np.uint8 or res.ndim!=3 or res.shape[2]!=3 or not res.size: raise ValueError('it holds no image')
+            res = np.load(io.BytesIO(unseal(data)), allow_pickle=False)
+            if res.dtype!=np.uint8 or res.ndim!=3 or res.shape[2]!=3: raise ValueError('it holds no image')
+            if min(res.shape[0]-h, res.shape[1]-w)<0 or not view.train and res.shape[:2]!=(h,w): raise ValueError(f'it has {res.shape[1]} by {res.shape[0]} pixels')
             return res
-        except (ValueError,EOFError) as e: warnings.warn(f"removed a broken file from the kept images, {file.name} ({e}): the image is opened again")
-        file.unlink(missing_ok=True)
+        except Exception as e: warnings.warn(f"removed a broken file from the kept images, {file.name} ({e}): the image is opened again")
+        try: file.unlink(missing_ok=True)
+        except OSError: pass
 
     def write(self,
         item, # image item
@@ -386,8 +394,8 @@ class KeptImages:
         buf,file = io.BytesIO(),self.file(item, view)
         np.save(buf, np.asarray(img))
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, bytes.fromhex(digest(buf.getvalue()))+buf.getvalue())
+            if not file.is_file() and os.path.lexists(file): raise OSError(None, f"{file} is no regular file")
+            write_whole(file, seal(buf.getvalue()))
         except OSError as e:
             if not self._full: warnings.warn(f"opened images cannot be kept ({e.strerror or e}): they are opened again when they are needed")
             self._full = True

@@ -10,12 +10,14 @@ __all__ = ['crop_modes', 'interpolations', 'model_fields', 'read_rgb', 'check_ge
            'parser', 'predict', 'main']
 
 # %% ../nbs/10_infer.ipynb #b3246849
-import argparse, csv, json, math, os, stat, sys, warnings
-from contextlib import nullcontext
+import argparse, codecs, csv, json, math, os, stat, sys, uuid, warnings
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 import numpy as np
 from PIL import Image
+try: import fcntl
+except ImportError: fcntl = None                                               # Windows
 
 # %% ../nbs/10_infer.ipynb #3acb6eac
 def _to_8_bits(im):
@@ -316,7 +318,8 @@ def find_images(
     "The files with an image's ending"
     if not Path(folder).is_dir(): raise ValueError(f"`folder`: there is no folder '{folder}'")
     ends = {k for k,v in Image.registered_extensions().items() if v in Image.OPEN and v not in _programs}
-    files = sorted(Path(d)/f for d,_,fs in os.walk(folder) for f in fs if Path(f).suffix.lower() in ends)
+    def is_special(f): return f.exists() and not f.is_file()                    # a pipe would never end
+    files = sorted(o for d,_,fs in os.walk(folder) for f in fs if Path(f).suffix.lower() in ends and not is_special(o := Path(d)/f))
     if not files: raise ValueError(f"`folder`: there is no image in '{folder}'")
     return files
 
@@ -344,6 +347,61 @@ def predict_files(
             for k,c in enumerate(np.argsort(-p)[:top], 1): row.update({f"label{k if k>1 else ''}": predictor.labels[c], f"probability{k if k>1 else ''}": round(float(p[c]), 4)})
             yield row if p.max() >= min_prob else {**row, 'label': '', 'note': f"unsure: {row['label']}"}
 
+# %% ../nbs/10_infer.ipynb #inf00032
+def _as_named(e):
+    "For a codec: bytes of a file's name as they are, other characters that cannot be shown as backslash and number"
+    try: return codecs.lookup_error('surrogateescape')(e)
+    except UnicodeError: return codecs.backslashreplace_errors(e)
+codecs.register_error('distill_nb.as_named', _as_named)
+
+@contextmanager
+def _screen():
+    "The screen, which takes any name"
+    out,change = sys.stdout,getattr(sys.stdout, 'reconfigure', None)
+    was = out.errors
+    if change: change(errors='distill_nb.as_named')
+    try: yield out
+    finally:
+        if change: change(errors=was)
+
+def _clear_parts(folder):
+    "Remove the unfinished files of writers that are no more"
+    for name in os.listdir(folder) if fcntl else ():
+        if not name.startswith('.tmp-'): continue
+        try:
+            with open(os.path.join(folder, name), 'rb') as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(f.name)
+        except OSError: pass                                                   # its writer lives
+
+@contextmanager
+def _whole(path):
+    "A text file that becomes `path` when the block ends; if it fails, `path` stays as it was"
+    kwargs = dict(mode='w', newline='', encoding='utf-8', errors='distill_nb.as_named')
+    if os.path.exists(path) and not os.path.isfile(path):                      # /dev/stdout, a pipe
+        with open(path, **kwargs) as f: yield f
+        return
+    real = os.path.realpath(path)
+    folder = os.path.dirname(real)
+    part = os.path.join(folder, f'.tmp-{uuid.uuid4().hex}')
+    _clear_parts(folder)
+    try:
+        with open(part, **kwargs) as f:
+            if fcntl: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(real): os.chmod(part, stat.S_IMODE(os.stat(real).st_mode))
+            yield f
+            f.flush()
+            if fcntl: os.replace(part, real)
+        if not fcntl: os.replace(part, real)
+    except OSError as e: raise OSError(e.errno, e.strerror, str(path)) from e
+    finally:
+        if os.path.exists(part): os.unlink(part)
+
+class _Lines:
+    "What csv writes with lines that end in CR LF, so that a name with either is quoted, with lines that end in LF"
+    def __init__(self, f): self.f = f
+    def write(self, line): return self.f.write(line.removesuffix('\r\n') + '\n')
+
 # %% ../nbs/10_infer.ipynb #291c819c
 def parser(
     prog='infer.py' # how it was called
@@ -365,8 +423,8 @@ def predict(
     predictor,files = Predictor(a.student, a.threads),find_images(a.folder)
     names = ['file'] + [f"{o}{k if k>1 else ''}" for k in range(1, min(a.top, len(predictor.labels))+1) for o in ('label','probability')] + ['note']
     rows,silent = predict_files(predictor, files, a.min_prob, a.top),0
-    with open(a.csv, 'w', newline='', encoding='utf-8') if a.csv else nullcontext(sys.stdout) as f:
-        w = csv.DictWriter(f, names, lineterminator='\n')
+    with _whole(a.csv) if a.csv else _screen() as f:
+        w = csv.DictWriter(_Lines(f), names, lineterminator='\r\n')
         w.writeheader()
         for r in rows:
             w.writerow(r)
@@ -379,6 +437,6 @@ def main(
 ):
     "`python infer.py STUDENT FOLDER`"
     try: predict(parser(prog).parse_args(argv))
-    except (ValueError, FileNotFoundError, ImportError) as e: raise SystemExit(f'{prog}: {e}')
+    except (ValueError, OSError, ImportError) as e: raise SystemExit(f'{prog}: {e}')
 
 if __name__ == '__main__' and '__file__' in globals(): main()

@@ -9,22 +9,23 @@ __all__ = ['Store', 'kept_beside', 'Outputs', 'halves_for', 'open_batches', 'com
            'PseudoLabels', 'pseudo_labels', 'image_key']
 
 # %% ../nbs/02_outputs.ipynb #e199de7a
-import json, math, os, shutil, sqlite3, tempfile, uuid, warnings
+import json, math, os, shutil, sqlite3, tempfile, warnings
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
-from itertools import chain, count, islice, tee
+from itertools import chain, islice, tee
 from pathlib import Path
 
 import joblib, numpy as np, torch
 from torch import Tensor
 from fastcore.basics import patch
 from fastprogress import progress_bar
-from safetensors import safe_open, SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load, save
-from .checks import check_count, check_number, check_type, digest, file_digest, write_whole
+from .checks import (check_count, check_number, check_type, clear_parts, digest, file_digest, whole_file,
+                     write_whole)
 from .images import Halves, KeptImages, bare_item, cache_folder, image_key, open_image, path_keys
 from .data import get_images
 from .sources import Source, _source_list
@@ -32,67 +33,166 @@ from .sources import Source, _source_list
 # %% ../nbs/02_outputs.ipynb #out10001
 _all_ = ['image_key']
 
+# %% ../nbs/02_outputs.ipynb #out10011
+def _narrow_columns(t):
+    "(halves, offset and scale of each column [2,d]) of a batch, such that each column keeps its spread"
+    x = t.double()
+    mean,std = x.mean(0),x.std(0, correction=0)
+    step = torch.ldexp(torch.ones(len(std)), torch.frexp(std)[1]-2).double()     # a mean that moves by its last digit moves nothing
+    offset = torch.where(mean.abs()>4*std, torch.where(std>0, (mean/step).round()*step, mean), 0.).float()
+    most = (x-offset).abs().amax(0)
+    exponent = torch.where((most>6e4) | (most<2**-12), torch.frexp(most)[1], 0)
+    scale = torch.ldexp(torch.ones(len(most)), exponent)
+    return ((x-offset)/scale).half(), torch.stack([offset, scale])
+
+def _widen_columns(h, at): return h.float()*at[1] + at[0]
+
+def _pack_features(t, sizes):
+    "What is kept of features, in batches of `sizes`, in half precision"
+    batches = t.split(sizes)
+    parts = [_narrow_columns(o) for o in batches]
+    wide = [_widen_columns(h, at) for h,at in parts]
+    fits = [bool(o.isfinite().all()) for o in wide]
+    halves,at = torch.cat([h for h,_ in parts]),torch.stack([at for _,at in parts])
+    if all(fits):
+        if (at==torch.tensor([0.,1.])[:,None]).all(): return dict(features=halves)
+        if 4*len(sizes)<len(t): return dict(features=halves, features_at=at, features_in=torch.tensor(sizes, dtype=torch.int32))
+    return dict(features=torch.cat([w if f else o for w,f,o in zip(wide, fits, batches)]))
+
+def _pack_logits(t):
+    "What is kept of logits in half precision"
+    most = t.amax(1, keepdim=True)
+    offset = torch.where(most.abs()>16, most, 0.)
+    halves = (t-offset).half()
+    fits = halves.isfinite().all(1, keepdim=True)
+    if not fits.all(): return dict(logits=torch.where(fits, halves.float()+offset, t))
+    return dict(logits=halves) | (dict(logits_at=offset) if offset.any() else {})
+
+def _unpack(chunk):
+    "The features and logits of a chunk as float32"
+    res = {k: chunk[k].float() for k in ('features','logits') if k in chunk}
+    if 'features_at' in chunk:
+        parts = chunk['features'].split(chunk['features_in'].tolist())
+        res['features'] = torch.cat([_widen_columns(h, at) for h,at in zip(parts, chunk['features_at'], strict=True)])
+    if 'logits_at' in chunk: res['logits'] += chunk['logits_at']
+    return res
+
 # %% ../nbs/02_outputs.ipynb #4e8be119
+_dtypes = dict(float16=('F16','F32'), float32=('F32',))
+
 def _hex_keys(t):
     "The keys of a chunk, one after the other"
     if t is None or t.dtype!=torch.uint8 or t.ndim!=2 or t.shape[1]!=16: raise ValueError('it has no keys')
     return t.numpy().tobytes().hex()
 
+def _outline(f, source, dtype):
+    "((width of the features, number of classes or None), does it say whose it is?) of an open chunk; ValueError if it is no chunk of `source`"
+    whose,_,checked = (f.metadata() or {}).get('source', '').partition(' ')
+    parts = {k: f.get_slice(k) for k in f.keys()}
+    shapes = {k: p.get_shape() for k,p in parts.items()}
+    if whose not in ('',source.key): raise ValueError('it belongs to another source')
+    if whose and checked!=digest(f.get_tensor('keys').numpy()): raise ValueError('its keys have changed')
+    if not {'keys','features'} <= set(shapes) <= {'keys','features','features_at','features_in','logits','logits_at'}: raise ValueError('it is no chunk')
+    for k in {'features','logits'} & set(shapes):
+        if len(shapes[k])!=2 or shapes[k][0]!=shapes['keys'][0] or parts[k].get_dtype() not in _dtypes[dtype]: raise ValueError(f'its {k} are none')
+    return (shapes['features'][1], shapes['logits'][1] if 'logits' in shapes else None), bool(whose)
+
+def _ask_widths(source):
+    "(width of the features, number of classes or None): what the network itself says"
+    net,x = source.load('cpu'),torch.zeros(1, 3, source.size, source.size, dtype=torch.uint8)
+    with torch.inference_mode(): features,logits = net(source.normalize(x))
+    return features.shape[1], None if logits is None else logits.shape[1]
+
+def _is_file(path): return path.is_file() or not os.path.lexists(path)
+
 class Store:
     "Features and logits on disk, by source and image: `path/SOURCE KEY/DTYPE/chunk-HASH.safetensors`"
     def __init__(self,
         path=None, # folder; `None`: `$DISTILL_NB_CACHE`, or distill_nb in the user's cache folder
-        chunk=256, # images in a file: at most so many are lost when the power goes
+        chunk=256, # images in a file, made up to whole batches: at most so many are lost when the power goes
         dtype='float16', # 'float16': half the disk, and mixed precision where sources run on a GPU; 'float32': to the last digit
     ):
         self.path = cache_folder(path)
         if dtype not in ('float16','float32'): raise ValueError(f"dtype must be 'float16' or 'float32', got {dtype!r}")
-        self.chunk,self.dtype = check_count('chunk', chunk),dtype
+        self.chunk,self.dtype,self._ignored,self._widths = check_count('chunk', chunk),dtype,set(),{}
 
     def folder(self, source)->Path: return self.path/source.key/self.dtype
 
-    def _narrow(self, t):
-        "`t` in the store's precision; as it is where that cannot hold it"
-        h = t.to(getattr(torch, self.dtype))
-        return (h if h.isfinite().all() else t).contiguous()
+    def drop(self,
+        path, # in the store
+        why,  # in words, or an exception
+    ):
+        "Remove what is broken, with a warning; what cannot be removed or read is ignored from now on"
+        name = path.relative_to(self.path).as_posix()
+        try:
+            if isinstance(why, OSError): raise why               # the disk or its rights: it may be whole
+            if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
+            else: path.unlink(missing_ok=True)
+            warnings.warn(f"removed a broken file from the store, {name} ({why}): what it held is computed again", stacklevel=4)
+        except OSError as e:
+            if path not in self._ignored: warnings.warn(f"ignored a file of the store, {name} ({why if why is e else f'{why}; {e}'}): what it held is computed again", stacklevel=4)
+            self._ignored.add(path)
+
+    def place(self,
+        path, # file in the store
+    )->Path:  # `path`
+        "See to it that nothing is in the way of `path`"
+        for o in reversed(path.relative_to(self.path).parents[:-1]):
+            if os.path.lexists(self.path/o) and not (self.path/o).is_dir(): self.drop(self.path/o, 'it is no folder')
+        if path.is_symlink() or not _is_file(path): self.drop(path, 'it is no regular file')
+        return path
+
+    def widths(self, source, outlines)->tuple:
+        "(width of the features, number of classes or None) of a source: what its chunks agree on, or the network says"
+        said = {widths for widths,signed in outlines if signed}
+        if len(said)==1: return said.pop()
+        if source.key not in self._widths: self._widths[source.key] = _ask_widths(source)
+        return self._widths[source.key]
 
     def write(self,
         source:Source,     # whose outputs these are
         keys:list,         # n keys of `image_key`
         features:Tensor,   # [n,d]
         logits:Tensor=None,# [n,C]
+        sizes=None,        # how many of them were computed together, batch by batch; `None`: all
     )->Path:               # the chunk
         "Write one chunk, all of it or nothing"
-        data = dict(keys=torch.frombuffer(bytearray(bytes.fromhex(''.join(keys))), dtype=torch.uint8).view(-1,16), features=self._narrow(features))
-        if logits is not None: data['logits'] = self._narrow(logits)
-        data,folder = save(data),self.folder(source)
-        folder.mkdir(parents=True, exist_ok=True)
-        return write_whole(folder/f'chunk-{digest(data)}.safetensors', data)
+        sizes = [len(keys)] if sizes is None else list(sizes)
+        data = dict(keys=torch.frombuffer(bytearray(bytes.fromhex(''.join(keys))), dtype=torch.uint8).view(-1,16))
+        if self.dtype=='float32': data |= dict(features=features) | ({} if logits is None else dict(logits=logits))
+        else: data |= _pack_features(features, sizes) | ({} if logits is None else _pack_logits(logits))
+        data = save({k: v.contiguous() for k,v in data.items()}, {'source': f"{source.key} {digest(data['keys'].numpy())}"}) # one entry: the order of several is random
+        return write_whole(self.place(self.folder(source)/f'chunk-{digest(data)}.safetensors'), data)
 
     def index(self, source)->dict:
         "image key -> (chunk, row) of all that is there; reads the keys only"
-        res = {}
+        found = {}
         for path in sorted(self.folder(source).glob('chunk-*.safetensors')):
+            if path in self._ignored: continue
             try:
-                with safe_open(path, 'pt') as f: keys = _hex_keys(f.get_tensor('keys'))
+                if not path.is_file(): raise ValueError('it is no regular file')
+                with safe_open(path, 'pt') as f: found[path] = _hex_keys(f.get_tensor('keys')),_outline(f, source, self.dtype)
             except FileNotFoundError: continue
-            except (SafetensorError, OSError, ValueError) as e: self._drop(path, e); continue
+            except Exception as e: self.drop(path, e)
+        res,right = {},found and self.widths(source, [o for _,o in found.values()])
+        for path,(keys,(widths,_)) in found.items():
+            if widths!=right: self.drop(path, f"its features and classes are {widths}, not {right}"); continue
             res.update((keys[32*i:32*i+32], (path,i)) for i in range(len(keys)//32))
         return res
 
     def read(self,
         path, # chunk
-    )->dict:  # tensors keys [n,16], features [n,d], logits [n,C]; empty if the file is broken
+    )->dict:  # tensors keys [n,16], features [n,d], logits [n,C], if there are any; empty if the file is broken
         "Read a chunk, if its content is what its name says"
         try:
             data = Path(path).read_bytes()
             if Path(path).stem != f'chunk-{digest(data)}': raise ValueError('its content has changed')
-            res = load(data)
-            n = len(_hex_keys(res.get('keys')))//32
-            if any(k!='keys' and (v.ndim!=2 or len(v)!=n or not v.is_floating_point()) for k,v in res.items()) or 'features' not in res: raise ValueError('it is no chunk')
-            return res
+            chunk = load(data)
+            n,res = len(_hex_keys(chunk.get('keys')))//32,_unpack(chunk)
+            if any(v.ndim!=2 or len(v)!=n or not v.isfinite().all() for v in res.values()): raise ValueError('it is no chunk')
+            return dict(keys=chunk['keys'], features=res['features']) | res
         except FileNotFoundError: return {}
-        except (SafetensorError, ValueError) as e: self._drop(path, e); return {}
+        except Exception as e: self.drop(path, e); return {}
 
     def rows(self,
         source,   # whose outputs
@@ -105,29 +205,25 @@ class Store:
         for path,pairs in at.items():
             if c := self.read(path):
                 i,row = torch.tensor(pairs).T
-                yield i, c['features'][row].float(), c['logits'][row].float() if 'logits' in c else None
+                yield i, c['features'][row], c['logits'][row] if 'logits' in c else None
 
-    def _drop(self, path, e):
-        warnings.warn(f"removed a broken file from the store, {path.parent.name}/{path.name} ({e}): its images are computed again", stacklevel=4)
-        path.unlink(missing_ok=True)
+    def _chunks(self): return (p for p in self.path.glob('*/*/chunk-*.safetensors') if p.is_file())
 
     @property
     def size(self)->int:
         "Bytes on disk"
-        return sum(p.stat().st_size for p in self.path.glob('*/*/chunk-*.safetensors'))
+        return sum(p.stat().st_size for p in self._chunks())
 
     def clear(self,
         source=None, # only this one's; `None`: all, the tables of `pseudo_labels` and kept images too
     ):
         "Delete what is stored"
         for p in self.path.glob(f"{source.key if source else '*'}/*/*"):
-            if p.name.startswith(('chunk-','.tmp-')): p.unlink(missing_ok=True)
+            if p.name.startswith(('chunk-','.tmp-')): shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
         if source is None:
             for o in ('tables','images'): shutil.rmtree(self.path/o, ignore_errors=True)
 
-    def __repr__(self):
-        n = len(list(self.path.glob('*/*/chunk-*.safetensors')))
-        return f'Store({n} chunks, {self.size/2**20:.1f} MB)'
+    def __repr__(self): return f'Store({len(list(self._chunks()))} chunks, {self.size/2**20:.1f} MB)'
 
 @contextmanager
 def _open_store(store):
@@ -145,27 +241,46 @@ def kept_beside(
     return KeptImages((store if isinstance(store, Store) else Store(store)).path/'images')
 
 # %% ../nbs/02_outputs.ipynb #806d6416
+_passing = 'locked','unable to open','readonly','full','disk I/O'        # what a data base says that may be whole
+
+@patch
+def _files(self:Store, f):
+    "`f` of the data base of files; None where it cannot be used"
+    file = self.path/'files.sqlite'
+    try:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not _is_file(file): self.drop(file, 'it is no regular file')
+        with closing(sqlite3.connect(file, timeout=30)) as db, db:
+            db.execute('create table if not exists contents (path blob primary key, at text, key text, seal text)')
+            return f(db)
+    except OSError: return
+    except sqlite3.Error as e:
+        if isinstance(e, sqlite3.OperationalError) and any(o in str(e) for o in _passing): return
+    self.drop(file, 'it is no data base of files')
+    Path(f'{file}-journal').unlink(missing_ok=True)
+
+def _row_seal(path, at, key): return digest(path, at.encode(), key.encode())
+
+def _known_files(rows, paths):
+    "path -> (stamp, key) of those `rows` of the data base that are whole and about `paths`"
+    for row in rows or ():
+        if list(map(type, row))!=[bytes,str,str,str] or (p := os.fsdecode(row[0])) not in paths: continue
+        if row[3]==_row_seal(*row[:3]): yield p, row[1:3]
+
 @patch
 def image_keys(self:Store,
     images, # image items
 )->list: # a key each
-    "`image_key` of all `images`; a file that was hashed before is not read again unless its size or time has changed"
+    "`image_key` of all `images`; a file that was hashed before is not read again unless its `file_stamp` has changed"
     bare = [bare_item(o) for o in images]
     paths = {os.path.abspath(o) for o in bare if isinstance(o, (str,Path))}
     if not paths: return [image_key(o) for o in images]
-    def files(f):
-        "`f` of the data base; None where it cannot be used"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path/'files.sqlite', timeout=30)) as db, db:
-                db.execute('create table if not exists files (path text primary key, mtime_ns integer, size integer, key text)')
-                return f(db)
-        except sqlite3.Error: return None
     if lost := paths-path_keys.keys():                     # in this process: not yet seen
-        for p,*at in files(lambda db: db.execute('select * from files').fetchall()) or (): path_keys.update({p: tuple(at)} if p in lost else {})
+        path_keys.update(_known_files(self._files(lambda db: db.execute('select path,at,key,seal from contents').fetchall()), lost))
     before = {p: path_keys.get(p) for p in paths}
     keys = [image_key(o) for o in images]
-    if new := [(p,*path_keys[p]) for p in paths if path_keys[p] != before[p]]: files(lambda db: db.executemany('insert or replace into files values (?,?,?,?)', new))
+    if new := [(os.fsencode(p), *path_keys[p]) for p in paths if path_keys[p] != before[p]]:
+        self._files(lambda db: db.executemany('insert or replace into contents values (?,?,?,?)', [(*o, _row_seal(*o)) for o in new]))
     return keys
 
 # %% ../nbs/02_outputs.ipynb #498a19da
@@ -205,19 +320,24 @@ def _looks(jobs):
         res[s.geometry] = s,s.pixels,wanted
     return res
 
+
+def _cuts(n, bs):
+    "Where the batches of `n` images begin, and the last ends"
+    return [*range(0, n, bs), n] if isinstance(bs, int) else np.cumsum([0, *bs]).tolist()
+
 def open_batches(
     items,            # image items
     jobs,             # (number, source, which of `items` it wants [n]) of each source
-    bs,               # images in a batch
+    bs,               # images in a batch; or a list, of each
     num_workers=None, # threads that open them; `None`: one a core, at most 8
     ahead=4,          # batches that are opened before they are asked for
     keep=None,        # called with (item, `Halves`) of each image while it is open
 ):
     "Yield, for each `bs` of `items` in order, geometry -> (rows, uint8 batch [k,3,size,size]); an image is opened once for all sources"
-    looks = _looks(jobs)
-    def batch(lo):
+    looks,cuts = _looks(jobs),_cuts(len(items), bs)
+    def batch(lo, hi):
         rows,xs = {g: [] for g in looks},{g: [] for g in looks}
-        for row,item in enumerate(items[lo:lo+bs]):
+        for row,item in enumerate(items[lo:hi]):
             halves = Halves(open_image(item))
             for g,(source,pixels,wanted) in looks.items():
                 if not wanted[lo+row]: continue
@@ -226,11 +346,11 @@ def open_batches(
             if keep: keep(item, halves)
             del halves                                            # before the next is opened: a photo of 12 megapixels is 60 MB
         return {g: (np.array(rows[g]), _stack(xs[g])) for g in looks if rows[g]}
-    parts,ready = iter(range(0, len(items), bs)),deque()
+    parts,ready = zip(cuts, cuts[1:]),deque()
     with ThreadPoolExecutor(num_workers or min(os.cpu_count() or 1, 8)) as pool:
         try:
             while True:
-                ready.extend(pool.submit(batch, p) for p in islice(parts, ahead+1-len(ready)))
+                ready.extend(pool.submit(batch, *p) for p in islice(parts, ahead+1-len(ready)))
                 if not ready: return
                 yield ready.popleft().result()
         finally:
@@ -254,12 +374,12 @@ def _fetch(source, out):
     if bad.any(): raise ValueError(f"source '{source.name}' gives NaN or infinite outputs for {int((bad>0).sum())} of {len(bad)} images: check its weights, mean and std")
     return res
 
-def _run_block(jobs, batches, bs, device, half, compile):
+def _run_block(jobs, batches, starts, device, half, compile):
     "Yield (source's number, rows, outputs) batch by batch, one source after the other; (number, None, error) for a source that fails"
     behind = int(device.type=='cuda') # how many batches may still be on their way back while the next is computed
     for (i,source,wanted),mine in zip(jobs, tee(batches, len(jobs))):
         net,running = None,deque()
-        for lo,looks in zip(count(0, bs), chain(mine, [None])):
+        for lo,looks in zip(starts, chain(mine, [None])):
             try:
                 if looks is not None:
                     rows,x = looks.get(source.geometry, (np.empty(0, int),None))
@@ -272,26 +392,25 @@ def _run_block(jobs, batches, bs, device, half, compile):
             except Exception as e: yield i, None, e; break
             for rows,out in got: yield i, rows, out
 
-def _run_block_away(keys, jobs, items, bs, num_workers, device, half, compile, keep=None):
+def _run_block_away(keys, jobs, items, sizes, num_workers, device, half, compile, keep=None):
     "`_run_block` in another process, which opens the images itself: (keys, list of what it yields)"
-    with closing(open_batches(items, jobs, bs, num_workers, 4, keep)) as batches:
-        return keys, list(_run_block(jobs, batches, bs, torch.device(device or _device()), half, compile))
+    with closing(open_batches(items, jobs, sizes, num_workers, 4, keep)) as batches:
+        return keys, list(_run_block(jobs, batches, _cuts(len(items), sizes), torch.device(device or _device()), half, compile))
 
 # %% ../nbs/02_outputs.ipynb #a2f0c0de
 class _Writer:
-    "Rows of one source on their way to the store; whenever they fill a chunk, a thread writes it"
+    "Batches of one source on their way to the store; whenever they fill a chunk, a thread writes it"
     def __init__(self, store, source, disk): self.store,self.source,self.disk,self.keys,self.outs,self.writes = store,source,disk,[],[],deque()
     def add(self, keys, out):
         self.keys += keys; self.outs.append(out)
-        if len(self.keys)>=self.store.chunk: self.flush(self.store.chunk)
+        if len(self.keys)>=self.store.chunk: self.flush()
 
-    def flush(self, least=1):
-        outs = [None if o[0] is None else torch.cat(o) for o in zip(*self.outs)]
-        while len(self.keys)>=least:
-            n = min(self.store.chunk, len(self.keys))
-            self.writes.append(self.disk.submit(self.store.write, self.source, self.keys[:n], *(None if o is None else o[:n] for o in outs)))
-            self.keys,outs = self.keys[n:],[None if o is None else o[n:] for o in outs]
-        self.outs = [outs] if self.keys else []
+    def flush(self):
+        "Whole batches only: one that was cut would be made up to another when the pass goes on"
+        if not self.keys: return
+        sizes,outs = [len(f) for f,_ in self.outs],[None if o[0] is None else torch.cat(o) for o in zip(*self.outs)]
+        self.writes.append(self.disk.submit(self.store.write, self.source, self.keys, *outs, sizes))
+        self.keys,self.outs = [],[]
         while len(self.writes)>2: self.writes.popleft().result()
 
     def close(self):
@@ -315,6 +434,16 @@ def _block_size(jobs, bs, device):
     each = sum(3*size**2 for size,*_ in {s.geometry for _,s,_ in jobs})
     return max(1, (2**29//each if device.type=='cuda' else min(1024, 2**26//each))//bs)*bs
 
+def _blocks(sizes, most):
+    "(images, sizes of the batches) of one stretch after the other: whole batches, at most `most` images, at least one batch"
+    lo,block = 0,[]
+    for n in sizes:
+        if block and sum(block)+n>most:
+            yield slice(lo, lo+sum(block)), block
+            lo,block = lo+sum(block),[]
+        block.append(n)
+    if block: yield slice(lo, lo+sum(block)), block
+
 def _compute(store, sources, items, bs=64, block=None, num_workers=None, device=None, compile=False, progress=True, failed=None, keep=None):
     "Put into the store what it lacks of `items` (key -> image); errors of sources go to `failed` (number -> error), or are raised without it"
     if bs<1: raise ValueError(f"bs must be at least 1, got {bs}")
@@ -325,24 +454,25 @@ def _compute(store, sources, items, bs=64, block=None, num_workers=None, device=
     if not jobs: return
     block = _block_size(jobs, bs, device) if block is None else max(1, block//bs)*bs
     some = np.any([w for *_,w in jobs], 0)
+    sizes = [n for n in np.add.reduceat(some, range(0, len(some), bs), dtype=int).tolist() if n]   # of the batches: what is missing of each `bs` images as asked
     keys,jobs = [k for k,s in zip(items, some) if s],[(i, s, w[some]) for i,s,w in jobs]
 
     def blocks():
-        "(keys, jobs) of one stretch of images after the other, without sources that have failed"
-        for lo in range(0, len(keys), block): yield keys[lo:lo+block], [(i, s, w[lo:lo+block]) for i,s,w in jobs if i not in errors and w[lo:lo+block].any()]
+        "(keys, sizes of the batches, jobs) of one stretch of images after the other, without sources that have failed"
+        for here,part in _blocks(sizes, block): yield keys[here], part, [(i, s, w[here]) for i,s,w in jobs if i not in errors and w[here].any()]
 
     def results():
         "(keys of the block, source's number, rows, outputs)"
         if away:
-            tasks = (joblib.delayed(_run_block_away)(ks, js, [items[k] for k in ks], bs, num_workers, device, half, compile, keep) for ks,js in blocks() if js)
+            tasks = (joblib.delayed(_run_block_away)(ks, js, [items[k] for k in ks], part, num_workers, device, half, compile, keep) for ks,part,js in blocks() if js)
             for ks,res in joblib.Parallel(return_as='generator_unordered')(tasks): yield from ((ks, *o) for o in res)
             return
-        with closing(open_batches([items[k] for k in keys], jobs, bs, num_workers, block//bs if device.type=='cuda' else 2, keep)) as batches:
-            for ks,js in blocks():
-                part = islice(batches, math.ceil(len(ks)/bs))
-                for o in _run_block(js, part, bs, device, half, compile): yield ks, *o
+        with closing(open_batches([items[k] for k in keys], jobs, sizes, num_workers, block//bs if device.type=='cuda' else 2, keep)) as batches:
+            for ks,part,js in blocks():
+                mine = islice(batches, len(part))
+                for o in _run_block(js, mine, _cuts(len(ks), part), device, half, compile): yield ks, *o
                 if all(i in errors for i,*_ in jobs): break
-                deque(part, maxlen=0)                                             # what a source that failed has left
+                deque(mine, maxlen=0)                                             # what a source that failed has left
 
     def ticks():
         "Work through it; one tick an image and source"
@@ -405,7 +535,7 @@ def _rows(store, source, keys, items, **kwargs):
         return
     todo = np.arange(len(keys))
     for _ in range(3):
-        _compute(store, [source], {keys[i]: items[keys[i]] for i in todo}, **kwargs)
+        _compute(store, [source], items, **kwargs)
         done = np.zeros(len(todo), bool)
         for i,f,l in store.rows(source, [keys[j] for j in todo]):
             done[i] = True
@@ -483,30 +613,38 @@ class PseudoLabels:
     def __repr__(self): return f"PseudoLabels({len(self)} images, {len(self.sizes)} sources, {sum(self.sizes)} classes, {self.nbytes/2**20:.1f} MB{', memory-mapped' if self.mapped else ''})"
 
 # %% ../nbs/02_outputs.ipynb #a5f0c0de
-def _open_table(folder):
+def _check_table(table, n, columns, ends):
+    "ValueError if the arrays of a table are not those of `n` images"
+    for k,(dtype,width) in columns.items():
+        if table[k].dtype!=getattr(torch, dtype) or tuple(table[k].shape)!=(n,width): raise ValueError(f'{k} are {table[k].dtype} of shape {tuple(table[k].shape)}')
+        low,high = table[k].aminmax()
+        if not (low>=0 and high<=ends[k]): raise ValueError(f'{k} are out of range')
+
+def _open_table(store, folder, *shape):
     "The arrays of a table that is complete and unchanged, else nothing"
+    files = [folder/f'{k}.npy' for k in shape[1]]
     try:
-        if json.loads((folder/'hashes.json').read_text())!={p.name: file_digest(p) for p in folder.glob('*.npy')}: raise ValueError('its content has changed')
-        return {p.stem: torch.from_numpy(np.load(p, mmap_mode='c')) for p in folder.glob('*.npy')}
-    except FileNotFoundError: pass
-    except (ValueError, OSError) as e:
-        warnings.warn(f"removed a broken table from the store, {folder.name} ({e}): it is made again", stacklevel=3)
-        shutil.rmtree(folder)
+        if not all(o.is_file() for o in (folder/'hashes.json', *files)): return
+        if json.loads((folder/'hashes.json').read_text())!={p.name: file_digest(p) for p in files}: raise ValueError('its content has changed')
+        res = {p.stem: torch.from_numpy(np.load(p, mmap_mode='c')) for p in files}
+        _check_table(res, *shape)
+        return res
+    except Exception as e: store.drop(folder, e)
 
 @contextmanager
-def _new_table(folder, n, columns):
-    "Arrays [n, width] to fill, `columns` is name -> (dtype, width); they become `folder`, all of it or nothing"
-    part = folder.parent/f'.tmp-{uuid.uuid4().hex}'
-    part.mkdir(parents=True)
-    try:
-        maps = {k: np.lib.format.open_memmap(part/f'{k}.npy', 'w+', dtype, (n,width)) for k,(dtype,width) in columns.items()}
+def _new_table(store, folder, n, columns):
+    "Arrays [n, width] to fill, `columns` is name -> (dtype, width); the hashes, written last, make them a table"
+    for o in folder.parent.glob('.tmp-*'): shutil.rmtree(o, ignore_errors=True)                # of earlier versions
+    for o in folder.parent.glob('*'):
+        if o.is_dir(): clear_parts(o)                                                          # of processes that were killed
+    store.place(folder/'hashes.json')
+    files = {k: store.place(folder/f'{k}.npy') for k in columns}
+    with ExitStack() as stack:
+        parts = {k: stack.enter_context(whole_file(p)).name for k,p in files.items()}
+        maps = {k: np.lib.format.open_memmap(parts[k], 'w+', dtype, (n,width)) for k,(dtype,width) in columns.items()}
         yield {k: torch.from_numpy(m) for k,m in maps.items()}
         for m in maps.values(): m.flush()
-        (part/'hashes.json').write_text(json.dumps({p.name: file_digest(p) for p in part.glob('*.npy')}))
-        try: os.replace(part, folder)
-        except OSError:
-            if not folder.exists(): raise   # another process was faster
-    finally: shutil.rmtree(part, ignore_errors=True)
+    write_whole(folder/'hashes.json', json.dumps({p.name: file_digest(p) for p in files.values()}))
 
 def pseudo_labels(
     sources,        # `Zoo` or list of sources with a classifier
@@ -544,7 +682,8 @@ def pseudo_labels(
             fill(table)
         else:
             folder = store.path/'tables'/digest(json.dumps([[s.key for s in sources], T, top_k]).encode(), *map(str.encode, keys))
-            if not (table := _open_table(folder)):
-                with _new_table(folder, len(keys), columns) as new: fill(new)
-                table = _open_table(folder)
+            shape = len(keys),columns,dict(probs=1, classes=sum(sizes)-1)
+            if not (table := _open_table(store, folder, *shape)):
+                with _new_table(store, folder, len(keys), columns) as new: fill(new)
+                table = _open_table(store, folder, *shape)
     return PseudoLabels(table['probs'], sizes, table.get('classes'), top_k, mapped)

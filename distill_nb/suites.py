@@ -31,6 +31,7 @@ from .distill import LabelsLast
 from .fixmatch import FixMatch
 from .deploy import student_meta
 from .resume import Resume                                             # it knows what callbacks were made with
+from .plots import plain_label
 from .bench import digits, recipe as digits_recipe
 
 # %% ../nbs/11_suites.ipynb #d174f12c
@@ -284,11 +285,11 @@ def plot_suite(
             gap = 100*(acc[m]-acc[reference]).dropna().groupby('target').agg(['mean','sem'])
             y = np.array([list(rows.target.unique()).index(t) for t in gap.index]) + (j-(len(methods)-1)/2)*.8/len(methods)
             c = f'C{j}'
-            ax.errorbar(gap['mean'], y, xerr=gap['sem'], fmt='o', ms=4, lw=1, color=c, label=m)
+            ax.errorbar(gap['mean'], y, xerr=gap['sem'], fmt='o', ms=4, lw=1, color=c, label=plain_label(m))
             ax.axvline(100*table.loc[(budget,m),'gap'], color=c, lw=1, ls=':')
         ax.axvline(0, color='.3', lw=1)
-        ax.set_yticks(range(rows.target.nunique()), rows.target.unique())
-        ax.set_xlabel(f'points above {reference}'); ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
+        ax.set_yticks(range(rows.target.nunique()), map(plain_label, rows.target.unique()))
+        ax.set_xlabel(f'points above {plain_label(reference)}'); ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
         ax.spines[['top','right']].set_visible(False)
     np.ravel(axs)[0].invert_yaxis()
     np.ravel(axs)[-1].legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1,1))

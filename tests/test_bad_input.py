@@ -402,9 +402,9 @@ def test_store_of_another_layout(tmp_path, record_fault):
 
 @pytest.mark.parametrize('errno,what', [(28,'No space left on device'), (13,'Permission denied'), (30,'Read-only file system')])
 def test_store_that_cannot_be_written(errno, what, tmp_path, monkeypatch, record_fault):
-    def fail(self, *a): raise OSError(errno, what, str(self))
+    def fail(part, path): raise OSError(errno, what, str(path))
     with monkeypatch.context() as m:
-        m.setattr(Path, 'write_bytes', fail)
+        m.setattr(os, 'replace', fail)
         with pytest.raises(OSError, match=what): get_outputs(Zoo.embedded()['digits'], pictures, tmp_path, progress=False)
     assert chunks(Store(tmp_path)) == [] and not [o for o in tmp_path.rglob('.tmp*')]
     assert len(get_outputs(Zoo.embedded()['digits'], pictures, tmp_path, progress=False)) == N

@@ -1,0 +1,171 @@
+"Every file that the package writes is whole and new, or as it was: on a full disk, and when its writer is killed. The code is searched for writers, so that none is forgotten"
+import ast, os, resource, signal, tempfile, warnings
+from pathlib import Path
+import matplotlib; matplotlib.use('Agg')
+import numpy as np, pytest, torch
+import distill_nb
+torch.set_num_threads(1) # no thread may live when this process is forked
+from distill_nb import infer
+from distill_nb.bench import write_report
+from distill_nb.checks import whole_file, write_whole
+from distill_nb.images import KeptImages, ResizeView
+from distill_nb.learner import Comparison
+from distill_nb.outputs import Store, get_outputs, pseudo_labels
+from distill_nb.similarity import Ranking
+from distill_nb.sources import Source
+
+# All of them
+
+writing = 'write_text write_bytes to_csv to_parquet to_json to_pickle savefig open_memmap replace rename renames link symlink copy copy2 copyfile move save savez savez_compressed dump save_file save_model export extractall tofile savetxt urlretrieve'.split()
+modules_that_write = 'os shutil np torch pickle json joblib safetensors onnx'.split()
+
+def calls_that_write(module):
+    "(function, what it calls) of calls that write a file by its path"
+    def name(f): return ast.unparse(f)
+    res = []
+    for top in ast.parse(module.read_text()).body:
+        for n in ast.walk(top):
+            if not isinstance(n, ast.Call): continue
+            f,args = name(n.func),[ast.unparse(a) for a in n.args] + [ast.unparse(k.value) for k in n.keywords]
+            last = f.split('.')[-1]
+            opened = last == 'open' and any(a.strip("'") in ('w','wb','a','ab','x','xb','r+','r+b','w+','w+b') or a == 'mode' for a in args)
+            method = last in ('write_text','write_bytes','savefig','tofile') or last in ('to_csv','to_parquet','to_json','to_pickle') and n.args
+            function = last in writing and '.' in f and f.split('.')[0] in modules_that_write
+            if opened or method or function: res.append((getattr(top, 'name', '?'), f))
+    return res
+
+known = {   # what else writes, and why it may
+    'checks': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
+    'infer': {('_whole','open'), ('_whole','os.replace'), ('_screen','open')},                         # runs without the package
+    'outputs': {('_new_table','np.lib.format.open_memmap')},                                          # into the part of a `whole_file`
+    'images': {('KeptImages','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
+    'deploy': {('to_pt2','torch.export.save'), ('to_pt2','torch.export.export'), ('to_onnx','torch.onnx.export'), ('_card','json.dump')},
+}
+elsewhere = {'cli','suites','deploy','resume'}   # looked at by tests of their own
+
+def test_no_writer_is_forgotten():
+    for module in Path(distill_nb.__file__).parent.glob('*.py'):
+        if module.stem in elsewhere|{'_modidx'}: continue
+        assert set(calls_that_write(module)) <= known.get(module.stem, set()), f"{module.stem}: write through `checks.write_whole` or `checks.whole_file`"
+
+def test_the_search_finds_writers(tmp_path):
+    lines = "open(p,'w')", "p.open('wb')", "p.write_text('')", "df.to_csv(p)", "fig.savefig(p)", "np.save(p, a)", "torch.save(a, p)", "os.replace(a, b)", "shutil.copy(a, b)", "json.dump(a, f)"
+    (tmp_path/'m.py').write_text('\n'.join(lines))
+    assert len(calls_that_write(tmp_path/'m.py')) == len(lines)
+    (tmp_path/'m.py').write_text("open(p)\nopen(p,'rb')\ndf.to_csv()\ns.replace('a','b')\nx.copy()")
+    assert calls_that_write(tmp_path/'m.py') == []
+
+# Each of them, full disk and kill
+
+@pytest.fixture(autouse=True, scope='module')
+def stand_in():
+    global pictures
+    with pytest.MonkeyPatch.context() as m, tempfile.TemporaryDirectory() as folder:
+        pictures = Path(folder)
+        m.setattr(infer, 'Predictor', Predictor)
+        yield
+
+class Predictor:
+    labels = ['a','b']
+    def __init__(self, *_): pass
+    def prepare(self, f): return np.zeros(2)
+    def run(self, x): return np.tile([.3,.7], (len(x),1))
+
+def data(k, n=40): return list(np.random.default_rng(0).integers(0, 255, (n,16,16,3), dtype=np.uint8))
+
+def report(d, k):
+    rank = Ranking([f'source {i}' for i in range(3)], np.linspace(.5,.1,3)+.01*k, 'cka', 50)
+    write_report(d, rank, Comparison([dict(method=m, seed=s, accuracy=.5+.1*k+.01*s, seconds=1.) for m in ('transfer','b') for s in (0,1)]), title=str(k))
+def answers(d, k):
+    images = pictures/str(k); images.mkdir(exist_ok=True)
+    for i in range(30+k): (images/f"{i}{'x'*100}.png").touch()
+    infer.main(['x', str(images), '--csv', str(d/'o.csv')])
+def source():
+    "One whose outputs are exact, in whatever order they are added up"
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 200))
+    with torch.no_grad(): net[1].weight.copy_(torch.eye(768)[:200]); net[1].bias.zero_()
+    return Source.from_module(net, .5, .5, 16, name='exact')
+def store(d, k): get_outputs(source(), data(k)[:20+k], Store(d, chunk=8), bs=4, progress=False)
+def tables(d, k): pseudo_labels([source()], data(k), store=d, memory=0, T=1.+k, progress=False)
+def kept(d, k): [KeptImages(d).open(o, ResizeView((40,40), True, False, 2)) for o in data(k)[:10+k]]
+def text(d, k): write_whole(d/'a.txt', f'{k}'*9000)
+writers = dict(report=report, answers=answers, store=store, tables=tables, kept=kept, text=text)
+
+def content(d): return {p.relative_to(d): p.read_bytes() for p in d.rglob('*') if p.is_file() and not p.name.startswith(('files.sqlite','.tmp-'))}
+
+@pytest.fixture(scope='module', params=writers)
+def writer(request, tmp_path_factory):
+    "A writer, and what its first and second call leave"
+    f,d = writers[request.param],tmp_path_factory.mktemp('w')/'d'
+    d.mkdir(); f(d, 0); first = content(d)
+    f(d, 1)
+    return f,first,content(d)
+
+def in_a_child(f):
+    "Exit status of `f` in a process of its own, 0 if nothing was raised"
+    if not (pid := os.fork()):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2); warnings.simplefilter('ignore')
+        try: f()
+        except SystemExit: os._exit(3)
+        except BaseException: os._exit(2)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def as_it_should_be(d, first, second):
+    now = content(d)
+    for p,b in now.items(): assert b in (first.get(p), second.get(p)), f'{p} is neither as it was nor new'
+    assert set(first) <= set(now)
+    return now
+
+def start(f, first, tmp_path):
+    d = tmp_path/'d'; d.mkdir()
+    for p,b in first.items(): (d/p).parent.mkdir(parents=True, exist_ok=True); (d/p).write_bytes(b)
+    return d
+
+@pytest.mark.parametrize('room', [0,1000])
+def test_full_disk(writer, room, tmp_path):
+    "No file may grow beyond `room` bytes"
+    f,first,second = writer
+    d = start(f, first, tmp_path)
+    def full():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        f(d, 1)
+    rc = in_a_child(full)
+    assert rc in ((0,) if f is kept else (2,3) if room == 0 else (0,2,3))         # images need not be kept
+    as_it_should_be(d, first, second)
+    assert not list(d.rglob('.tmp-*'))
+    f(d, 1); assert content(d) == second
+
+def test_killed(writer, tmp_path):
+    "At the moment when each of its files is about to be put in place"
+    f,first,second = writer
+    d,n = start(f, first, tmp_path),0
+    def killed():
+        put = os.replace; left = n
+        def replace(a, b):
+            nonlocal left
+            if not left: os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            put(a, b)
+        os.replace = replace
+        f(d, 1)
+    while (rc := in_a_child(killed)) == -signal.SIGKILL and n < 3:
+        as_it_should_be(d, first, second)
+        assert len(list(d.rglob('.tmp-*'))) == 1
+        n += 1
+    assert rc in (0,-signal.SIGKILL) and (n or f is kept)
+    f(d, 1)
+    assert content(d) == second                                                     # and nothing that the dead have left
+
+def test_ctrl_c_leaves_a_file_as_it_was(tmp_path):
+    for whole in (whole_file, infer._whole):
+        (tmp_path/'a').write_text('was')
+        with pytest.raises(KeyboardInterrupt), whole(tmp_path/'a') as f: raise KeyboardInterrupt
+        assert (tmp_path/'a').read_text() == 'was' and [o.name for o in tmp_path.iterdir()] == ['a']
+
+def test_the_two_writers_spare_each_other(tmp_path):
+    "A live part of either is not cleared by the other; a dead one is"
+    for a,b in ((whole_file,infer._whole), (infer._whole,whole_file)):
+        (tmp_path/'.tmp-dead').touch()
+        with a(tmp_path/'a') as f, b(tmp_path/'b') as g: pass
+        assert sorted(o.name for o in tmp_path.iterdir()) == ['a','b']
