@@ -18,7 +18,7 @@ from fastai.vision.all import *
 from .checks import check_count, check_number, check_type
 from .data import ImageView, get_images, image_items, item_labels, repeat_dls, unlabeled_dl, where_kept
 from .sources import Source, Zoo, _source_list
-from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
+from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, temperatures, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
 from .weights import prune_weights, _alpha
@@ -153,7 +153,7 @@ def probe_labels(
 )->Tensor: # probabilities [n, C]
     "Σ_s α_s p_s(x): what linear probes on the sources' features, fitted to the labelled images, take `images` for"
     few,y,images,sources = image_items(dls),item_labels(dls),get_images(images),_source_list(sources)
-    alpha,T = _alpha(alpha, len(sources)),check_number('T', T, 0, above=True)
+    alpha,T = _alpha(alpha, len(sources)),check_number('T', T, *temperatures)
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)
     with _open_store(store) as store:
         compute_outputs(sources, few + images, store, progress=progress)      # each image is opened once for all
@@ -217,10 +217,12 @@ def distill_learner(
     **kwargs
 )->Learner:
     "A Learner whose student learns from the few labels and, on all images, from the weighted sources; with `pseudo='source'` that of Borup et al. 2023"
-    check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, 0, above=True); check_number('hints', hints, 0)
+    check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, *temperatures); check_number('hints', hints, *hint_weights)
+    check_type('dls', dls, DataLoaders, 'fastai DataLoaders')
     if top_k is not None: check_count('top_k', top_k)
     if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
+    if pseudo != 'source': check_one_class(dls)
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
     sources,alpha = weigh_sources(sources, p, norm, top, alpha, min_weight, dls, classifier=pseudo=='source', store=store, progress=progress)
     pool = get_images(unlabeled, '`unlabeled`')
@@ -275,8 +277,9 @@ def fixmatch_learner(
     **kwargs
 )->Learner:
     "FixMatch (Sohn et al., NeurIPS 2020) from the same start as the others"
+    check_one_class(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     pool,mu = get_images(unlabeled, '`unlabeled`'),check_count('mu', mu)
-    if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train.bs, len(dls.train_ds)))
+    if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
     fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)
     return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(fixmatch, EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
 

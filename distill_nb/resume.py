@@ -13,7 +13,7 @@ from fastai.vision.all import *
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from .checks import check_count, write_whole
-from .distill import PoolCallback
+from .distill import FitCallback, PoolCallback
 
 # %% ../nbs/07a_resume.ipynb #r0000007
 def epoch_seed(
@@ -93,24 +93,25 @@ def training_facts(
                 callbacks={type(cb).__name__: args(cb) for cb in cbs if not isinstance(cb, (ParamScheduler,Resume))})
 
 # %% ../nbs/07a_resume.ipynb #r0000023
-class Resume(Callback):
+class Resume(FitCallback):
     "Keeps the whole state of training after each epoch; a `fit` that was interrupted goes on after the last one, to the same end"
     order,run_valid = 100,False # last
     def __init__(self,
         path='resume', # folder, in that of the Learner; delete it to begin anew
         every:int=1 # epochs from one file to the next
     ):
-        self.folder,self.every,self.n_fits = Path(path),check_count('every', every),0
+        self.folder,self.every,self.n_fits,self._asleep = Path(path),check_count('every', every),0,[]
 
     @property
     def file(self): return self.learn.path/self.folder/f'fit-{self.n_fits}.pt'
 
-    def _idle(self): return self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') # `validate` and `get_preds` hold the lock
+    def _idle(self): return not self.in_fit or self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') # `validate` and `get_preds` hold the lock
 
     def before_fit(self):
         "Go on from the file, or write the first one"
+        super().before_fit()
         if self._idle(): return
-        self.rows,self._asleep,self._start = [],[],0
+        self.rows,self._start = [],0
         self._facts = facts = training_facts(self.learn)
         saved = _from_first(None if rank_distrib() else read_state(self.file))
         self.seed = _from_first(int(torch.randint(2**31, ()))) if saved is None else saved['seed']
@@ -140,10 +141,18 @@ class Resume(Callback):
             self.rows.append(_plain(self.recorder.log))
             if (self.epoch+1)%self.every == 0 or self.epoch+1 == self.n_epoch: self._write(self.epoch+1)
         elif self.epoch == self._start-1:
-            for cb in self._asleep: cb.run = True
+            self._wake()
 
     def after_fit(self):
+        "A fit that was interrupted does not count: the next one goes on with it"
         if not self._idle(): self.n_fits += 1
+        super().after_fit()
+
+    def _wake(self):
+        for cb in self._asleep: cb.run = True
+        self._asleep = []
+
+    def end_fit(self): self._wake()
 
     def _pools(self): return [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
 

@@ -77,7 +77,7 @@ def test_loss_of_a_step_is_the_formula(task, zoo, store):
             d = self.learn.distill
             if 'loss' in seen or not self.training: return
             x,idx = d.batch
-            f = d.hook.stored.detach()
+            f = d.features.detach()
             z = self.model.source_heads(f[d.lo:d.hi]).detach().split(d.teachers.sizes, 1)
             t = d.teachers.labels[idx].log().split(d.teachers.sizes, 1)
             ce = nn.functional.cross_entropy(self.model.head(f[:d.lo]).detach(), self.yb[0].as_subclass(torch.Tensor))
@@ -225,7 +225,7 @@ def test_cancelled_training(task, zoo, store):
     "fastai fires after_cancel_train and then after_train"
     learn = make(task, zoo, store, lam=.5)
     quiet(learn, cbs=ShortEpochCallback(pct=.5))
-    assert len(learn.model.backbone._forward_hooks) == 0 and learn.distill.hook is None
+    assert learn.model.on_features is learn.distill.features is None
 
 def test_same_seed_same_student(task, zoo, store):
     out = []
@@ -273,7 +273,7 @@ def test_temperature_softens_probes_and_student(task, zoo, store):
         order,run_valid,seen = 6,False,()
         def after_pred(self):
             d = self.learn.distill
-            z,p = self.model.head(d.hook.stored[d.lo:d.hi]).double()/3,d.probes[d.batch[1]]
+            z,p = self.model.head(d.features[d.lo:d.hi]).double()/3,d.probes[d.batch[1]]
             self.seen = (*self.seen, (float(d.loss_u.detach()), float(-9*(z.log_softmax(1)*p).sum(1).mean().detach())))
     hand = ByHand()
     quiet(learn, cbs=hand)
