@@ -15,7 +15,8 @@ from torch import nn
 
 from distill_nb.data import digits_dls, image_items
 from distill_nb.distill import Distill, FreezeStats, LabelsLast, LiveTeachers, StoredTeachers, Student, create_student, distill_loss, softmax_segments, student_splitter
-from distill_nb.learner import distill_learner, feature_hints, nearest_learner, student_learner, transfer_learner, weigh_sources
+from distill_nb.learner import distill_learner, feature_hints, nearest_learner, probe_labels, student_learner, transfer_learner, weigh_sources
+from distill_nb.outputs import Outputs, pseudo_labels
 from distill_nb.similarity import Ranking
 from distill_nb.sources import Source, Zoo
 from distill_nb.weights import source_weights
@@ -345,3 +346,25 @@ def test_a_network_of_ones_own(task, zoo, store):
     body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
     learn = quiet(make(task, zoo, store, arch=body, pretrained=False))
     assert isinstance(learn.model, Student) and learn.model.head.in_features == 8
+
+@pytest.mark.parametrize('kw', [dict(T=1e-3), dict(T=1e3), dict(T=1e3, pseudo='source'), dict(T=1e-3, pseudo='both', hints=1e6), dict(hints=1e6), dict(hints=1e-30)], ids=str)
+def test_weights_stay_finite_at_the_edges(task, zoo, store, kw):
+    "At the least and the largest temperature and weight of hints that are allowed"
+    learn = quiet(make(task, zoo, store, **{'pseudo': 'probe', 'epoch_len': 64, **kw}))
+    assert all(p.isfinite().all() for p in learn.model.parameters()) and all(math.isfinite(o) for o in learn.recorder.values[-1])
+
+beyond = [math.inf, 1e20, math.nextafter(1e3, 2e3), math.nextafter(1e-3, 0), 1e-300, 0, -1, math.nan, 10**400, '2', None, torch.ones(2)]
+
+@pytest.mark.parametrize('v', beyond, ids=lambda v: str(v)[:20])
+def test_temperatures_beyond_the_range_are_refused_everywhere(task, zoo, v):
+    dls,pool = task
+    z,probes = torch.zeros(len(pool), 3),torch.full((len(pool),10), .1)
+    for f in (lambda: distill_learner(dls, pool, zoo, T=v, **ARCH), lambda: Distill(pool, probes=probes, T=v), lambda: StoredTeachers([z], v), lambda: LiveTeachers(zoo, v), lambda: Outputs(z, z).probs(v),
+              lambda: pseudo_labels(zoo, pool, T=v, store=False), lambda: probe_labels(list(zoo), [.5,.3,.2], dls, pool, T=v, store=False), lambda: softmax_segments(z, [3], v), lambda: distill_loss(z, z, [3], torch.ones(1), v)):
+        with pytest.raises(ValueError, match='`T`'): f()
+
+@pytest.mark.parametrize('v', [math.inf, 1e20, math.nextafter(1e6, 2e6), -1, math.nan, 10**400, '2'], ids=str)
+def test_weights_of_hints_beyond_the_range_are_refused(task, zoo, v):
+    dls,pool = task
+    with pytest.raises(ValueError, match='`hints`'): distill_learner(dls, pool, zoo, hints=v, **ARCH)
+    with pytest.raises(ValueError, match='`hint_weight`'): Distill(pool, probes=torch.full((len(pool),10), .1), hints=torch.zeros(len(pool),2), hint_weight=v)
