@@ -428,7 +428,7 @@ class Distill(PoolCallback):
         self.after_train()
 
 # %% ../nbs/05_distill.ipynb #47298eb4
-class FreezeStats(Callback):
+class FreezeStats(FitCallback):
     "Keeps the running statistics of the backbone's batch norms; their scale and shift still learn"
     order = TrainEvalCallback.order+1
     def before_train(self):
@@ -436,7 +436,7 @@ class FreezeStats(Callback):
             if isinstance(m, _BatchNorm): m.eval()
 
 # %% ../nbs/05_distill.ipynb #1ab31a57
-class LabelsLast(Callback):
+class LabelsLast(FitCallback):
     "The last part of a fit on the labels alone: every pool (`Distill`, `FixMatch`) rests"
     def __init__(self,
         start:float=.8 # share of the fit after which the pools rest, in [0,1]

@@ -294,9 +294,10 @@ def test_entry(name, record_fault):
     record_fault('entry', name, 'refused' + (f", but {'; '.join(took)}" if took else ''), tried)
 
 elsewhere = { # why a public name is not in `entries`
-    'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading identity parts_of is_installed Unidentified is_encoded opener_at opens_rgb image_types path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '
+    'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading identity parts_of is_installed Unidentified is_encoded opener_at opens_rgb image_types path_keys write_whole FreezeStats SyncNorms FitCallback temperatures hint_weights OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers '
         'compare_methods eight_methods paper_tasks recipe ema_decay',
     'a part of a loss, which callbacks hand tensors that fit': 'logsumexp_segments fixmatch_loss flex_thresholds fairness_loss align_logits disagreement source_distance segments',
+    'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
     'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '

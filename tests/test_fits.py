@@ -30,14 +30,15 @@ probes = probes.softmax(1)
 def stored(): return StoredTeachers([said[:,:4], said[:,4:]])
 
 recipes = { # name -> callbacks of a Learner
-    'no callback of a fit': lambda: [SyncNorms()],
+    'synchronised norms': lambda: [SyncNorms()],
+    'frozen statistics':  lambda: [FreezeStats()],
     'stored teachers': lambda: [Distill(list(pool), stored(), [.7,.3])],
     'live teachers':   lambda: [Distill(list(pool), LiveTeachers([source()]), [1.])],
     'probes':          lambda: [Distill(list(pool), probes=probes)],
     'probes and hints':lambda: [Distill(list(pool), probes=probes, hints=hints)],
     'both and hints':  lambda: [Distill(list(pool), stored(), [.7,.3], probes=probes, hints=hints), FreezeStats(), SyncNorms()],
     'labels last':     lambda: [Distill(list(pool), stored(), [.7,.3]), LabelsLast(.25)],
-    'average':         lambda: [EMA(.9), SyncNorms(), FreezeStats()],
+    'average':         lambda: [EMA(.9)],
     'all at once':     lambda: [FixMatch(list(pool), threshold=.1), Distill(list(pool), stored(), [.7,.3]), EMA(.9), Watch(), LabelsLast(.5), SyncNorms()],
     **{f'fixmatch, {adapt}, align {align}': lambda adapt=adapt,align=align: [FixMatch(list(pool), threshold=.1, adapt=adapt, align=align), FreezeStats()]
        for adapt,align in itertools.product((None,'flexmatch','freematch'), (False,True,'uniform'))}}
@@ -56,7 +57,6 @@ def make(name, **kwargs):
     student = create_student('test_efficientnet', 2, pretrained=False)
     student.load_state_dict(weights())
     with no_random(): learn = Learner(data(), student, splitter=student_splitter, metrics=accuracy, cbs=recipes[name](), **kwargs)
-    learn.remove_cb(learn.progress) if hasattr(learn, 'progress') else None
     return learn
 
 def start(learn, state=None, seed=0):
