@@ -444,7 +444,7 @@ class LabelsLast(FitCallback):
         self.start = check_number('start', start, 0, 1)
 
     @property
-    def resting(self): return self.learn.pct_train >= self.start # asked by the pools: nobody has to be woken up
+    def resting(self): return self.in_fit and self.learn.pct_train >= self.start # asked by the pools: nobody has to be woken up
 
 # %% ../nbs/05_distill.ipynb #c9d2e7f4
 def sync_norms(learn):
