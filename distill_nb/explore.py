@@ -19,7 +19,7 @@ from PIL import Image
 from fastai.vision.all import *
 from .checks import check_count, check_number, check_table, check_type
 from .data import get_images, image_items, open_image
-from .distill import logsumexp_segments
+from .distill import FitCallback, logsumexp_segments
 from .outputs import compute_outputs, get_outputs, segments, _open_store
 from .similarity import Ranking, metrics
 from .weights import effective_sources, _alpha, _norm
@@ -315,21 +315,24 @@ def source_distance(
     z,t = logits.float(),targets.float()
     return ((torch.xlogy(t, t) - t*(z - logsumexp_segments(z, sizes)[:,seg]))@one_hot).mean(0)
 
-class Watch(Callback):
+class Watch(FitCallback):
     "Losses, what each source still has to teach and a few predictions, drawn while a Learner trains; in a terminal, a line an epoch"
-    order,run_valid = 70,False
+    order,run_valid,watching = 70,False,False
     def __init__(self,
         every:float=2., # seconds between two pictures, at least
         n:int=8 # validation images whose predictions are shown
     ): self.every,self.n,self.handle,self.preds = check_number('every', every, 0),check_count('n', n, 0),None,''
 
     def before_fit(self):
-        self.run = not self.learn.lock.locked() and not hasattr(self.learn, 'lr_finder')
-        if not self.run: return
+        super().before_fit()
+        if self.learn.lock.locked(): return
+        self.watching = self.in_fit and not hasattr(self.learn, 'lr_finder')
+        if not self.watching: return
         self.drawn,self.distance,self.preds = 0.,None,''
         if _notebook(): self.handle = display(HTML(''), display_id=True)
 
     def after_batch(self):
+        if not self.watching: return
         distill = getattr(self.learn, 'distill', None)
         if getattr(distill, 'seen', None) is not None:
             d = source_distance(*distill.seen, distill.teachers.sizes).cpu()
@@ -337,6 +340,7 @@ class Watch(Callback):
         if self.handle and time.time() - self.drawn > self.every: self._draw()
 
     def after_epoch(self):
+        if not self.watching: return
         if self.handle and self.n: self.preds = self._predictions()
         if self.handle: self._draw()
         elif self.distance is not None: print('  still to learn, in nats: ' + ', '.join(f'{n} {d:.2f}' for n,d in zip(self._names(), self.distance)))
@@ -370,7 +374,7 @@ class Watch(Callback):
         done = f'epoch {self.epoch+1} of {self.n_epoch}, {self.pct_train:.0%}'
         self.handle.update(HTML(f'<div class="dnb-watch"><b>{done}</b><div style="display:flex;flex-wrap:wrap;gap:16px;align-items:center"><img src="data:image/png;base64,{png}" style="max-width:620px">{self._sources()}</div>{self.preds}</div>'))
 
-    def after_fit(self): self.handle = None
+    def end_fit(self): self.handle,self.watching = None,False
     def __getstate__(self): return dict(every=self.every, n=self.n, handle=None, preds='', learn=self.learn)
 
 def _notebook(): return get_ipython() is not None and hasattr(get_ipython(), 'kernel')

@@ -14,7 +14,7 @@ from fastai.vision.all import *
 from torch.nn.modules.batchnorm import _BatchNorm
 from .checks import check_count, check_number
 from .data import item_labels
-from .distill import PoolCallback
+from .distill import FitCallback, PoolCallback, check_one_class
 
 # %% ../nbs/06_fixmatch.ipynb #2afbc0af
 def _affine(
@@ -59,11 +59,11 @@ def _batch(x):
 def strong_augment(
     x:Tensor, # images [N,3,H,W] in [0,1]
     n_ops:int=2, # operations for each image, drawn from ten
-    magnitude:float=1., # scales their strength; 1 is the paper's
+    magnitude:float=1., # scales their strength, up to 10; 1 is the paper's
     cutout:float=.5 # largest side of the grey square, as a share of the image's; 0 leaves it away
 )->Tensor: # [N,3,H,W] in [0,1]
     "RandAugment for a batch, on its device: `n_ops` operations of random strength for each image, then Cutout"
-    check_count('n_ops', n_ops, 0); check_number('magnitude', magnitude, 0); check_number('cutout', cutout, 0, 1)
+    check_count('n_ops', n_ops, 0); check_number('magnitude', magnitude, 0, 10); check_number('cutout', cutout, 0, 1)
     x = _batch(x)
     n,ops = len(x),[*_geometry, *_colour]
     drawn = x.new_empty(n, len(ops)).uniform_().argsort(1) < n_ops
@@ -217,12 +217,20 @@ class FixMatch(PoolCallback):
         self.threshold,self.mu,self.lam_u,self.strong,self.weights = threshold,mu,lam_u,ifnone(strong, strong_augment),(1.,lam_u)
         self.weak,self.adapt,self.lam_f,self.align = weak,adapt,lam_f,align
 
+    def after_create(self):
+        "A threshold for the most likely class takes one class for each image"
+        if self.wanted: check_one_class(self.dls)
+
+    def columns(self):
+        "A second column, the share of the pool images that counted"
+        return super().columns() + [ValueMetric(self._share, 'confident')]
+
     def before_fit(self):
-        "A second column, the share of the pool images that counted; thresholds and alignment begin anew"
+        "Thresholds and alignment begin anew"
+        if not self.learn.lock.locked(): self.after_create()        # of those that `fit` was given
         self.bs = self.mu*self.dls.train.bs
         super().before_fit()
         if self.learn.lock.locked() or not self.active: return
-        self.learn.metrics = self.learn.metrics + L(ValueMetric(self._share, 'confident'))
         self._thresholds = (FlexThresholds(len(self.pool), self.threshold) if self.adapt == 'flexmatch' else
                             FreeThresholds(get_c(self.dls)) if self.adapt == 'freematch' else None)
         self._target = self._class_shares()
@@ -269,13 +277,14 @@ class FixMatch(PoolCallback):
         return loss
 
     def _share(self): return to_detach(self._counted/self._n) if self._n else None
-    def _drop_column(self):
-        super()._drop_column()
-        self.learn.metrics = self.learn.metrics.filter(lambda m: m.name != 'confident')
+
+    def end_fit(self):
+        super().end_fit()
+        self._said = None
 
 # %% ../nbs/06_fixmatch.ipynb #117773a2
-class EMA(Callback):
-    "Exponential moving average of the weights: validated in place of the last ones, and what the model has after `fit`"
+class EMA(FitCallback):
+    "Exponential moving average of the weights: validated in place of the last ones, and what the model has after `fit`, whatever ended it"
     order,kept,_avg,_raw,_skipped = 12,('_avg','_raw','_t'),None,None,False # after the model is wrapped (DistributedTrainer, 11), before the best one is loaded (SaveModelCallback, 61)
     def __init__(self,
         decay:float=.999 # share of the old average in the new one, once warmed up; in [0,1)
@@ -289,8 +298,8 @@ class EMA(Callback):
 
     def before_fit(self):
         "Start an average, except under `lr_find`; `validate` and `get_preds` hold the Learner's lock, and change nothing"
+        super().before_fit()
         if self.learn.lock.locked(): return
-        self._avg = self._raw = None # of an interrupted fit
         if not hasattr(self.learn, 'lr_finder'): self._avg,self._t = [_wide(o).clone() for o in self._weights()],0
 
     def before_train(self):
@@ -298,11 +307,11 @@ class EMA(Callback):
         if self._raw: torch._foreach_copy_(self._weights(), self._raw)
         self._raw = None
 
+    def before_step(self): self._skipped = False
     def after_cancel_step(self): self._skipped = True
     def after_step(self):
         "Only if there was one"
-        skipped,self._skipped = self._skipped,False
-        if self._avg is None or skipped: return
+        if self._avg is None or self._skipped: return
         torch._foreach_lerp_(self._avg, [_wide(o) for o in self._weights()], 1-ema_decay(self._t, self.decay))
         self._t += 1
 
@@ -312,9 +321,9 @@ class EMA(Callback):
         self._raw = [o.clone() for o in self._weights()]
         torch._foreach_copy_(self._weights(), self._avg)
 
-    def after_fit(self):
+    def end_fit(self):
         "And stays there"
-        if self._avg is None or self.learn.lock.locked(): return
+        if self._avg is None: return
         if not self._raw: torch._foreach_copy_(self._weights(), self._avg)
         self._avg = self._raw = None
 

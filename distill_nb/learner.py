@@ -20,7 +20,7 @@ from .data import (ImageView, check_labels, epoch_size, get_images, image_items,
                              unlabeled_dl, where_kept)
 from .preprocess import image_channels
 from .sources import Source, Zoo, _source_list
-from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
+from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, temperatures, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
 from .weights import prune_weights, source_weights, _alpha
@@ -189,7 +189,7 @@ def probe_labels(
 )->Tensor: # probabilities [n, C]
     "Σ_s α_s p_s(x): what linear probes on the sources' features, fitted to the labelled images, take `images` for"
     few,y,images,sources = image_items(dls),item_labels(dls),opened_as(dls, get_images(images), '`images`'),_source_list(sources)
-    alpha,T = _alpha(alpha, len(sources)),check_number('T', T, 0, above=True)
+    alpha,T = _alpha(alpha, len(sources)),check_number('T', T, *temperatures)
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)
     with _open_store(store) as store:
         compute_outputs(sources, few + images, store, progress=progress)      # each image is opened once for all
@@ -254,10 +254,12 @@ def distill_learner(
     **kwargs
 )->Learner:
     "A Learner whose student learns from the few labels and, on all images, from the weighted sources; with `pseudo='source'` that of Borup et al. 2023"
-    check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, 0, above=True); check_number('hints', hints, 0)
+    check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, *temperatures); check_number('hints', hints, *hint_weights)
+    check_type('dls', dls, DataLoaders, 'fastai DataLoaders')
     if top_k is not None: check_count('top_k', top_k)
     if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
+    if pseudo != 'source': check_one_class(dls)
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
     check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     check_args(dls, arch, **kwargs)                              # no pass is made for a student that cannot be
@@ -317,6 +319,7 @@ def fixmatch_learner(
 )->Learner:
     "FixMatch (Sohn et al., NeurIPS 2020) from the same start as the others"
     check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
+    check_one_class(dls)
     pool,mu = pool_images(dls, unlabeled, on_error),check_count('mu', mu)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
     fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)

@@ -15,7 +15,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from .checks import check_count, reading, seal, unseal, write_whole
 from .data import image_items
-from .distill import FreezeStats, LiveTeachers, PoolCallback, SyncNorms
+from .distill import FitCallback, FreezeStats, LiveTeachers, PoolCallback, SyncNorms
 from .fixmatch import EMA
 from .identity import Unidentified, asked_for, identity, is_installed, parts_of
 from .images import image_key, opener_at
@@ -206,14 +206,14 @@ def differences(
     return [f'{k} ({short(was, k)} there, {short(now, k)} here)' if max(len(short(was, k)), len(short(now, k))) < 20 else k for k in odd]
 
 # %% ../nbs/07a_resume.ipynb #r0000023
-class Resume(Callback):
+class Resume(FitCallback):
     "Keeps the whole state of training after each epoch; a `fit` that was interrupted goes on after the last one, to the same end"
     order,run_valid = 100,False # last
     def __init__(self,
         path='resume', # folder, in that of the Learner; delete it to begin anew
         every:int=1 # epochs from one file to the next
     ):
-        self.folder,self.every,self.n_fits = Path(path),check_count('every', every),0
+        self.folder,self.every,self.n_fits,self._asleep = Path(path),check_count('every', every),0,[]
 
     @property
     def file(self): return self.learn.path/self.folder/f'fit-{self.n_fits}.pt'
@@ -221,13 +221,14 @@ class Resume(Callback):
     @property
     def _at(self): return f'{self.folder.name}/{self.file.name}'
 
-    def _idle(self): return self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') # `validate` and `get_preds` hold the lock
+    def _idle(self): return not self.in_fit or self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') # `validate` and `get_preds` hold the lock
 
     def before_fit(self):
         "Go on from the file, or write the first one"
+        super().before_fit()
         if self._idle(): return
         if not hasattr(self.learn, 'recorder'): raise ValueError("`default_cbs`: `Resume` needs fastai's own callbacks, which a Learner has unless `default_cbs=False`")
-        self.rows,self._asleep,self._start = [],[],0
+        self.rows,self._start = [],0
         try: self._facts = facts = training_facts(self.learn)
         except Unidentified as e: raise Unidentified(f"`Resume`: {e}") from e
         saved = _from_first(None if rank_distrib() else read_state(self.file))
@@ -257,10 +258,18 @@ class Resume(Callback):
             self.rows.append(_plain(self.recorder.log))
             if (self.epoch+1)%self.every == 0 or self.epoch+1 == self.n_epoch: self._write(self.epoch+1)
         elif self.epoch == self._start-1:
-            for cb in self._asleep: cb.run = True
+            self._wake()
 
     def after_fit(self):
+        "A fit that was interrupted does not count: the next one goes on with it"
         if not self._idle(): self.n_fits += 1
+        super().after_fit()
+
+    def _wake(self):
+        for cb in self._asleep: cb.run = True
+        self._asleep = []
+
+    def end_fit(self): self._wake()
 
     def _pools(self): return [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
 

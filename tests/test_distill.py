@@ -15,7 +15,8 @@ from torch import nn
 
 from distill_nb.data import digits_dls, image_items
 from distill_nb.distill import Distill, FreezeStats, LabelsLast, LiveTeachers, StoredTeachers, Student, create_student, distill_loss, softmax_segments, student_splitter
-from distill_nb.learner import distill_learner, feature_hints, nearest_learner, student_learner, transfer_learner, weigh_sources
+from distill_nb.learner import distill_learner, feature_hints, nearest_learner, probe_labels, student_learner, transfer_learner, weigh_sources
+from distill_nb.outputs import Outputs, pseudo_labels
 from distill_nb.similarity import Ranking
 from distill_nb.sources import Source, Zoo
 from distill_nb.weights import source_weights
@@ -77,7 +78,7 @@ def test_loss_of_a_step_is_the_formula(task, zoo, store):
             d = self.learn.distill
             if 'loss' in seen or not self.training: return
             x,idx = d.batch
-            f = d.hook.stored.detach()
+            f = d.features.detach()
             z = self.model.source_heads(f[d.lo:d.hi]).detach().split(d.teachers.sizes, 1)
             t = d.teachers.labels[idx].log().split(d.teachers.sizes, 1)
             ce = nn.functional.cross_entropy(self.model.head(f[:d.lo]).detach(), self.yb[0].as_subclass(torch.Tensor))
@@ -225,7 +226,7 @@ def test_cancelled_training(task, zoo, store):
     "fastai fires after_cancel_train and then after_train"
     learn = make(task, zoo, store, lam=.5)
     quiet(learn, cbs=ShortEpochCallback(pct=.5))
-    assert len(learn.model.backbone._forward_hooks) == 0 and learn.distill.hook is None
+    assert learn.model.on_features is learn.distill.features is None
 
 def test_same_seed_same_student(task, zoo, store):
     out = []
@@ -273,7 +274,7 @@ def test_temperature_softens_probes_and_student(task, zoo, store):
         order,run_valid,seen = 6,False,()
         def after_pred(self):
             d = self.learn.distill
-            z,p = self.model.head(d.hook.stored[d.lo:d.hi]).double()/3,d.probes[d.batch[1]]
+            z,p = self.model.head(d.features[d.lo:d.hi]).double()/3,d.probes[d.batch[1]]
             self.seen = (*self.seen, (float(d.loss_u.detach()), float(-9*(z.log_softmax(1)*p).sum(1).mean().detach())))
     hand = ByHand()
     quiet(learn, cbs=hand)
@@ -345,3 +346,25 @@ def test_a_network_of_ones_own(task, zoo, store):
     body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
     learn = quiet(make(task, zoo, store, arch=body, pretrained=False))
     assert isinstance(learn.model, Student) and learn.model.head.in_features == 8
+
+@pytest.mark.parametrize('kw', [dict(T=1e-3), dict(T=1e3), dict(T=1e3, pseudo='source'), dict(T=1e-3, pseudo='both', hints=1e6), dict(hints=1e6), dict(hints=1e-30)], ids=str)
+def test_weights_stay_finite_at_the_edges(task, zoo, store, kw):
+    "At the least and the largest temperature and weight of hints that are allowed"
+    learn = quiet(make(task, zoo, store, **{'pseudo': 'probe', 'epoch_len': 64, **kw}))
+    assert all(p.isfinite().all() for p in learn.model.parameters()) and all(math.isfinite(o) for o in learn.recorder.values[-1])
+
+beyond = [math.inf, 1e20, math.nextafter(1e3, 2e3), math.nextafter(1e-3, 0), 1e-300, 0, -1, math.nan, 10**400, '2', None, torch.ones(2)]
+
+@pytest.mark.parametrize('v', beyond, ids=lambda v: str(v)[:20])
+def test_temperatures_beyond_the_range_are_refused_everywhere(task, zoo, v):
+    dls,pool = task
+    z,probes = torch.zeros(len(pool), 3),torch.full((len(pool),10), .1)
+    for f in (lambda: distill_learner(dls, pool, zoo, T=v, **ARCH), lambda: Distill(pool, probes=probes, T=v), lambda: StoredTeachers([z], v), lambda: LiveTeachers(zoo, v), lambda: Outputs(z, z).probs(v),
+              lambda: pseudo_labels(zoo, pool, T=v, store=False), lambda: probe_labels(list(zoo), [.5,.3,.2], dls, pool, T=v, store=False), lambda: softmax_segments(z, [3], v), lambda: distill_loss(z, z, [3], torch.ones(1), v)):
+        with pytest.raises(ValueError, match='`T`'): f()
+
+@pytest.mark.parametrize('v', [math.inf, 1e20, math.nextafter(1e6, 2e6), -1, math.nan, 10**400, '2'], ids=str)
+def test_weights_of_hints_beyond_the_range_are_refused(task, zoo, v):
+    dls,pool = task
+    with pytest.raises(ValueError, match='`hints`'): distill_learner(dls, pool, zoo, hints=v, **ARCH)
+    with pytest.raises(ValueError, match='`hint_weight`'): Distill(pool, probes=torch.full((len(pool),10), .1), hints=torch.zeros(len(pool),2), hint_weight=v)

@@ -1,15 +1,17 @@
 "FixMatch, its thresholds and the average of the weights against their formulas written out, and beside the other callbacks of a Learner"
-import math
+import json, math, re
+from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from fastai.vision.all import (Callback, CancelEpochException, CancelFitException, CancelStepException, CancelValidException, GradientAccumulation, Learner, MixUp,
+from fastai.vision.all import (Callback, DataBlock, IntToFloatTensor, MultiCategoryBlock, PILImage, RandomSplitter, RegressionBlock, TransformBlock, CancelEpochException, CancelFitException, CancelStepException, CancelValidException, GradientAccumulation, Learner, MixUp,
     Module, Normalize, SGD, SaveModelCallback, ShortEpochCallback, accuracy, load_learner, set_seed, tensor)
 from distill_nb.data import digits_dls, repeat_dls
 from distill_nb.distill import create_student, student_splitter, Distill, FreezeStats, PoolCallback, StoredTeachers
 from distill_nb.fixmatch import (EMA, FixMatch, FlexThresholds, FreeThresholds, align_logits, ema_decay, fairness_loss, fixmatch_loss, flex_thresholds, strong_augment,
     weak_augment)
-from distill_nb.learner import fixmatch_learner
+from distill_nb.learner import distill_learner, fixmatch_learner
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1,8), c=st.integers(2,6), threshold=st.floats(0,.999), seed=st.integers(0,999))
@@ -474,3 +476,46 @@ def test_columns_come_once(digits):
     learn = learner(dls, FixMatch(pool, adapt='flexmatch'), Names())
     for _ in range(2): quiet_fit(learn, 2)
     assert learn.names.cols == ['accuracy','fixmatch_loss','confident'] and learn.metrics.attrgot('name') == ['accuracy']
+
+def other_targets():
+    "Learners' data whose targets are not one class an image"
+    x,n = list(np.random.default_rng(0).integers(0, 256, (8,16,16,3), dtype=np.uint8)),list(range(8))
+    make = lambda block,get_y: DataBlock((TransformBlock(PILImage.create, batch_tfms=IntToFloatTensor), block), get_x=lambda i: x[i], get_y=get_y, splitter=RandomSplitter(.25, seed=0)).dataloaders(n, bs=2, num_workers=0)
+    return dict(several=make(MultiCategoryBlock, lambda i: ['a','b'][:1+i%2]), numbers=make(RegressionBlock, lambda i: float(i)), points=make(RegressionBlock(n_out=2), lambda i: [float(i),1.])), x
+
+@pytest.mark.parametrize('kind', ['several','numbers','points'])
+def test_other_targets_are_refused_before_anything_runs(kind):
+    "When the learner is made, or at `before_fit` of a fit that is given the callback, and by all that teach in the target's classes"
+    dls,x = other_targets()
+    dls = dls[kind]
+    dls.c = 2
+    bare = lambda *cbs: Learner(dls, create_student('test_efficientnet', 2, pretrained=False), splitter=student_splitter, cbs=cbs)
+    probes = torch.full((len(x),2), .5)
+    for f in (lambda: bare(FixMatch(x)), lambda: bare().fit(1, cbs=FixMatch(x)), lambda: bare(Distill(x, probes=probes)), lambda: fixmatch_learner(dls, x, 'test_efficientnet', pretrained=False),
+              lambda: distill_learner(dls, x, Never(), 'test_efficientnet', pretrained=False), lambda: distill_learner(dls, x, Never(), 'test_efficientnet', pretrained=False, pseudo='both')):
+        with pytest.raises(ValueError, match='`dls` must give one class for each image'): f()
+
+class Never:
+    "Sources that nobody may ask for anything"
+    def __getattr__(self, name): raise AssertionError(name)
+
+def test_formula_of_the_tutorial_is_the_loss():
+    "As it is written on the page, and as two callbacks compute it"
+    page = json.loads((Path(__file__).parent.parent/'nbs/tutorials/with_fixmatch.ipynb').read_text())
+    formula, = re.findall(r'\$\$(.+?)\$\$', ''.join(page['cells'][0]['source']), re.S)
+    for a,b in ((r'\\mathcal L_\{\\text\{(\w+)\}\}', r'\1'), (r'\\lambda_u', 'lam_u'), (r'\\lambda', 'lam'), (r'\\big|\\,', ''), (r'\s*([+-])\s*', r'\1')): formula = re.sub(a, b, formula)
+    formula = re.sub(r'(?<=[\w)])\s*(?=\()|(?<=\))\s*(?=\w)|(?<=[a-z])\s+(?=[a-zA-Z])|(lam(?:_u)?)(?=[A-Za-z])(?!_u)', lambda m: (m[1] or '')+'*', formula.strip())
+    fix,dis = (type(o.__name__, (o,), dict(active=True, learn=None))([torch.zeros(3,4,4).byte().permute(1,2,0).numpy()]*2, **kw) for o,kw in ((FixMatch,dict(lam_u=2.)), (Distill,dict(probes=torch.ones(2,2)/2, lam=.3))))
+    learn = SimpleNamespace(loss_grad=tensor(1.), loss=None)
+    for cb,loss in ((fix,10.), (dis,100.)):
+        cb.learn,cb.loss_u,cb._sum,cb._n = learn,tensor(loss),0.,0
+        cb.after_loss()
+    assert fix.order < dis.order
+    assert learn.loss_grad.item() == pytest.approx(eval(formula, dict(lam=.3, lam_u=2., labels=1., sources=100., FixMatch=10.)))
+
+@pytest.mark.parametrize('magnitude', [0,1,3,10])
+def test_strong_augment_is_finite_up_to_the_largest_magnitude(magnitude):
+    torch.manual_seed(0)
+    for size in (1,8): assert strong_augment(torch.rand(200, 3, size, 8), n_ops=10, magnitude=magnitude).isfinite().all()
+    for m in (math.nextafter(10, 11), 1e9, math.inf, math.nan, 10**400, -1):
+        with pytest.raises(ValueError, match='`magnitude`'): strong_augment(torch.rand(1,3,8,8), magnitude=m)
