@@ -18,7 +18,7 @@ from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import *
 from .checks import check_count, check_number, check_type, reading
 from .images import (ImageView, KeptDL, KeptImages, OpenByOwn, OpenedBy, OpenImage, Opener, check_images, fastai_class, image_key,
-                               image_types, item_name, open_image, opener_at, opens)
+                               image_types, item_name, open_image, opening_at, opens)
 
 # %% ../nbs/00_data.ipynb #img10001
 _all_ = ['ImageView', 'open_image', 'check_images', 'OpenImage']
@@ -81,10 +81,8 @@ def _data_set(x, least=1):
 def _train_ds(x): return _data_set(x, 2)
 
 def _start(ds):
-    "Position of the opener among the transforms of the images, see `opener_at`"
-    tl = ds.tls[0]
-    if len(tl): return opener_at(tl.tfms.fs, L(tl.items, use_list=None)[0])
-    return ifnone(first(i for i,f in enumerate(tl.tfms.fs) if opens(f)), len(tl.tfms.fs))
+    "Position of the opener among the transforms of the images"
+    return opening_at(ds.tls[0])
 
 def own_opener(
     ds # fastai Datasets, or a DataLoader(s) of one (training part)

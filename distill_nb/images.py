@@ -7,8 +7,8 @@ Docs: https://distill-nb.github.io/distill_nb/images.html.md"""
 # %% auto #0
 __all__ = ['image_types', 'program_formats', 'path_keys', 'ImageView', 'OpenedBy', 'bare_item', 'item_name', 'open_encoded',
            'grey_bits', 'grey_to_8_bits', 'open_image', 'check_images', 'OpenImage', 'fastai_class', 'opens',
-           'opener_at', 'Opener', 'OpenByOwn', 'file_stamp', 'image_key', 'Halves', 'ResizeView', 'resize_view',
-           'cache_folder', 'KeptImages', 'is_encoded', 'pixel_size', 'pays', 'KeptDL', 'HeldImages']
+           'opener_at', 'opening_at', 'Opener', 'OpenByOwn', 'file_stamp', 'image_key', 'Halves', 'ResizeView',
+           'resize_view', 'cache_folder', 'KeptImages', 'is_encoded', 'pixel_size', 'pays', 'KeptDL', 'HeldImages']
 
 # %% ../nbs/00_images.ipynb #img00004
 import stat, tempfile, warnings
@@ -195,6 +195,13 @@ def opener_at(
         if is_item and _is_open(res): return k
         item = res
     return len(tfms)
+
+def opening_at(
+    tl # fastai `TfmdLists` of images
+)->int: # as `opener_at`
+    "Position of the transform that opens its images; without images, of the first that is known to open any"
+    if len(tl): return opener_at(tl.tfms.fs, L(tl.items, use_list=None)[0])
+    return ifnone(first(i for i,f in enumerate(tl.tfms.fs) if opens(f)), len(tl.tfms.fs))
 
 # %% ../nbs/00_images.ipynb #opn00012
 @parts_of.register(Transform)

@@ -17,7 +17,7 @@ from types import MethodType
 from fastai.vision.all import *
 from fasttransform import Pipeline, Transform
 from .checks import check_type
-from .images import ImageView, OpenImage, image_types, is_encoded, open_image, opener_at, pixel_size
+from .images import ImageView, OpenImage, fastai_class, image_types, is_encoded, open_image, opening_at, pixel_size
 from .infer import check_geometry, height_width, prepare_item
 
 # %% ../nbs/00b_preprocess.ipynb #ppr00006
@@ -170,13 +170,7 @@ def _raw(dl, i):
     if tl is None:
         item = first(L(dl.dataset[i]))
         return item if isinstance(item, Image.Image) else None
-    o,fs,k = tl._get(i),tl.tfms.fs,opener_at(tl.tfms.fs)
-    if k is not None: return compose_tfms(o, fs[:k], split_idx=tl.split_idx)
-    for f in fs:                                                                # a function of one's own may open it
-        new = f(o, split_idx=tl.split_idx)
-        if isinstance(new, (Image.Image,TensorImage)): return o if isinstance(o, image_types) else new
-        o = new
-    return o
+    return compose_tfms(tl._get(i), tl.tfms.fs[:opening_at(tl)], split_idx=tl.split_idx)
 
 def _wh(item):
     "(width, height) of an image item; None if it is no image or cannot be read"
@@ -218,14 +212,12 @@ def _opened_as(
     tl # part of a data set
 )->tuple: # (channels, or None; names of what else happens to the image there)
     "What the data set itself does to an image, before the loader's transforms"
-    fs = [] if tl is None else list(tl.tfms.fs)
-    k = opener_at(fs)
-    if k is None: return None,[_transform_name(f) for f in fs if getattr(f, 'name', '') != 'noop']
+    if tl is None: return None,[]
+    fs,k = list(tl.tfms.fs),opening_at(tl)
+    if k == len(fs): return None,[_transform_name(f) for f in fs if getattr(f, 'name', '') != 'noop']
     others = [_transform_name(f) for f in fs[k+1:] if _in_validation(f) and _takes_images(f)]
-    if isinstance(fs[k], OpenImage): return 3,others
-    create = fs[k].encodes.methods[0].implementation
-    mode = create.__self__._open_args.get('mode') if getattr(create, '__func__', None) is PILBase.create.__func__ else None
-    return dict(RGB=3, L=1).get(mode),others if mode in ('RGB','L') else [_transform_name(fs[k])]+others
+    cls = fs[k].img_cls if isinstance(fs[k], OpenImage) else fastai_class(fs[k])
+    return (None,[_transform_name(fs[k])]+others) if cls is None else (dict(RGB=3, L=1)[cls._open_args['mode']],others)
 
 def _transforms(dl): return _flat([f for k in _pipes for f in getattr(getattr(dl, k, None), 'fs', [])])
 

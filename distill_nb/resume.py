@@ -18,7 +18,7 @@ from .data import image_items
 from .distill import FitCallback, FreezeStats, LiveTeachers, PoolCallback, SyncNorms
 from .fixmatch import EMA
 from .identity import Unidentified, asked_for, identity, is_installed, parts_of
-from .images import image_key, opener_at
+from .images import image_key, opening_at
 
 # %% ../nbs/07a_resume.ipynb #r0000007
 def epoch_seed(
@@ -93,7 +93,7 @@ def _inputs(dl):
     ds = dl.dataset
     if not isinstance(ds, Datasets): return identity(ds, '`dls`'),None
     fs = ds.tls[0].tfms.fs
-    try: return _images(image_items(dl)),identity(fs[opener_at(fs):], '`dls`')
+    try: return _images(image_items(dl)),identity(fs[opening_at(ds.tls[0]):], '`dls`')
     except TypeError: return identity(list(ds.tls[0].items), '`dls`'),identity(fs, '`dls`')
 
 def _labels(dl): return identity([[tl[i] for i in range(len(tl))] for tl in getattr(dl.dataset, 'tls', L())[1:]], '`dls`')
