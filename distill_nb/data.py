@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import *
-from .checks import check_count, check_number, check_type, reading
+from .checks import check_count, check_type, reading, Count, checked
 from .images import (ImageView, KeptDL, KeptImages, OpenByOwn, OpenedBy, OpenImage, Opener, check_images, fastai_class, image_key,
                                image_types, item_name, open_image, opening_at, opens)
 
@@ -49,6 +49,7 @@ def _by_class(labels, classes=None):
     return {names[c]:o for c,o in idxs.items()}
 
 # %% ../nbs/00_data.ipynb #046cdfcd
+@checked(n=Count())
 def few_labels(
     labels, # class of each image [N], integers or names
     n:int=None, # labelled images per class (give this or `frac`)
@@ -58,8 +59,6 @@ def few_labels(
 )->tuple: # (few, rest): sorted int64 indices into `labels`
     "Draw `n` images, or `frac`, of each class; ValueError names the classes that have too few or none"
     if (n is None)==(frac is None): raise ValueError("give exactly one of n (labelled images per class) and frac (share of each class)")
-    if n is None: check_number('frac', frac, 0, 1, above=True)
-    else: n = check_count('n', n)
     groups = _by_class(labels, classes)
     if n is not None and (short := [f'{c} ({len(o)})' for c,o in groups.items() if len(o)<n]):
         raise ValueError(f"n={n}, but there are fewer images of class {', '.join(short)}: lower n, use frac, or label more images")
@@ -247,7 +246,6 @@ def labeled_images(
 # %% ../nbs/00_data.ipynb #6915a5c1
 def _split_valid(labels, pct, seed):
     "Stratified validation part: `pct` of each class, rounded, leaving at least one image to train on"
-    if check_number('valid_pct', pct, 0, above=True) >= 1: raise ValueError(f"`valid_pct` is {pct}: something must be left to train on, so it is below 1")
     groups,rng = list(_by_class(labels).values()),np.random.default_rng(seed)
     valid = [rng.permutation(o)[:min(round(pct*len(o)), len(o)-1)] for o in groups]
     if not sum(map(len, valid)): valid = [max(groups, key=len)[1:2]]
@@ -276,6 +274,7 @@ def where_kept(
     return dict(kept=kept, on_device=on_device)
 
 # %% ../nbs/00_data.ipynb #3a2334e5
+@checked
 def image_dls(
     items, # training images: whatever `get_images` takes
     labels, # their classes [N]: names, or integers that index `vocab`
@@ -293,7 +292,6 @@ def image_dls(
     **kwargs
 )->DataLoaders: # batches of (TensorImage, TensorCategory)
     "DataLoaders of images and their labels; every class needs a training image. `kwargs` go to `Datasets.dataloaders`"
-    bs = check_count('bs', bs)
     if size is not None and not isinstance(size, tuple): size = check_count('size', size)
     if vocab is not None: vocab = list(check_type('vocab', vocab, (list,tuple,L,ndarray,CategoryMap), 'a list of class names'))
     items,labels = _pair(items, labels)
@@ -360,6 +358,7 @@ def _new_dls(dls, train, keep=None):
     return res
 
 # %% ../nbs/00_data.ipynb #d82406cc
+@checked(n=Count())
 def few_label_dls(
     dls:DataLoaders, # images and labels, by any of fastai's ways
     n:int=None, # labelled images per class (give this or `frac`)
@@ -368,7 +367,7 @@ def few_label_dls(
     bs:int=None # batch size; None keeps that of `dls`; lowered to the number of labelled images if they are fewer
 )->tuple: # (DataLoaders with the few in `train`, L of the image items of all other training images)
     "Keep the labels of a few training images of `dls` and return the others without; `dls` is unchanged, `valid` the same"
-    ds,bs = _train_ds(dls),None if bs is None else check_count('bs', bs)
+    ds = _train_ds(dls)
     check_labels(dls)
     few,rest = few_labels(item_labels(ds), n=n, frac=frac, seed=seed, classes=getattr(ds.tls[-1], 'vocab', None))
     def _take(i): return type(ds)(tls=L(tl._new(tl._get(i), split_idx=0) for tl in ds.tls), n_inp=ds.n_inp)
@@ -397,6 +396,7 @@ def opened_as(
         raise ValueError(f"{name}: `dls` open their images by {opener.name}, which fails on {item_name(items[0])} ({type(e).__name__}: {e}): give such items as the labelled ones are") from e
     return res
 
+@checked
 def unlabeled_dl(
     dls:DataLoaders, # the target's; with the transforms a Learner has added by now
     items, # unlabelled images: whatever `get_images` takes
@@ -406,7 +406,7 @@ def unlabeled_dl(
     "Shuffled training batches of unlabelled images, opened, transformed and augmented as `dls.train`. `kwargs` go to `TfmdDL`"
     ds,train = _train_ds(dls),dls.train
     items = opened_as(dls, get_images(items, 'unlabelled items'))
-    bs = train.bs if bs is None else check_count('bs', bs)
+    bs = ifnone(bs, train.bs)
     f = first(opened_alike(ds).tls[0].tfms.fs[_start(ds):])
     tfms = OpenByOwn() if own_opener(ds) else f if isinstance(f, OpenImage) else OpenImage()
     pool = Datasets(tls=[TfmdLists(o, t, split_idx=0, do_setup=False) for o,t in ((items,tfms), (range_of(items),_Index()))])
@@ -439,6 +439,7 @@ def images_in(
     sizes,keys = {r for r,_ in near},{image_key(o) for _,o in near}
     return [_rough_key(o) in sizes and image_key(o) in keys for o in items]
 
+@checked
 def pool_images(
     dls:DataLoaders, # the target's
     unlabeled, # whatever `get_images` takes
@@ -446,7 +447,6 @@ def pool_images(
     name:str='`unlabeled`' # what an error calls it
 )->L: # image items
     "The pool of a learner on `dls`, opened as those open theirs; warns of images that are left out, and of those that are in the validation set too"
-    if on_error not in ('raise','skip'): raise ValueError(f"`on_error` is 'raise' or 'skip', not {on_error!r}")
     pool = get_images(unlabeled, name)
     if on_error=='skip' and (bad := check_images(pool)):
         lost = {id(o) for o in bad}
@@ -482,6 +482,7 @@ class RepeatDL(KeptDL):
         return [i for o in passes for i in o][:self.n]
 
 # %% ../nbs/00_data.ipynb #73cd8e80
+@checked(n=Count())
 def repeat_dls(
     dls:DataLoaders, # few labelled images
     n:int, # labelled images drawn per training epoch
@@ -492,9 +493,8 @@ def repeat_dls(
     train = check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train
     if type(train) not in (TfmdDL,KeptDL,RepeatDL,WeightedDL,PartialDL):
         raise TypeError(f"`dls`: its training loader is a {type(train).__name__}, which draws in a way of its own: an epoch of another length cannot be made of it. Make `dls` with fastai's own loader (leave out `dl_type`), or with `weighted_dataloaders`")
-    n = check_count('n', n)
     check_labels(dls)
-    bs = min(train.bs if bs is None else check_count('bs', bs), n)
+    bs = min(ifnone(bs, train.bs), n)
     if num_distrib() > 1: n = math.ceil(n/(bs*num_distrib())) * bs*num_distrib()
     keep = where_kept(cache, train)
     return _new_dls(dls, _again(train, cls=RepeatDL, n=n, bs=bs, **keep), keep)
@@ -523,6 +523,7 @@ def load_pack(
     return Pack(L(jpeg[a:b] for a,b in zip(offs,offs[1:])), labels, d['is_test'], L(d['classes'].tolist()))
 
 # %% ../nbs/00_data.ipynb #0811c193
+@checked(n=Count(), size=Count())
 def pack_dls(
     pack, # `Pack`, or path of its file
     n:int=None, # labelled images per class; with neither `n` nor `frac` all training images are labelled
@@ -540,6 +541,7 @@ def pack_dls(
     return (dls,L()) if n is None and frac is None else few_label_dls(dls, n=n, frac=frac, seed=seed)
 
 # %% ../nbs/00_data.ipynb #f9347d01
+@checked(n=Count(), size=Count())
 def digits_dls(
     n:int=5, # labelled images per digit
     seed:int=42, # which images are labelled
@@ -550,7 +552,6 @@ def digits_dls(
 )->tuple: # (DataLoaders, L of the image items of the unlabelled training images)
     "Small target task on scikit-learn's 1,797 handwritten digits, a fixed third of them held out in `valid`. `kwargs` go to `image_dls`"
     from sklearn.datasets import load_digits
-    size = check_count('size', size)
     x,y = load_digits(return_X_y=True)
     imgs = [Image.fromarray(o).resize((size,size), Image.BICUBIC) for o in (x.reshape(-1,8,8)*(255/16)).round().astype(np.uint8)]
     imgs = np.stack([np.asarray(o.convert('RGB')) for o in imgs])

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from . import __version__
-from .checks import check_count, check_number, check_type, escape_markdown, reading, write_whole
+from .checks import check_type, escape_markdown, reading, write_whole, Count, OneOf, checked
 from .distill import Student, create_student, input_channels, load_backbone
 from .infer import Predictor, check_fields, check_geometry, height_width, read_graph, strict_json
 from .preprocess import image_shape, per_channel, preprocessing
@@ -126,6 +126,7 @@ def _timm_state(student, meta):
     return state if same else None
 
 # %% ../nbs/10_deploy.ipynb #7ef4d510
+@checked
 def save_student(
     learn, # a Learner of a `Student`, or the `Student`
     path, # file to write, .safetensors
@@ -224,6 +225,7 @@ def _quiet():
     finally: logging.disable(before)
 
 # %% ../nbs/10_deploy.ipynb #bc4a6c93
+@checked
 def to_onnx(
     learn, # a Learner, a `Student`, or any network images [N,3,H,W] -> logits [N,C]
     path, # file to write
@@ -236,7 +238,6 @@ def to_onnx(
     "Write the bare student as an ONNX graph, 'image' [N,3,size,size] (or whatever `input_size` says) -> 'logits' (or 'probs') [N,C], with its metadata, once it is compared with torch"
     absent = [o for o in ('onnx','onnxscript') if find_spec(o) is None]
     if absent: raise ImportError(f"to_onnx needs {' and '.join(absent)}: pip install 'distill_nb[onnx]'")
-    check_number('tol', tol, 0)
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
     shape = meta['input_size']
     with _quiet(), torch.no_grad():
@@ -258,6 +259,7 @@ def _close(got, want, path, tol):
     return diff
 
 # %% ../nbs/10_deploy.ipynb #0a1d0003
+@checked
 def to_export(
     learn, # a Learner, a `Student`, or any network images [N,3,H,W] -> logits [N,C]
     path, # file to write, .pt2
@@ -267,7 +269,6 @@ def to_export(
     "Write the bare student as a program of `torch.export`, with any number of images in a batch and its metadata in 'meta.json'"
     path = Path(path)
     if path.suffix != '.pt2': raise ValueError(f"`path`: an exported program is a .pt2 file, not {path.name!r}")
-    check_number('tol', tol, 0)
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
     shape,buf = meta['input_size'],BytesIO()
     with _quiet(), torch.no_grad():
@@ -278,6 +279,7 @@ def to_export(
     return diff
 
 # %% ../nbs/10_deploy.ipynb #0a1d0007
+@checked(method=OneOf(('minmax','entropy','percentile')))
 def quantize_onnx(
     path, # graph of `to_onnx`
     out, # file to write
@@ -291,8 +293,7 @@ def quantize_onnx(
     from onnxruntime import quantization as Q
     from onnxruntime.quantization.shape_inference import quant_pre_process
     methods = dict(minmax=Q.CalibrationMethod.MinMax, entropy=Q.CalibrationMethod.Entropy, percentile=Q.CalibrationMethod.Percentile)
-    if method not in methods: raise ValueError(f"`method` is {', '.join(methods)}, not {method!r}")
-    path,out,images,bs = Path(path),Path(out),list(check_type('images', images, Iterable, 'a list of image items')),check_count('bs', bs)
+    path,out,images = Path(path),Path(out),list(check_type('images', images, Iterable, 'a list of image items'))
     if not images: raise ValueError("`images`: without any, nobody knows how large the activations get")
     data = read_graph(path)
     student,n = Predictor(data),len(images)
@@ -411,6 +412,7 @@ def _own_size(learn):
     known = getattr(_model(learn), 'meta', {}).get('input_size') or getattr(_model(learn), 'pretrained_cfg', {}).get('input_size')
     return known and tuple(known[1:])
 
+@checked(n=Count())
 def profile(
     learn, # a Learner, a `Student`, any network; or a dict of these, name -> network
     sources=None, # `Ranking`, `Zoo` or list of sources to put beside it
@@ -420,7 +422,7 @@ def profile(
     bs:int=16 # images in a batch, for the throughput
 )->pd.DataFrame: # one row each: kind, size, parameters, MB, MB fp16, million MACs; ms for an image, their interquartile range and images/s for each device; accuracy, if given
     "What networks cost: the student beside the sources that taught it, or whatever one may want to compare"
-    n,bs,size = check_count('n', n),check_count('bs', bs),None if size is None else height_width(size)
+    size = None if size is None else height_width(size)
     nets = [(k, 'student', lambda l=l: (_bare(l), size or _own_size(l))) for k,l in (learn if isinstance(learn, dict) else dict(student=learn)).items()]
     zoo = _zoo(sources)
     nets += [(s.name, 'source', lambda s=s: (s.load().model, size or [s.size]*2)) for s in zoo if s.build is not None]       # arrays have no network

@@ -17,7 +17,7 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 from PIL import Image
 from fastai.vision.all import *
-from .checks import check_count, check_number, check_table, check_type
+from .checks import check_table, check_type, Range, Count, checked
 from .data import get_images, image_items, open_image
 from .distill import FitCallback, logsumexp_segments
 from .outputs import compute_outputs, get_outputs, segments, _open_store
@@ -279,6 +279,7 @@ class LabelBrowser(_Box):
                 f'<table style="margin-top:6px;border-spacing:6px 0"><tr style="opacity:.6"><td>source</td><td>weight</td><td>its own class</td><td>its probe</td></tr>{rows}</table></div>')
 
 @patch
+@checked(n=Count(3))
 def browse(self:Ranking,
     images, # target images: whatever `get_images` takes
     dls=None, # the few labels, for the probes; by default those that the ranking was made with
@@ -318,10 +319,11 @@ def source_distance(
 class Watch(FitCallback):
     "Losses, what each source still has to teach and a few predictions, drawn while a Learner trains; in a terminal, a line an epoch"
     order,run_valid,watching = 70,False,False
+    @checked(every=Range(0), n=Count(0))
     def __init__(self,
         every:float=2., # seconds between two pictures, at least
         n:int=8 # validation images whose predictions are shown
-    ): self.every,self.n,self.handle,self.preds = check_number('every', every, 0),check_count('n', n, 0),None,''
+    ): self.every,self.n,self.handle,self.preds = every,n,None,''
 
     def before_fit(self):
         super().before_fit()

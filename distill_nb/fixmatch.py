@@ -12,7 +12,7 @@ __all__ = ['strong_augment', 'weak_augment', 'fixmatch_loss', 'flex_thresholds',
 from contextlib import nullcontext
 from fastai.vision.all import *
 from torch.nn.modules.batchnorm import _BatchNorm
-from .checks import check_count, check_number
+from .checks import Range, Count, checked
 from .data import item_labels
 from .distill import FitCallback, PoolCallback, check_one_class
 
@@ -56,6 +56,7 @@ def _batch(x):
     if isinstance(x, Tensor) and x.ndim == 4: return x.as_subclass(Tensor)
     raise TypeError(f"`x` must be a tensor of images [N,3,H,W], got {f'one of shape {list(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}")
 
+@checked
 def strong_augment(
     x:Tensor, # images [N,3,H,W] in [0,1]
     n_ops:int=2, # operations for each image, drawn from ten
@@ -63,7 +64,6 @@ def strong_augment(
     cutout:float=.5 # largest side of the grey square, as a share of the image's; 0 leaves it away
 )->Tensor: # [N,3,H,W] in [0,1]
     "RandAugment for a batch, on its device: `n_ops` operations of random strength for each image, then Cutout"
-    check_count('n_ops', n_ops, 0); check_number('magnitude', magnitude, 0, 10); check_number('cutout', cutout, 0, 1)
     x = _batch(x)
     n,ops = len(x),[*_geometry, *_colour]
     drawn = x.new_empty(n, len(ops)).uniform_().argsort(1) < n_ops
@@ -77,13 +77,13 @@ def strong_augment(
     return _cutout(x, cutout)
 
 # %% ../nbs/06_fixmatch.ipynb #a5fbe822
+@checked
 def weak_augment(
     x:Tensor, # images [N,3,H,W]
     shift:float=.125, # largest shift to either side, as a share of the side
     flip:bool=True # mirror every other image; False for digits, letters, signs
 )->Tensor: # [N,3,H,W]
     "Mirror and shift each image at random, on its device, the weak augmentation of Sohn et al. 2020"
-    check_number('shift', shift, 0, 1)
     x = _batch(x)
     n,_,h,w = x.shape
     def _from(k): # which row (or column) each row comes from, [n,k]
@@ -119,10 +119,11 @@ def flex_thresholds(
 # %% ../nbs/06_fixmatch.ipynb #8c5255f5
 class FlexThresholds:
     "FlexMatch's table of a pool: `thresholds(q, idx)` gives each class its threshold, then enters the batch"
+    @checked(n=Count())
     def __init__(self,
         n:int, # images in the pool
         threshold:float=.95 # τ
-    ): self.latest,self.threshold = torch.full((check_count('n', n),), -1),check_number('threshold', threshold, 0, 1)
+    ): self.latest,self.threshold = torch.full((n,), -1),threshold
 
     def __call__(self, q, idx):
         "From the probabilities of the weak views [N,C] and their positions in the pool [N]"
@@ -134,12 +135,13 @@ class FlexThresholds:
         return res
 
 # %% ../nbs/06_fixmatch.ipynb #ad593412
+@checked
 def ema_decay(
     t:int, # steps before this one
     decay:float=.999 # in the long run
 )->float: # the share of the old mean in the new one
     "Decay of an exponential moving average that warms up: small at first, so that the start is soon forgotten"
-    return min(check_number('decay', decay, 0, 1), (1+t)/(10+t))
+    return min(decay, (1+t)/(10+t))
 
 # %% ../nbs/06_fixmatch.ipynb #c18e81d8
 class _RunningMean:
@@ -152,10 +154,11 @@ class _RunningMean:
 
 class FreeThresholds:
     "FreeMatch's running means: `thresholds(q, idx)` enters a batch, then gives each class its threshold"
+    @checked
     def __init__(self,
         n_out:int, # number of classes C
         decay:float=.999 # of the means a step, once warmed up
-    ): self.tau,self.p,self.hist = [_RunningMean(1/check_count('n_out', n_out), check_number('decay', decay, 0, 1)) for _ in range(3)]
+    ): self.tau,self.p,self.hist = [_RunningMean(1/n_out, decay) for _ in range(3)]
 
     def __call__(self, q, idx=None):
         "From the probabilities of the weak views [N,C]: self-adaptive thresholds of Wang et al. 2023"
@@ -195,6 +198,7 @@ def _learns_stats(model): return any(isinstance(m, _BatchNorm) and m.training fo
 class FixMatch(PoolCallback):
     "Teaches the student, on strong views of the pool, the labels that it gives the weak views with confidence (Sohn et al. 2020)"
     order,column,kept,mu,weak = 4,'fixmatch_loss',('_thresholds','_predicted'),1,None # an exported one knows no more
+    @checked
     def __init__(self,
         pool, # unlabelled images: whatever `get_images` takes
         threshold:float=.95, # τ: a prediction at least so confident becomes a label; in [0,1)
@@ -207,12 +211,8 @@ class FixMatch(PoolCallback):
         align=False # correct the labels' distribution: True, to that of the labelled images; 'uniform'; or a share for each class [C]
     ):
         super().__init__(pool)
-        if check_number('threshold', threshold, 0) >= 1: raise ValueError(f"`threshold` is a probability below 1, at least 0, not {threshold}: at 1 no prediction would ever count")
-        mu = check_count('mu', mu)
-        check_number('lam_u', lam_u, 0, 1e9); check_number('lam_f', lam_f, 0, 1e9)
         for n,f in dict(strong=strong, weak=weak).items():
             if f is not None and not callable(f): raise TypeError(f"`{n}` is a function of a batch [N,3,H,W], not a {type(f).__name__}")
-        if adapt not in (None,'flexmatch','freematch'): raise ValueError(f"`adapt` is 'flexmatch', 'freematch' or None, not {adapt!r}")
         if isinstance(align, str) and align != 'uniform': raise ValueError(f"`align` is a bool, 'uniform', or a share for each class, not {align!r}")
         self.threshold,self.mu,self.lam_u,self.strong,self.weights = threshold,mu,lam_u,ifnone(strong, strong_augment),(1.,lam_u)
         self.weak,self.adapt,self.lam_f,self.align = weak,adapt,lam_f,align
@@ -286,10 +286,10 @@ class FixMatch(PoolCallback):
 class EMA(FitCallback):
     "Exponential moving average of the weights: validated in place of the last ones, and what the model has after `fit`, whatever ended it"
     order,kept,_avg,_raw,_skipped = 12,('_avg','_raw','_t'),None,None,False # after the model is wrapped (DistributedTrainer, 11), before the best one is loaded (SaveModelCallback, 61)
+    @checked(decay=Range(0, 1, below=True))
     def __init__(self,
         decay:float=.999 # share of the old average in the new one, once warmed up; in [0,1)
     ):
-        if check_number('decay', decay, 0) >= 1: raise ValueError(f"`decay` of the average is at least 0 and below 1, not {decay}")
         self.decay = decay
 
     def _weights(self):

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fastai.vision.all import *
 from fastcore.xdg import xdg_cache_home
-from .checks import check_type, digest, file_digest, seal, unseal, write_whole
+from .checks import check_type, digest, file_digest, seal, unseal, write_whole, Count, checked
 from .identity import identity, parts_of
 
 # %% ../nbs/00_images.ipynb #ba59d680
@@ -445,6 +445,7 @@ def pixel_size(
         with open_encoded(bare_item(item)) as im: return im.size
     except Exception: return None
 
+@checked(n=Count(), most=Count())
 def pays(
     items, # a few of the images
     view:ResizeView, # what would be kept of each

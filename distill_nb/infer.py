@@ -375,7 +375,7 @@ def _clear_parts(folder):
         except OSError: pass                                                   # its writer lives
 
 @contextmanager
-def _whole(path):
+def _whole_file(path):
     "A text file that becomes `path` when the block ends; if it fails, `path` stays as it was"
     kwargs = dict(mode='w', newline='', encoding='utf-8', errors='distill_nb.as_named')
     if os.path.exists(path) and not os.path.isfile(path):                      # /dev/stdout, a pipe
@@ -423,7 +423,7 @@ def predict(
     predictor,files = Predictor(a.student, a.threads),find_images(a.folder)
     names = ['file'] + [f"{o}{k if k>1 else ''}" for k in range(1, min(a.top, len(predictor.labels))+1) for o in ('label','probability')] + ['note']
     rows,silent = predict_files(predictor, files, a.min_prob, a.top),0
-    with _whole(a.csv) if a.csv else _screen() as f:
+    with _whole_file(a.csv) if a.csv else _screen() as f:
         w = csv.DictWriter(_Lines(f), names, lineterminator='\r\n')
         w.writeheader()
         for r in rows:

@@ -15,12 +15,12 @@ from collections.abc import Iterable
 import pandas as pd
 from joblib import Parallel, delayed
 from fastai.vision.all import *
-from .checks import check_count, check_number, check_type
+from .checks import check_count, check_number, check_type, Range, Maybe, Flag, checked
 from .data import (ImageView, check_labels, epoch_size, get_images, image_items, images_in, item_labels, opened_as, pool_images, repeat_dls,
                              unlabeled_dl, where_kept)
 from .preprocess import image_channels
 from .sources import Source, Zoo, _source_list
-from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, temperatures, _open_store, _rows
+from .outputs import compute_outputs, get_outputs, kept_beside, pseudo_labels, _open_store, _rows
 from .estimators.probes import fit_probe
 from .similarity import Ranking, rank_sources
 from .weights import prune_weights, source_weights, _alpha
@@ -46,6 +46,7 @@ def _set_head(head, x, y, C):
         head.weight.zero_(); head.bias.fill_(b.min())
         head.weight[seen],head.bias[seen] = w.T.to(head.weight),b.to(head.bias)
 
+@checked
 def set_probe_head(
     learn:Learner, # of a `Student`
     C:float=0.1 # inverse strength of the probe's penalty
@@ -97,6 +98,7 @@ def check_args(
     check_student(arch, n_out, start, **kwargs)
 
 @delegates(Learner.__init__, but=['dls','model','splitter','opt_func'])
+@checked
 def student_learner(
     dls:DataLoaders, # labelled images for training and validation; never changed
     arch=None, # the student: a timm name, a fastai function, a module; by default that of `start`
@@ -116,7 +118,7 @@ def student_learner(
     "A Learner of a `Student`: what all methods here have in common"
     check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     arch,n_out,arch_kwargs = student_args(dls, arch, start, stages, arch_kwargs)
-    dls = repeat_dls(dls, epoch_size(dls) if epoch_len is None else check_count('epoch_len', epoch_len), cache=cache)
+    dls = repeat_dls(dls, ifnone(epoch_len, epoch_size(dls)), cache=cache)
     student = create_student(arch, n_out, start=start, pretrained=pretrained, **arch_kwargs)
     channels,takes = image_channels(dls),input_channels(student)
     if channels != takes:
@@ -129,6 +131,7 @@ def student_learner(
     return learn
 
 # %% ../nbs/07_learner.ipynb #8348fe1a
+@checked
 def pool_epoch(
     dls:DataLoaders, # labelled images
     pool, # images that an epoch passes over
@@ -136,7 +139,7 @@ def pool_epoch(
 )->int: # labelled images in the same number of batches
     "Length of an epoch over `pool`, in labelled images"
     bs,pool = min(check_type('dls', dls, DataLoaders, 'fastai DataLoaders').train.bs, len(dls.train_ds)),get_images(pool, '`pool`')
-    return max(1, len(pool)//min(bs if bs_u is None else check_count('bs_u', bs_u), len(pool))) * bs
+    return max(1, len(pool)//min(ifnone(bs_u, bs), len(pool))) * bs
 
 # %% ../nbs/07_learner.ipynb #9e10462d
 @delegates(student_learner)
@@ -149,6 +152,7 @@ def transfer_learner(
     return student_learner(dls, arch, **kwargs)
 
 # %% ../nbs/07_learner.ipynb #59ff37a4
+@checked(classifier=Flag())
 def weigh_sources(
     sources, # a `Ranking`, a `Zoo` or list of sources (ranked on `dls` unless `alpha` or p=0 makes that needless), or one `Source`
     p:float=4., # power of the scores: 0 weights all alike, inf takes the best alone
@@ -177,6 +181,7 @@ def weigh_sources(
     return [zoo[i] for i in keep],alpha[keep]
 
 # %% ../nbs/07_learner.ipynb #6d446eda
+@checked
 def probe_labels(
     sources:list, # `Source`s
     alpha, # weight of each, [S]
@@ -189,7 +194,7 @@ def probe_labels(
 )->Tensor: # probabilities [n, C]
     "Σ_s α_s p_s(x): what linear probes on the sources' features, fitted to the labelled images, take `images` for"
     few,y,images,sources = image_items(dls),item_labels(dls),opened_as(dls, get_images(images), '`images`'),_source_list(sources)
-    alpha,T = _alpha(alpha, len(sources)),check_number('T', T, *temperatures)
+    alpha = _alpha(alpha, len(sources))
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)
     with _open_store(store) as store:
         compute_outputs(sources, few + images, store, progress=progress)      # each image is opened once for all
@@ -201,6 +206,7 @@ def probe_labels(
     return res
 
 # %% ../nbs/07_learner.ipynb #5e0c83a7
+@checked
 def feature_hints(
     sources:list, # `Source`s
     alpha, # weight of each, [S]
@@ -210,7 +216,7 @@ def feature_hints(
     progress:bool=True # show progress bars while sources run
 )->Tensor: # [n, K]; the squares add up to n
     "For each source, √α_s times the first `k` principal components of its features on `images`, scaled to a total variance of 1"
-    res,images,sources,k = [],get_images(images),_source_list(sources),check_count('k', k)
+    res,images,sources = [],get_images(images),_source_list(sources)
     alpha = _alpha(alpha, len(sources))
     with _open_store(store) as store:
         compute_outputs(sources, images, store, progress=progress)            # each image is opened once for all
@@ -223,6 +229,7 @@ def feature_hints(
 
 # %% ../nbs/07_learner.ipynb #97f05cfc
 @delegates(student_learner)
+@checked(ema=Range(0, 1, below=True))
 def distill_learner(
     dls:DataLoaders, # the few labels, and a validation set
     unlabeled, # the pool D_u: a folder, files, arrays, a fastai data set (whatever `get_images` takes)
@@ -254,10 +261,7 @@ def distill_learner(
     **kwargs
 )->Learner:
     "A Learner whose student learns from the few labels and, on all images, from the weighted sources; with `pseudo='source'` that of Borup et al. 2023"
-    check_number('lam', lam, 0, 1); check_number('mix', mix, 0, 1); check_number('T', T, *temperatures); check_number('hints', hints, *hint_weights)
     check_type('dls', dls, DataLoaders, 'fastai DataLoaders')
-    if top_k is not None: check_count('top_k', top_k)
-    if pseudo not in ('source','probe','both'): raise ValueError(f"`pseudo` is 'source', 'probe' or 'both', not {pseudo!r}")
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
     if pseudo != 'source': check_one_class(dls)
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
@@ -300,6 +304,7 @@ def nearest_learner(
 
 # %% ../nbs/07_learner.ipynb #7dfacc80
 @delegates(student_learner)
+@checked(ema=Maybe(Range(0, 1, below=True)))
 def fixmatch_learner(
     dls:DataLoaders, # the few labels, and a validation set
     unlabeled, # the pool: whatever `get_images` takes
@@ -320,7 +325,7 @@ def fixmatch_learner(
     "FixMatch (Sohn et al., NeurIPS 2020) from the same start as the others"
     check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     check_one_class(dls)
-    pool,mu = pool_images(dls, unlabeled, on_error),check_count('mu', mu)
+    pool = pool_images(dls, unlabeled, on_error)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
     fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)
     return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(fixmatch, EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
@@ -390,6 +395,7 @@ def _run(name, method, data, seed, rank, n_epoch, lr, after_run, threads, bs_u=N
     return row
 
 # %% ../nbs/07_learner.ipynb #15831a18
+@checked
 def compare(
     data, # function seed -> (dls, pool); or one (dls, pool) for all seeds
     sources, # a `Zoo`, ranked anew with each seed's labels; or a `Ranking`
@@ -410,7 +416,7 @@ def compare(
 )->Comparison:
     "Train every method on the same splits from the same start with the same steps; the accuracy is that of the validation set after the last epoch"
     if not callable(data) and not (isinstance(data, (tuple,list)) and len(data) == 2): raise TypeError(f"`data` must be (dls, pool), or a function seed -> (dls, pool); got {type(data).__name__}")
-    n_epoch,seeds = check_count('n_epoch', n_epoch),[check_count('seeds', s, 0) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
+    seeds = [check_count('seeds', s, 0) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
     if not seeds: raise ValueError("`seeds` is empty: give at least one")
     for r in lr.values() if isinstance(lr, dict) else [lr]: check_number('lr', r, 0, above=True)
     if not isinstance(methods, dict):

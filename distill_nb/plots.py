@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, matplotlib.pyplot as plt, seaborn as sns
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from fastcore.foundation import L
-from .checks import check_number, check_table, check_type
+from .checks import check_table, check_type, Range, OneOf, checked
 from .outputs import PseudoLabels
 from .similarity import Ranking
 from .weights import effective_sources
@@ -44,6 +44,7 @@ def plain_label(
 def _room(names): return .085*max(len(plain_label(o)) for o in names) # inches that a column of names takes
 
 # %% ../nbs/08_plots.ipynb #7063d249
+@checked
 def plot_ranking(
     rank, # `Ranking`
     p:float=4., # power, for the weights written beside the bars
@@ -69,6 +70,7 @@ def plot_ranking(
     return ax
 
 # %% ../nbs/08_plots.ipynb #e1e23fc1
+@checked(p_max=Range(0, 1e9, above=True))
 def plot_weights(
     rank, # `Ranking`
     p:float=4., # power to mark
@@ -78,7 +80,6 @@ def plot_weights(
 ): # the Axes
     "Weights of the sources against the power p, and the effective number of sources"
     check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
-    p_max,p = check_number('p_max', p_max, 0, 1e9, above=True),check_number('p', p, 0)
     ax = _axes(ax, 7.5, 3.6)
     ps = np.linspace(0, p_max, 129)
     alpha = np.stack([rank.weights(o, norm).values for o in ps])
@@ -205,6 +206,7 @@ def plot_entropy(
     return ax
 
 # %% ../nbs/08_plots.ipynb #7fb4ee01
+@checked(method=OneOf(('pca','umap')))
 def plot_features(
     features, # [n,d]
     labels, # class of each image [n]
@@ -213,7 +215,6 @@ def plot_features(
     ax=None # a matplotlib Axes, by default a new one
 ): # the Axes
     "A map of features, coloured by class"
-    if method not in ('pca','umap'): raise ValueError(f"`method` is 'pca' or 'umap', not {method!r}")
     x,y = np.asarray(features),np.asarray(labels)
     if x.ndim != 2 or not len(x) or x.dtype.kind not in 'biuf' or not np.isfinite(x).all(): raise ValueError(f"`features` must be finite numbers [n,d], got {x.dtype} of shape {x.shape}")
     if y.shape != (len(x),) or pd.isna(y).any(): raise ValueError(f"`labels`: one class an image, without gaps; got {y.dtype} of shape {y.shape} for {len(x)} images")

@@ -16,7 +16,7 @@ from functools import singledispatch
 from types import MethodType
 from fastai.vision.all import *
 from fasttransform import Pipeline, Transform
-from .checks import check_type
+from .checks import check_type, Flag, checked
 from .images import ImageView, OpenImage, fastai_class, image_types, is_encoded, open_image, opening_at, pixel_size
 from .infer import check_geometry, height_width, prepare_item
 
@@ -273,6 +273,7 @@ def image_channels(
     known = _opened_as(_parts(dl))[0]
     return known if known == 3 or known and not any(isinstance(t, Normalize) for t in _transforms(dl)) else image_shape(dls)[0] # statistics of three colours make three channels of one
 
+@checked(check=Flag())
 def preprocessing(
     dls, # DataLoaders, also of an exported Learner
     size=None, # side of the images, or (height, width), in place of what their transforms say

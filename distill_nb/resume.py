@@ -13,7 +13,7 @@ from fastai.vision.all import *
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
-from .checks import check_count, reading, seal, unseal, write_whole
+from .checks import reading, seal, unseal, write_whole, checked
 from .data import image_items
 from .distill import FitCallback, FreezeStats, LiveTeachers, PoolCallback, SyncNorms
 from .fixmatch import EMA
@@ -209,11 +209,12 @@ def differences(
 class Resume(FitCallback):
     "Keeps the whole state of training after each epoch; a `fit` that was interrupted goes on after the last one, to the same end"
     order,run_valid = 100,False # last
+    @checked
     def __init__(self,
         path='resume', # folder, in that of the Learner; delete it to begin anew
         every:int=1 # epochs from one file to the next
     ):
-        self.folder,self.every,self.n_fits,self._asleep = Path(path),check_count('every', every),0,[]
+        self.folder,self.every,self.n_fits,self._asleep = Path(path),every,0,[]
 
     @property
     def file(self): return self.learn.path/self.folder/f'fit-{self.n_fits}.pt'

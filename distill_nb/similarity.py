@@ -100,6 +100,7 @@ class Ranking:
         more += f"; failed: {', '.join(self.failed)}" if self.failed else ''
         return f"Ranking of {len(self)} by {self.metric}: " + ', '.join(f'{self.names[i]} {self.scores[i]:.3f}' for i in self.order) + more
 
+    @checked
     def top(self,
         k:int, # How many
     )->'Ranking':

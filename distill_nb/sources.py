@@ -27,7 +27,7 @@ from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, get_pretrained_cfg, load_model_config_from_hf, parse_model_name
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from huggingface_hub import constants, get_session, try_to_load_from_cache
-from .checks import check_type, file_digest, reading
+from .checks import check_type, file_digest, reading, checked
 from .identity import Unidentified, identity
 from .infer import check_fields, crop_modes, fit_image, interpolations, strict_json
 
@@ -295,6 +295,7 @@ def _create(arch, pretrained=False, seed=42, **kwargs):
         torch.manual_seed(seed)
         return timm.create_model(arch, pretrained=pretrained, **kwargs)
 
+@checked
 def timm_network(
     arch,            # timm name, or 'hf-hub:user/model'
     pretrained=True, # the hub's trained weights, or an error; `False`: random ones
@@ -391,6 +392,7 @@ def check_hub(
 
 # %% ../nbs/01_sources.ipynb #de214795
 @patch(cls_method=True)
+@checked
 def from_timm(cls:Source,
     arch:str,         # timm name, e.g. 'resnet50' or 'resnet50.a1_in1k'; also 'hf-hub:user/model'
     pretrained=True,  # the hub's trained weights, or an error; `False`: random ones
@@ -618,6 +620,7 @@ def from_learner(cls:Source,
     return src
 
 @patch(cls_method=True)
+@checked
 def from_export(cls:Source,
     path,         # file that `learn.export` wrote
     trust=False,  # `True`: it may be unpickled
@@ -629,7 +632,7 @@ def from_export(cls:Source,
     if not path.is_file(): raise FileNotFoundError(f"no exported Learner '{path}'")
     if not trust: raise ValueError(f"'{path.name}' is a pickle, and opening a pickle can run any code: pass trust=True if you know who wrote it, "
         "or have the weights saved alone and use Source.from_checkpoint")
-    warnings.warn(f"unpickling '{path.name}' (trust=True): code in it runs with your rights", stacklevel=3)
+    warnings.warn(f"unpickling '{path.name}' (trust=True): code in it runs with your rights", stacklevel=4)
     from fastai.learner import load_learner
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='load_learner')
@@ -706,6 +709,7 @@ class Zoo(Sequence):
         if double: raise ValueError(f"two sources are called {', '.join(sorted(double))}: give one another name=")
 
     @classmethod
+    @checked
     def timm(cls,
         *names,          # timm names, or patterns such as '*resnet*' (`*`, `?`, `[...]`: see `timm.list_models`)
         pretrained=True, # the hub's trained weights, or an error; `False`: random ones
@@ -720,7 +724,7 @@ class Zoo(Sequence):
                 if n in names: raise
                 odd[n] = e
         if odd and not res: raise next(iter(odd.values()))
-        if odd: warnings.warn("matched by a pattern but left out of the zoo: " + '; '.join(map(str, odd.values())), stacklevel=2)
+        if odd: warnings.warn("matched by a pattern but left out of the zoo: " + '; '.join(map(str, odd.values())), stacklevel=3)
         return cls(res)
 
     @property

@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from . import __version__
-from .checks import check_count, check_table, check_type, reading, write_whole
+from .checks import check_table, check_type, reading, write_whole, Count, OneOf, checked
 from .identity import Unidentified, identity
 from .data import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
@@ -241,6 +241,7 @@ def _mean_sem(x):
 
 def _runs(rows, value): return check_table('rows', rows, [*_keys, value], 'runs, see `run_suite` and `read_runs`')
 
+@checked
 def suite_table(
     rows, # of `run_suite` or `read_runs`
     reference:str='transfer', # method that the others are compared with
@@ -259,6 +260,7 @@ def suite_table(
             res[budget,m] = dict(mean=mean, sem=sem, gap=gap, gap_sem=gap_sem, targets=both.index.get_level_values(0).nunique(), runs=len(both))
     return pd.DataFrame(res).T.rename_axis(['budget','method']).astype(dict(targets=int, runs=int))
 
+@checked
 def target_table(
     rows, # of `run_suite` or `read_runs`
     value:str='accuracy' # or 'balanced_accuracy'
@@ -267,6 +269,7 @@ def target_table(
     return _runs(rows, value).pivot_table(index=['budget','method'], columns='target', values=value, sort=False)
 
 # %% ../nbs/11_suites.ipynb #ffde1180
+@checked
 def plot_suite(
     rows, # of `run_suite` or `read_runs`
     reference:str='transfer', # method that the others are compared with
@@ -344,6 +347,7 @@ def _rates(tier):
     slow = ('transfer','lp_ft','fixmatch','best','all_labels') if tier=='small' else [m for m in eight_methods if m != 'scratch']
     return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
 
+@checked(tier=OneOf(('small','full')), size=Count(32))
 def eight_suite(
     data, # folder with targets/ and weights/
     sources, # folder of `scripts/make_sources.py`; None for the models of `data` alone
@@ -353,9 +357,8 @@ def eight_suite(
 )->Suite:
     "Eight few-label targets"
     data = Path(data).expanduser()
-    if tier not in ('small','full'): raise ValueError(f"`tier` is 'small' or 'full', not {tier!r}")
     own_size,bs = (64,16) if tier=='small' else (160,32)
-    size = own_size if size is None else check_count('size', size, 32)
+    size = ifnone(size, own_size)
     paths = sorted((data/'targets').glob('*.npz'))
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128)

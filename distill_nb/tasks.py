@@ -14,6 +14,7 @@ from collections import Counter
 from fastai.vision.all import *
 from scipy.io import loadmat
 from .data import Pack, few_labels
+from .checks import checked
 
 # %% ../nbs/00a_tasks.ipynb #c9ec677a
 _homes = dict(
@@ -176,6 +177,7 @@ def chestx(
     return _task('chestx', root, (where.get(o, root/'images'/o) for o in names), [_chestx_classes.index(o) for o in df['Finding Labels']], [o in test for o in names], _chestx_classes)
 
 # %% ../nbs/00a_tasks.ipynb #8be49275
+@checked
 def isic2018(
     path, # folder that has ISIC2018_Task3_Training_Input/, ..._GroundTruth/ (or the .csv in it) and ..._LesionGroupings.csv
     test_frac:float=.2, # share of the lesions of each class that is held out, as there is no official test part
@@ -204,6 +206,7 @@ def _foldered(task, path, items, names, is_test):
     classes = sorted(set(names))
     return _task(task, path, items, [classes.index(o) for o in names], is_test, classes)
 
+@checked
 def eurosat(
     path, # folder that has AnnualCrop/, Forest/, ..., or one of those around it
     test_frac:float=.2, # share of each class that is held out, as there is no official test part
@@ -224,6 +227,7 @@ def _leaves(files, file):
         return found[0] if len(found)==1 else first(l for l in found if o.parent.name in l) or f'{o.parent.name}/{key}'
     return [_leaf(o) for o in files]
 
+@checked
 def crop_disease(
     path, # folder that has train/ and test/ (of the Kaggle copy), or raw/color/ (of the repository), or one of those around it
     test_frac:float=.2, # without a test folder: share of the leaves of each class that is held out
@@ -246,6 +250,7 @@ def crop_disease(
 # %% ../nbs/00a_tasks.ipynb #cb08801a
 paper_tasks = {f.__name__:f for f in (cub200, chestx, eurosat, isic2018, nabirds, oxford_pets, stanford_dogs, crop_disease)}
 
+@checked
 def load_task(
     name:str, # one of `paper_tasks`
     path, # folder with its files, or the folder around it
