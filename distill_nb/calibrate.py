@@ -23,7 +23,7 @@ from .distill import Student
 # %% ../nbs/10_calibrate.ipynb #42048ba3
 def _numbers(name, x):
     try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.empty(())
-    except (TypeError,ValueError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
+    except (TypeError,ValueError,OverflowError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
 
 def _checked(probs, labels):
     "Probabilities float64 [n,C] and labels int64 [n]"

@@ -261,12 +261,12 @@ def _pair(items, labels, pre=''):
     return items,labels
 
 # %% ../nbs/00_data.ipynb #img10002
+@checked
 def where_kept(
     cache=None, # None: as `dl` does, or beside the outputs of sources; a folder or `KeptImages`; 'device': held there as well; False: nowhere
     dl=None # a loader that may know
 )->dict: # arguments of `KeptDL`: kept, on_device
     "Where opened images are kept"
-    if cache is True: raise TypeError("`cache` is None (beside the outputs of sources), a folder, 'device', or False (nothing is kept)")
     if cache is False: return dict(kept=None, on_device=False)
     if cache is None and isinstance(dl, KeptDL): return dict(kept=dl.kept, on_device=dl.on_device)
     on_device = isinstance(cache, str) and cache=='device'

@@ -418,7 +418,7 @@ def check_one_class(
 def _weights_of(alpha):
     "α_s as a float tensor [S], checked, not scaled"
     try: a = as_tensor(alpha).float()
-    except (TypeError,ValueError): a = torch.empty(0)
+    except (TypeError,ValueError,OverflowError): a = torch.empty(0)
     if a.ndim != 1 or not len(a) or not a.isfinite().all() or (a < 0).any(): raise ValueError("`alpha` must be one weight a source, none negative or NaN: see `source_weights`")
     return a
 

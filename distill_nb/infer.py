@@ -255,7 +255,7 @@ class Predictor:
         except ImportError as e: raise ImportError("predicting needs ONNX Runtime: pip install onnxruntime") from e
         opts = ort.SessionOptions()
         opts.log_severity_level = 3
-        if threads is not None and not (isinstance(threads, int) and threads > 0): raise ValueError(f"`threads` must be a whole number of at least 1, got {threads!r}")
+        if threads is not None and not (type(threads) is int and threads > 0): raise ValueError(f"`threads` must be a whole number of at least 1, got {threads!r}")
         if threads: opts.intra_op_num_threads = threads
         try: self.session = ort.InferenceSession(data, opts, providers=[o for o in providers if o in ort.get_available_providers()])
         except Exception as e: raise ValueError(f"`path`: '{self.name}' is not a graph that ONNX Runtime can open ({str(e).splitlines()[0][:200]})") from e

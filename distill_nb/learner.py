@@ -416,7 +416,7 @@ def compare(
 )->Comparison:
     "Train every method on the same splits from the same start with the same steps; the accuracy is that of the validation set after the last epoch"
     if not callable(data) and not (isinstance(data, (tuple,list)) and len(data) == 2): raise TypeError(f"`data` must be (dls, pool), or a function seed -> (dls, pool); got {type(data).__name__}")
-    seeds = [check_count('seeds', s, 0) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
+    seeds = [check_count('seeds', s, 0, 2**63-1) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
     if not seeds: raise ValueError("`seeds` is empty: give at least one")
     for r in lr.values() if isinstance(lr, dict) else [lr]: check_number('lr', r, 0, above=True)
     if not isinstance(methods, dict):

@@ -105,6 +105,7 @@ def rank_table(
     t = pd.DataFrame({m: pd.Series(r.scores, r.names).rank(ascending=False, method='min') for m,r in rankings.items()})
     return t.loc[t.mean(axis=1).sort_values(kind='stable').index]
 
+@checked
 def plot_estimators(
     rankings, # `Ranking`s of the same sources, a list or name -> `Ranking`
     ax=None # a matplotlib Axes, by default a new one
@@ -119,6 +120,7 @@ def plot_estimators(
     return ax
 
 # %% ../nbs/08_plots.ipynb #4c81bb01
+@checked
 def plot_similarity(
     similarity, # of `source_similarity`: [S,S], a data frame
     ax=None # a matplotlib Axes, by default a new one
@@ -164,6 +166,7 @@ def _names(ax, names, x, y, colors, size=8):
         ax.annotate(plain_label(n), (a,b), xytext=(1.04,t), textcoords='axes fraction', va='center', fontsize=size,
                     arrowprops=dict(arrowstyle='-', lw=.5, color=c, alpha=.7, relpos=(0,.5), shrinkA=0, shrinkB=3))
 
+@checked
 def plot_check(
     rank, # `Ranking`
     accuracies, # measured accuracy of each source: in the order of `zoo`, or a dict or Series by name
@@ -187,6 +190,7 @@ def plot_check(
     return ax
 
 # %% ../nbs/08_plots.ipynb #6ea3dd01
+@checked
 def plot_entropy(
     labels, # `PseudoLabels`
     names, # of the sources, in their order
@@ -233,6 +237,7 @@ def plot_features(
     return ax
 
 # %% ../nbs/08_plots.ipynb #80c5ff01
+@checked
 def plot_training(
     learn, # a Learner after `fit`
     ax=None # a matplotlib Axes, by default a new one
@@ -258,6 +263,7 @@ def plot_training(
     return ax
 
 # %% ../nbs/08_plots.ipynb #91d60a01
+@checked
 def plot_cost(
     table, # one row a network: accuracy, the column `cost`, and where known parameters and kind ('student' or 'source')
     cost:str='CPU ms', # what is paid, on a logarithmic axis
@@ -278,6 +284,7 @@ def plot_cost(
     return ax
 
 # %% ../nbs/08_plots.ipynb #d6a6bcfa
+@checked
 def plot_comparison(
     comparison, # `Comparison`
     ax=None # a matplotlib Axes, by default a new one
@@ -299,6 +306,7 @@ def plot_comparison(
     return ax
 
 # %% ../nbs/08_plots.ipynb #5c1a7e02
+@checked
 def plot_reliability(
     tables, # of `reliability`, or a dict of these, name -> table
     ax=None # a matplotlib Axes, by default a new one
@@ -321,6 +329,7 @@ def _named(tables, columns, what):
     return res
 
 # %% ../nbs/08_plots.ipynb #5c1a7e06
+@checked
 def plot_coverage(
     tables, # of `coverage_table`, or a dict of these, name -> table
     ax=None # a matplotlib Axes, by default a new one

@@ -236,7 +236,7 @@ def per_channel(
 )->list: # of `n` numbers, to six digits
     "Numbers of each channel; `ValueError` if they are not"
     try: v = np.ravel(x).astype(float)
-    except (TypeError,ValueError): v = np.empty(0)
+    except (TypeError,ValueError,OverflowError): v = np.empty(0)
     if len(v) not in (1,n) or not np.isfinite(v).all() or positive and v.min() <= 0:
         raise ValueError(f"`{name}` must be {'one finite number' if n == 1 else f'{n} finite numbers, one per channel'}{', above 0' if positive else ''}, on the scale where a pixel is 0 to 1; got {x!r}")
     return [float(f'{o:.6g}') + 0. for o in np.broadcast_to(v, n)]

@@ -13,7 +13,7 @@ from fastai.vision.all import *
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
-from .checks import reading, seal, unseal, write_whole, checked
+from .checks import reading, seal, unseal, write_whole, checked, digest
 from .data import image_items
 from .distill import FitCallback, FreezeStats, LiveTeachers, PoolCallback, SyncNorms
 from .fixmatch import EMA
@@ -64,6 +64,7 @@ def write_state(
     torch.save(state, f)
     return write_whole(path, seal(f.getvalue()))
 
+@checked
 def read_state(
     path, # file
     device='cpu' # where tensors go

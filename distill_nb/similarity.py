@@ -353,6 +353,7 @@ def source_similarity(
 
 # %% ../nbs/03_similarity.ipynb #9d51eff4
 @patch
+@checked
 def check(self:Ranking,
     accuracies, # Measured accuracy of each source: a sequence in the order of `zoo`, or a dict or Series by name
     ks=(1,3), # Regret at these

@@ -27,7 +27,7 @@ from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, get_pretrained_cfg, load_model_config_from_hf, parse_model_name
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from huggingface_hub import constants, get_session, try_to_load_from_cache
-from .checks import check_type, file_digest, reading, checked
+from .checks import check_type, file_digest, reading, checked, Count
 from .identity import Unidentified, identity
 from .infer import check_fields, crop_modes, fit_image, interpolations, strict_json
 
@@ -124,7 +124,7 @@ class _FileNet:
 
 def _triple(name, x):
     try: res = np.ravel(x).astype(float)
-    except (TypeError,ValueError): res = np.empty(0)
+    except (TypeError,ValueError,OverflowError): res = np.empty(0)
     if len(res) not in (1,3) or not np.isfinite(res).all(): raise ValueError(f"{name} must be three finite numbers, one per colour, on the scale where a pixel is 0 to 1; got {x}")
     return tuple(np.broadcast_to(res, 3).tolist())
 
@@ -797,6 +797,7 @@ def _check_entry(name, e):
     except ValueError as bad: raise ValueError(f"{what}: {bad}") from None
 
 @patch(cls_method=True)
+@checked(size=Count())
 def checkpoints(cls:Zoo,
     path,        # folder with a manifest.json and a NAME.safetensors for each of its entries, or the manifest itself
     size=None,   # side of the input in pixels for all of them; `None`: each its own
