@@ -1,4 +1,5 @@
-"""Makes benchmarks/sturdy.csv, the table of the page `sturdy`: a hundred kills of each kind of work, all bad input, a minute of fuzzing for each reader.
+"""Makes benchmarks/sturdy.csv, the table of the page `sturdy`: a hundred kills of each kind of work, all bad input, all promises of
+`tests/promises.py`, a minute of fuzzing for each reader.
 
     pip install atheris        # without it fuzzing is left out, and its old rows stay
     python scripts/sturdy.py --kills 100 --seconds 60"""
@@ -13,7 +14,10 @@ a = ap.parse_args()
 out = root/'benchmarks'/'sturdy.csv'
 new = out.with_suffix('.new'); new.unlink(missing_ok=True)
 env = {**os.environ, 'DISTILL_NB_STURDY': str(new), 'DISTILL_NB_KILLS': str(a.kills), 'OMP_NUM_THREADS': '1'}
-subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py', 'tests/test_entries.py'], cwd=root, env=env, check=True)
+sys.path.insert(0, str(root/'tests'))
+from promises import promises
+kept = sorted({f"tests/test_{k.partition('::')[0]}.py" for k in promises})
+subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py', 'tests/test_entries.py', *kept], cwd=root, env=env, check=True)
 if find_spec('atheris'): subprocess.run([sys.executable, 'scripts/fuzz.py', '--seconds', str(a.seconds), '--csv', str(new)], cwd=root, check=True)
 elif out.exists():
     with out.open(encoding='utf-8') as f: old = [r for r in csv.reader(f) if r[0] == 'fuzz']

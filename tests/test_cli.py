@@ -92,7 +92,7 @@ def student(files, tmp_path_factory):
     return out
 
 @pytest.mark.parametrize('command,dest', [(c,d) for c,o in bad.items() for d in o])
-def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path, record_fault):
+def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path):
     "One line that says which argument it is; no source has looked at anything by then"
     def ran(*args, **kwargs): raise AssertionError('too late')
     for module,name in ((outputs,'compute_outputs'), (distill_nb.learner,'compute_outputs'), (bench,'run_digits'), (distill_nb.suites,'run_cell')): monkeypatch.setattr(module, name, ran)
@@ -113,7 +113,6 @@ def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path
         said = refused([command, *argv], capsys)
         assert 'too late' not in said and 'Source.' not in said and time.perf_counter()-start < 5, said
         assert not (out/'student.safetensors').exists() and not (out/'run.json').exists() or dest == 'metric', said
-    record_fault('command line', f'{command}: {dest}', 'one line that names it, before anything runs', len(bad[command][dest]))
 
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device', 'x'), MemoryError(), ImportError('needs an extra:\npip install x'), RuntimeError('two\nlines'), KeyError("no source 'x'"), ZeroDivisionError('1/0'), UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), AttributeError()], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize('command', bad)

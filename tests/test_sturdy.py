@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 from fastai.vision.all import accuracy, aug_transforms, set_seed
 import test_bad_input as t
 import test_crash, test_entries
+from promises import promises
 from distill_nb.data import digits_dls
 from distill_nb.learner import distill_learner
 from distill_nb.sources import Zoo
@@ -14,9 +15,16 @@ def test_the_table_is_that_of_the_tests():
     told = {(r['kind'], r['case']) for r in rows}
     tested = {(k,c) for k,cs in {'image': [*t.images, *t.items], 'name': t.names, 'labels': t.labels, 'features': t.matrices(t.X), 'labels of a score': t.targets, 'scores': t.scores,
                                  'file': [*(f'student: {c}' for c in t.student_files), *(f'manifest: {c}' for c in t.manifests)], 'killed': test_crash.jobs, 'entry': test_entries.entries}.items() for c in cs}
+    tested |= {row[:2] for row in promises.values()}
     assert tested - told == set(), 'run scripts/sturdy.py'
     assert len(rows) == len(told) and all(int(r['tried']) >= 1 for r in rows)
     assert all(int(r['tried']) >= 100 for r in rows if r['kind'] == 'killed')
+
+def test_behind_each_promise_is_a_test():
+    for k in promises:
+        file,test = k.split('::')
+        assert f'def {test}(' in (Path(__file__).parent/f'test_{file}.py').read_text(encoding='utf-8'), k
+    assert len({row[:2] for row in promises.values()}) == len(promises)
 
 def student(workers):
     set_seed(3)
