@@ -214,7 +214,7 @@ rules |= dict(
     C=Range(1e-9, 1e9), sigma=Range(1e-3, 1e3), T=Range(1e-3, 1e3), hints=Range(0, 1e6), hint_weight=Range(0, 1e6), magnitude=Range(0, 10), lam_u=Range(0, 1e9), lam_f=Range(0, 1e9), tol=Range(0),
     # how many
     bs=Count(), bs_u=Count(), n_epoch=Count(), bins=Count(), k=Count(), top=Count(), top_k=Count(), chunk=Count(), stages=Count(), epoch_len=Count(), mu=Count(), n_dims=Count(2), folds=Count(2), times=Count(0), n_ops=Count(0),
-    num_workers=Count(0), threads=Count(), per_class=Count(), halving=Count(3), keep=Count(), n_out=Count(), block=Count(), memory=Count(), ahead=Count(), seed=Count(0, 2**63-1), every=Count(), per_page=Count(), n_sources=Count(),
+    num_workers=Count(0), threads=Count(), per_class=Count(), halving=Count(3), keep=Count(), n_out=Count(), block=Count(), memory=Count(0), ahead=Count(), seed=Count(0, 2**63-1), every=Count(), per_page=Count(), n_sources=Count(),
     # which
     on_error=OneOf(('raise','skip')), norm=OneOf(('clip','minmax')), how=OneOf(('clip','minmax')), pseudo=OneOf(('probe','source','both')), adapt=OneOf(('flexmatch','freematch')), dtype=OneOf(('float16','float32')), needs=OneOf(('features','probs')),
     crop_mode=OneOf(('center','squash','border')), kernel=OneOf(('linear','rbf')), covariance=OneOf(('spherical','diagonal')), distance=OneOf(('cosine','euclidean')), value=OneOf(('accuracy','balanced_accuracy')),
@@ -334,8 +334,8 @@ def escape_markdown(
     "Markdown that shows `text` as it is, within a line or at its beginning, and in a table; what ends a line becomes a space"
     line = ''.join(' ' if unicodedata.category(c) in ('Cc','Zl','Zp') else c for c in str(text).encode('utf-8', 'replace').decode())
     line = ' '.join(line.translate(_turns).split()).translate(_markup)
-    line = re.sub(r'^[-+=:]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|:(?=//)|(?<=[wW]{3})\.', lambda m: f'&#{ord(m[0])};', line)
-    return re.sub(r'^(\d{3,9})([.)])', lambda m: f'{m[1]}&#{ord(m[2])};', line)
+    line = re.sub(r'^[-+=:]|(?<=^\d)[.)](?= |$)|(?<=^\d\d)[.)](?= |$)|:(?=//)|(?<=[wW]{3})\.', lambda m: f'&#{ord(m[0])};', line)
+    return re.sub(r'^(\d{3,9})([.)])(?= |$)', lambda m: f'{m[1]}&#{ord(m[2])};', line)
 
 # %% ../nbs/00_checks.ipynb #chk00037
 def seal(

@@ -161,7 +161,9 @@ class Store:
         if self.dtype=='float32': data |= dict(features=features) | ({} if logits is None else dict(logits=logits))
         else: data |= _pack_features(features, sizes) | ({} if logits is None else _pack_logits(logits))
         data = save({k: v.contiguous() for k,v in data.items()}, {'source': f"{source.key} {digest(data['keys'].numpy())}"}) # one entry: the order of several is random
-        return write_whole(self.place(self.folder(source)/f'chunk-{digest(data)}.safetensors'), data)
+        path = write_whole(self.place(self.folder(source)/f'chunk-{digest(data)}.safetensors'), data)
+        self._ignored.discard(path)                                            # another file now
+        return path
 
     def index(self, source)->dict:
         "image key -> (chunk, row) of all that is there; reads the keys only"

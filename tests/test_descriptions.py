@@ -327,6 +327,7 @@ def test_features_alone_are_another_source():
 
 # A checkpoint of one's own
 
+@pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
 @pytest.mark.parametrize('with_opt', [True, False])
 def test_a_learners_own_checkpoint_is_a_start(with_opt, tmp_path):
     dls,pool = shots(tmp_path, 16)

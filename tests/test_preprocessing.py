@@ -192,6 +192,7 @@ def test_grey_images_are_normalised_by_the_mean_of_the_colours(tmp_path):
     three = dls_from(files(tmp_path), cls=PILImageBW, batch=norm)             # statistics of three colours make three channels
     assert image_channels(three) == 3 and transfer_learner(three, 'test_efficientnet', pretrained=False)
 
+@pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
 def test_grey_images_in_colour_for_live_teachers(tmp_path):
     fs = files(tmp_path)
     learn = distill_learner(dls_from(fs, cls=PILImageBW), fs, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, pseudo='source', live=True, store=False, progress=False, arch_kwargs=dict(in_chans=1))

@@ -107,7 +107,7 @@ changed = { # argument -> (words of the error, values in place of `base`'s)
     'lr': [('`lr`', 1e-4)], 'metrics': [('`metrics`', [accuracy, BalancedAccuracy()]), ('`metrics`', None)], 'wd': [('`wd`', .5)], 'wd_bn_bias': [('`wd_bn_bias`', True)], 'train_bn': [('`train_bn`', False)], 'moms': [('`moms`', (.5,.5,.5))],
     'threshold': [('`threshold`', .5)], 'mu': [('`mu`', 2)], 'lam_u': [('`lam_u`', .5)], 'weak': [('`weak`', weak_augment), ('`weak`', lambda x: x)], 'adapt': [('`adapt`', 'flexmatch')], 'lam_f': [('`lam_f`', .5)], 'align': [('`align`', True), ('`align`', [.1]*10)],
     'splitter': [('`splitter`', trainable_params)], 'model': []}
-no_matter = dict(store='it keeps what the sources say, to six digits', progress='a display', cache='the same pixels', path='where files are', model_dir='where files are', default_cbs='without these there is no `Resume`', self='', model='made of `arch`', splitter='the methods have their own; see the test of a plain Learner')
+no_matter = dict(on_error='the pool is what is left of it', store='it keeps what the sources say, to six digits', progress='a display', cache='the same pixels', path='where files are', model_dir='where files are', default_cbs='without these there is no `Resume`', self='', model='made of `arch`', splitter='the methods have their own; see the test of a plain Learner')
 
 before = dict(sources=[zoo['digits'],zoo['letters']], pseudo='probe')                 # what makes a change felt
 needs = dict(mix=dict(pseudo='both'), live=dict(pseudo='source'), top_k=dict(pseudo='source'))
@@ -149,6 +149,7 @@ def relevant(f): return [k for k in changed if k in (of(f) | of(Learner.__init__
 def test_a_changed_argument_is_refused_by_its_name(f, arg, store, cut, monkeypatch):
     real,own = room._create,needs.get(arg, {})
     monkeypatch.setattr(room, '_create', lambda arch, pretrained=False, **kw: real(arch, **kw))      # no hub
+    monkeypatch.setattr(room, 'check_hub', lambda names: None)
     path = cut(f, *own.items())
     for words,value in changed[arg]:
         with pytest.raises(ValueError, match=f'(?s)`Resume`: resume/fit-0.pt is of another training.*{words}.*Delete the folder'): fit(maker(f, store, **{**own, arg: value}), path)

@@ -162,7 +162,7 @@ def test_rank_sources_names_the_source():
     with pytest.raises(ValueError, match='did you mean cka'): rank_sources(dls, zoo, 'ckaa', store=False)
     with pytest.raises(ValueError, match='empty'): rank_sources(dls, [], store=False)
     with pytest.raises(ValueError, match="two sources of one name: noise"): rank_sources(dls, [zoo[0], zoo[0]], store=False)
-    with pytest.raises(ValueError, match="on_error='ignore'"): rank_sources(dls, zoo, store=False, on_error='ignore')
+    with pytest.raises(ValueError, match="`on_error` must be"): rank_sources(dls, zoo, store=False, on_error='ignore')
     with pytest.raises(TypeError, match='debised'): rank_sources(dls, zoo, store=False, progress=False, debised=True)
     @register_metric(needs='probs')
     def width(probs, labels): return probs.shape[1]

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from torch import nn
 from fastai.vision.all import CrossEntropyLossFlat, Learner, Normalize, Resize, ResizeMethod, imagenet_stats
+from distill_nb import sources
 from distill_nb.data import image_dls
 from distill_nb.sources import *
 
@@ -34,6 +35,7 @@ def test_unreachable_hub_is_an_error_with_remedies(monkeypatch, error):
         assert pretrained
         raise error
     monkeypatch.setattr(timm, 'create_model', fail)
+    monkeypatch.setattr(sources, 'check_hub', lambda names: None)
     for use in (lambda: src.load(), lambda: src.key):
         with pytest.raises(RuntimeError, match='from_checkpoint.*pretrained=False') as e: use()
         assert str(error) in str(e.value)
@@ -42,6 +44,7 @@ def test_hub_weights_are_the_ones_asked_for(monkeypatch):
     seen = []
     real = timm.create_model
     monkeypatch.setattr(timm, 'create_model', lambda arch, pretrained=False, **kw: (seen.append((arch, pretrained)), real(arch, **kw))[1])
+    monkeypatch.setattr(sources, 'check_hub', lambda names: None)
     src = Source.from_timm('test_resnet.r160_in1k')
     src.load()
     assert seen == [('test_resnet.r160_in1k', True)] and src.meta['weights'] == 'hub: timm/test_resnet.r160_in1k'

@@ -279,6 +279,7 @@ def test_cli(eight, tmp_path):
     assert 'transfer' in p.stdout and len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+@pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
 def test_paper_suite_on_stand_ins(tmp_path):
     import torchvision
     from test_tasks import make_eurosat, make_oxford_pets
