@@ -255,7 +255,7 @@ def file_stamp(
 )->str:  # times of change in ns, size and inode
     "What changes when the content of a file does, even if somebody sets its date back or swaps two files"
     st = os.stat(path)
-    if not stat.S_ISREG(st.st_mode): raise ValueError(f"cannot read image {item_name(path)}: it is no regular file; leave it out")
+    if not stat.S_ISREG(st.st_mode): raise ValueError(f"cannot read image {item_name(path)}: a folder, pipe or device, no regular file; leave it out")
     return f'{st.st_mtime_ns} {st.st_ctime_ns} {st.st_size} {st.st_ino}'
 
 def image_key(

@@ -358,18 +358,18 @@ class Comparison:
         self.reference = ifnone(reference, 'transfer' if 'transfer' in known else known[0])
         if self.reference not in known: raise ValueError(f"`reference`: no run of {self.reference!r}; there are {', '.join(known)}")
 
-    def table(self)->pd.DataFrame: # one row a method: mean, sem, gap to the reference (paired over seeds), its sem, seconds a run
+    def table(self)->pd.DataFrame: # one row a method: mean, sem, gap to the reference (paired over seeds), its sem, seconds a run (if the rows tell)
         "Means, standard errors and paired gaps"
         acc = self.rows.pivot(index='seed', columns='method', values='accuracy')[list(self.rows.method.unique())]
         gap = acc.sub(acc[self.reference], axis=0)
-        return pd.DataFrame(dict(accuracy=acc.mean(), sem=acc.sem(), gap=gap.mean(), gap_sem=gap.sem(), runs=acc.count(),
-                                 seconds=self.rows.groupby('method').seconds.mean()), index=acc.columns).rename_axis('method')
+        res = pd.DataFrame(dict(accuracy=acc.mean(), sem=acc.sem(), gap=gap.mean(), gap_sem=gap.sem(), runs=acc.count()), index=acc.columns).rename_axis('method')
+        return res.assign(seconds=self.rows.groupby('method').seconds.mean()) if 'seconds' in self.rows else res
 
     def _repr_html_(self):
         t = self.table()
         pts = lambda m,s: f'{100*m:.1f} ± {100*s:.1f}' if s==s else f'{100*m:.1f}'
         show = pd.DataFrame({'accuracy, %': map(pts, t.accuracy, t['sem']), f'gap to {self.reference}, points': map(pts, t.gap, t.gap_sem),
-                             'runs': t.runs.values, 'seconds a run': t.seconds.round(1).values}, index=t.index.rename(None))
+                             'runs': t.runs.values} | ({'seconds a run': t.seconds.round(1).values} if 'seconds' in t else {}), index=t.index.rename(None))
         show.loc[self.reference, show.columns[1]] = ''
         return show.to_html()
     def __repr__(self): return self.table().round(4).to_string()

@@ -43,7 +43,7 @@ def find_classifier(
         names = dict(model.named_modules())
         if classifier not in names: raise ValueError(f"classifier='{classifier}' is not a module of this model.{_nearest(classifier, names)}")
         return [names[classifier]]
-    if classifier is not None: return [classifier]
+    if classifier is not None: return [check_type('classifier', classifier, nn.Module, 'the name or the module of the last classifier, False (there is none) or None (find it)')]
     if hasattr(model, 'get_classifier'):
         try: res = model.get_classifier()
         except AttributeError: return []                                       # timm's efficientvit and shvit, once they have lost it
