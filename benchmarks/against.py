@@ -24,8 +24,8 @@ class Clock(Callback):
     def before_fit(self): self.at = []
     def after_batch(self):
         if self.training: self.at.append(time.perf_counter())
-names = 'test_efficientnet','resnet10t','mobilenetv3_small_050','lcnet_050'
-zoo = Zoo([Source.from_timm(n, pretrained=False, size=96) for n in names])
+names = 'resnet18','resnet10t','mobilenetv3_large_100','lcnet_050'
+zoo = Zoo([Source.from_timm(n, pretrained=False, size=128) for n in names])
 x,y = rng.integers(0, 256, (256,96,96,3), dtype=np.uint8),np.arange(256)%8
 dls = image_dls(x[:128], y[:128], size=96, bs=32)
 res = {}

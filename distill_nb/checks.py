@@ -196,11 +196,13 @@ def checked(
     table = {n: rule for n,p in params.items() if (rule := own[n] if n in own else rules.get(n)) and p.kind not in (p.VAR_KEYWORD,p.VAR_POSITIONAL)}
     names = [n for n,p in params.items() if p.kind in (p.POSITIONAL_ONLY,p.POSITIONAL_OR_KEYWORD)]
     optional = {n for n in table if params[n].default is None}
+    first = next((i for i,n in enumerate(names) if n in table), len(names))   # of those by position that has a rule
     def ask(n, v): return v if v is None and n in optional else table[n](n, v)
     @wraps(f)
     def asked(*args, **kwargs):
-        args = tuple(ask(n, v) if n in table else v for n,v in zip(names, args)) + args[len(names):]
-        kwargs = {n: ask(n, v) if n in table else v for n,v in kwargs.items()}
+        if len(args) > first: args = tuple(ask(n, v) if n in table else v for n,v in zip(names, args)) + args[len(names):]
+        for n in kwargs:
+            if n in table: kwargs[n] = ask(n, kwargs[n])
         return f(*args, **kwargs)
     asked.rules = table
     return asked

@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/estimators/core.html.md"""
 __all__ = ['metrics', 'SmallProbeWarning', 'spearman', 'register_metric', 'list_metrics']
 
 # %% ../../nbs/estimators/00_core.ipynb #31e75265
-import warnings
+import math, warnings
 import numpy as np, pandas as pd, torch
 from ..checks import Count, checked
 from torch import Tensor
@@ -27,13 +27,13 @@ def _matrix(x, name, device=None):
         raise ValueError(f"{name} must be a matrix [n,d], got one number an image, shape {tuple(x.shape)}: are features and labels swapped?")
     if x.ndim!=2: raise ValueError(f"{name} must be a matrix [n,d], got shape {tuple(x.shape)}: pool or flatten to one row an image")
     x = x.to(device or x.device, torch.float64)
-    if not x.sum().isfinite():
+    size = x.norm().item()
+    if not math.isfinite(size):
         bad = ~x.isfinite().all(1)
         if bad.any():
             raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(x)} rows, the first is row {int(bad.nonzero()[0,0])}: "
                              "look at that image and at the model's number format (half precision overflows)")
-    if len(x) and not 1e-50 < (most := x.abs().max()) < 1e50 and most:
-        raise ValueError(f"{name} are of the size {most:.0e}, whose squares leave the range of numbers: divide them by their largest")
+    if size > 1e50 or 0 < size < 1e-50: raise ValueError(f"{name} are of the size {x.abs().max():.0e}, whose squares leave the range of numbers: divide them by their largest")
     if len(x) and (x[-1]==x[0]).all() and (x==x[0]).all(): raise ValueError(f"{name} are constant: all {len(x)} rows are equal, nothing can be compared")
     return x
 
