@@ -1,10 +1,10 @@
 "Every file that the package writes is whole and new, or as it was: on a full disk, and when its writer is killed. The code is searched for writers, so that none is forgotten"
-import ast, os, resource, signal, tempfile, warnings
+import ast, json, os, resource, signal, subprocess, sys, tempfile, warnings
+from contextlib import closing
 from pathlib import Path
 import matplotlib; matplotlib.use('Agg')
 import numpy as np, pytest, torch
 import distill_nb
-torch.set_num_threads(1) # no thread may live when this process is forked
 from distill_nb import infer
 from distill_nb.bench import write_report
 from distill_nb.checks import whole_file, write_whole
@@ -102,15 +102,54 @@ def writer(request, tmp_path_factory):
     f(d, 1)
     return f,first,content(d)
 
-def in_a_child(f):
-    "Exit status of `f` in a process of its own, 0 if nothing was raised"
-    if not (pid := os.fork()):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2); warnings.simplefilter('ignore')
-        try: f()
-        except SystemExit: os._exit(3)
-        except BaseException: os._exit(2)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+class Children:
+    "Processes that write, each forked from one without threads, which has all imports done"
+    def __init__(self):
+        self.server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    def __call__(self, how, f, d, n):
+        "Exit status of a child that writes into `d`: 0 if nothing was raised"
+        print(json.dumps([how, f.__name__, str(d), str(pictures), n]), file=self.server.stdin, flush=True)
+        return int(self.server.stdout.readline())
+    def close(self):
+        self.server.stdin.close(); self.server.stdout.close()
+        self.server.wait()
+
+@pytest.fixture(scope='module')
+def in_a_child():
+    with closing(Children()) as c: yield c
+
+def full(f, d, room):
+    "No file may grow beyond `room` bytes"
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    f(d, 1)
+
+def killed(f, d, n):
+    "At the moment when file number `n` is about to be put in place"
+    put,left = os.replace,n
+    def replace(a, b):
+        nonlocal left
+        if not left: os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        put(a, b)
+    os.replace = replace
+    f(d, 1)
+
+def serve():
+    global pictures
+    torch.set_num_threads(1)
+    infer.Predictor = Predictor
+    said = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        how,name,d,pictures,n = json.loads(line)
+        pictures = Path(pictures)
+        if not (pid := os.fork()):
+            for fd in (1,2): os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+            warnings.simplefilter('ignore')
+            try: dict(full=full, killed=killed)[how](writers[name], Path(d), n)
+            except SystemExit: os._exit(3)
+            except BaseException: os._exit(2)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=said, flush=True)
 
 def as_it_should_be(d, first, second):
     now = content(d)
@@ -124,33 +163,19 @@ def start(f, first, tmp_path):
     return d
 
 @pytest.mark.parametrize('room', [0,1000])
-def test_full_disk(writer, room, tmp_path):
-    "No file may grow beyond `room` bytes"
+def test_full_disk(writer, room, tmp_path, in_a_child):
     f,first,second = writer
     d = start(f, first, tmp_path)
-    def full():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
-        f(d, 1)
-    rc = in_a_child(full)
+    rc = in_a_child('full', f, d, room)
     assert rc in ((0,) if f is kept else (2,3) if room == 0 else (0,2,3))         # images need not be kept
     as_it_should_be(d, first, second)
     assert not list(d.rglob('.tmp-*'))
     f(d, 1); assert content(d) == second
 
-def test_killed(writer, tmp_path):
-    "At the moment when each of its files is about to be put in place"
+def test_killed(writer, tmp_path, in_a_child):
     f,first,second = writer
     d,n = start(f, first, tmp_path),0
-    def killed():
-        put = os.replace; left = n
-        def replace(a, b):
-            nonlocal left
-            if not left: os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            put(a, b)
-        os.replace = replace
-        f(d, 1)
-    while (rc := in_a_child(killed)) == -signal.SIGKILL and n < 3:
+    while (rc := in_a_child('killed', f, d, n)) == -signal.SIGKILL and n < 3:
         as_it_should_be(d, first, second)
         assert len(list(d.rglob('.tmp-*'))) == 1
         n += 1
@@ -170,3 +195,5 @@ def test_the_two_writers_spare_each_other(tmp_path):
         (tmp_path/'.tmp-dead').touch()
         with a(tmp_path/'a') as f, b(tmp_path/'b') as g: pass
         assert sorted(o.name for o in tmp_path.iterdir()) == ['a','b']
+
+if __name__ == '__main__': serve()
