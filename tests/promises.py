@@ -60,7 +60,7 @@ promises = {
  'store::test_anything_for_a_folder': ('file', 'folders, pipes, links in the place of files of the store', 'outputs as without a store'),
  'store::test_data_base_of_files': ('file', 'a data base of files with other tables, types or keys', 'ignored or made again'),
  'store::test_files_that_change_places': ('file', 'two files of one size and time that change places', 'each keeps its own outputs'),
- 'store::test_a_resumed_pass_is_a_whole_one': ('killed', 'a pass taken up again, for any sizes of batch, block and chunk', 'the same to the last bit'),
+ 'store::test_a_resumed_pass_is_a_whole_one': ('fault', 'a pass taken up again, for any sizes of batch, block and chunk', 'the same to the last bit'),
  'store::test_scores_do_not_depend_on_scale_and_offset': ('numbers', 'scores from half precision, features times and plus anything', 'as from single precision, to 0.01'),
  'writers::test_full_disk': ('fault', 'a full disk, for every writer', 'the file as it was, and the error names it'),
  'writers::test_killed': ('fault', 'SIGKILL, for every writer', 'the file as it was, or whole and new; the next writer clears up'),

@@ -33,7 +33,7 @@ def _matrix(x, name, device=None):
         if bad.any():
             raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(x)} rows, the first is row {int(bad.nonzero()[0,0])}: "
                              "look at that image and at the model's number format (half precision overflows)")
-    if size > 1e50 or 0 < size < 1e-50: raise ValueError(f"{name} are of the size {x.abs().max():.0e}, whose squares leave the range of numbers: divide them by their largest")
+    if size > 1e50 or size < 1e-50 and x.any(): raise ValueError(f"{name} are of the size {x.abs().max():.0e}, whose squares leave the range of numbers: divide them by their largest")
     if len(x) and (x[-1]==x[0]).all() and (x==x[0]).all(): raise ValueError(f"{name} are constant: all {len(x)} rows are equal, nothing can be compared")
     return x
 
