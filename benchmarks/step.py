@@ -63,7 +63,7 @@ def old_loss(logits, targets, sizes, alpha, T=1.):
 
 class OldDistill(Distill):
     def pool_loss(self, x, idx):
-        z = get_model(self.model).source_heads(self.hook.stored[self.lo:self.hi])
+        z = get_model(self.model).source_heads(self.features[self.lo:self.hi])
         return old_loss(z, self.teachers(x, idx), self.teachers.sizes, self.alpha, self.T)
 
 def bare_heads(n, d, device, times):

@@ -194,7 +194,7 @@ def test_gbc_bounds():
     x = r.normal(size=(20,3))
     assert gbc(np.tile(x, (3,1)), np.repeat([0,1,2], 20)) == pytest.approx(-6)      # classes coincide
     assert gbc(np.eye(3)[np.arange(30)%3], np.arange(30)%3) == pytest.approx(0)     # and do not vary
-    with pytest.raises(ValueError, match="covariance='full'"): gbc(x, np.arange(20)%2, covariance='full')
+    with pytest.raises(ValueError, match="`covariance` must be"): gbc(x, np.arange(20)%2, covariance='full')
     with pytest.raises(ValueError, match='`n_dims` must'): gbc(x, np.arange(20)%2, n_dims=1)
 
 def test_gbc_components():

@@ -186,7 +186,7 @@ def test_inputs():
             h = torch.tensor(keep).half()
             assert f(h, y)==f(h.double().numpy(), y) and 0<=f(x.astype(np.float32), y)<=1 and 0<=f(x>0, y)<=1
             t = torch.tensor(keep); f(t, y); np.testing.assert_array_equal(t, keep)
-            for big in (1e-200,1e200): assert f(x*big, y) == pytest.approx(s)
+            for big in (1e-40,1e40): assert f(x*big, y) == pytest.approx(s)
     np.testing.assert_array_equal(x, keep); np.testing.assert_array_equal(y, same)
     assert torch.equal(state, torch.get_rng_state())
 
