@@ -88,6 +88,8 @@ def _(o): return 'reference',[('to', o())]                                    # 
 def _(o): return (f'file {file_digest(o)}' if Path(o).is_file() else f'path {o}').encode('utf-8', 'surrogateescape'),[]
 
 # %% ../nbs/00_identity.ipynb #idn00008
+_ours = {'distill_nb','torch','torchvision','timm','fastai','fastcore','fasttransform','fastprogress','plum','numpy','pandas','PIL','scipy','sklearn','safetensors','huggingface_hub','matplotlib'} # wherever they lie
+
 @lru_cache(None)
 def _homes():
     "Folders of installed packages and of Python itself"
@@ -101,10 +103,10 @@ def is_installed(
     "Does a module's code go by its name?"
     root = module.partition('.')[0]
     if root == '__main__': return False
-    if root in sys.builtin_module_names or root in sys.stdlib_module_names or root == 'distill_nb': return True
+    if root in sys.builtin_module_names or root in sys.stdlib_module_names or root in _ours: return True
     file = getattr(sys.modules.get(module), '__file__', None)
     if file is None: return module in sys.modules
-    return any(h in Path(file).resolve().parents for h in _homes())
+    return any(h in Path(file).resolve().parents for h in _homes()) or bool({'site-packages','dist-packages'} & set(Path(file).parts))
 
 def _by_name(o):
     "'module.name' of a function or class of an installed package; None for one of your own, or one that was made on the way"
@@ -129,6 +131,8 @@ def _(f):
 @parts_of.register(types.BuiltinFunctionType)
 @parts_of.register(np.ufunc)
 @parts_of.register(types.WrapperDescriptorType)
+@parts_of.register(types.GetSetDescriptorType)
+@parts_of.register(types.MemberDescriptorType)
 @parts_of.register(types.MethodDescriptorType)
 def _(f):
     own = getattr(f, '__self__', None)

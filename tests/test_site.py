@@ -167,7 +167,7 @@ def test_the_slider_moves_without_a_kernel(served):
     assert shown() == ['p = 5'] and said == []
 
 words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy', 'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
-         'folder': 'data', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
+         'folder': 'infer', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
 def test_search_finds(served):
     chrome,base = served
     page = chrome.new_context().new_page()
