@@ -198,7 +198,7 @@ def _check_hub(zoo, student=None):
     archs = [s.meta['arch'] for s in zoo if str(s.meta.get('weights')).startswith('hub:')]
     try: check_hub(archs + [student]*bool(student))
     except ConnectionError as e:
-        own = f"; let the student start from a source of the zoo or a file (--start) or from random weights (--scratch)" if student else ''
+        own = "; let the student start from a source of the zoo or a file (--start) or from random weights (--scratch)" if student else ''
         raise ConnectionError(f"{e}. Check the network; or give as ZOO a folder with checkpoints and their manifest.json, or 'embedded'{own}") from e
 
 def _rank(a, dls, zoo):

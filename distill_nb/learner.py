@@ -264,7 +264,7 @@ def distill_learner(
     check_type('dls', dls, DataLoaders, 'fastai DataLoaders')
     if live and pseudo == 'probe': raise ValueError("`live`: probes are looked up; only pseudo-labels in the sources' own classes can be asked for live (`pseudo='source'` or 'both')")
     if probe_head is None: probe_head = pseudo != 'source' and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
-    check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
+    check_labels(dls)
     if pseudo != 'source': check_one_class(dls)
     check_args(dls, arch, **kwargs)                              # no pass is made for a student that cannot be
     pool,few = pool_images(dls, unlabeled, on_error),image_items(dls)

@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from fastprogress import progress_bar
 from safetensors import safe_open
 from safetensors.torch import load, save
-from .checks import check_count, check_type, clear_parts, digest, file_digest, whole_file, write_whole, checked, seal
+from .checks import check_count, check_type, clear_parts, digest, file_digest, whole_file, write_whole, checked
 from .images import Halves, KeptImages, bare_item, cache_folder, image_key, open_image, path_keys
 from .data import get_images
 from .sources import Source, _source_list

@@ -13,7 +13,7 @@ from fastai.vision.all import *
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
-from .checks import reading, seal, unseal, write_whole, checked, digest
+from .checks import reading, seal, unseal, write_whole, checked
 from .data import image_items
 from .distill import FitCallback, FreezeStats, LiveTeachers, PoolCallback, SyncNorms
 from .fixmatch import EMA
