@@ -8,7 +8,8 @@ sys.path.insert(0, str(here.parent/'tests'))
 setup = """
 import numpy as np
 from distill_nb.data import image_dls
-from distill_nb.sources import Source, Zoo
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 from distill_nb.similarity import rank_sources
 import distill_nb.explore
 rng = np.random.default_rng(0)

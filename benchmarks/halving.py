@@ -28,14 +28,14 @@ def quietly(f):
 
 def sources(data, small):
     "name -> Source"
-    from distill_nb.sources import Zoo
+    from distill_nb.zoo import Zoo
     real = {f'{s.name}@{size}':s for size in SIZES for s in Zoo.checkpoints(data/'weights', size=size)} if not small else {}
     for s in real.values(): s.build = lambda build=s.build: build().to(memory_format=torch.channels_last)      # a third faster on a CPU
     return real | {s.name:s for s in Zoo.embedded()}
 
 def images(data, target, small):
     "(training items, labels, test items, labels)"
-    from distill_nb.data import load_pack
+    from distill_nb.packs import load_pack
     from distill_nb.similarity import probe_set
     pack = load_pack(data/'targets'/f'{target}.npz')
     def some(items, labels, n): o = probe_set(labels, n, seed=0); return items[o.tolist()],labels[o]
@@ -64,8 +64,10 @@ def remembered(f):
 def trials(x, y, feats, truth, metric, seeds, n):
     "A row for each seed and each way to rank"
     from distill_nb.data import image_dls
-    from distill_nb.similarity import halving_plan, metrics, n_passes, rank_sources
-    from distill_nb.sources import Source, Zoo
+    from distill_nb.similarity import halving_plan, n_passes, rank_sources
+    from distill_nb.estimators.core import metrics
+    from distill_nb.sources import Source
+    from distill_nb.zoo import Zoo
     dls,f = image_dls(x, y, x[:8], y[:8], size=64),remembered(metrics[metric])
     zoo = Zoo([Source.from_arrays(k, x, v) for k,v in feats.items()])
     for seed in range(seeds):

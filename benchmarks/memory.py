@@ -31,7 +31,9 @@ def the_pass(k):
     return dict(what=f'pass: {k} ResNet-50', images=64, sources=k, classes=1000*k, seconds=t, peak_mb=mb)
 
 def the_table(n, k=28, c=10):
-    from distill_nb.outputs import Store, image_key, pseudo_labels
+    from distill_nb.images import image_key
+    from distill_nb.store import Store
+    from distill_nb.pseudo_labels import pseudo_labels
     from distill_nb.sources import Source
     imgs = list(np.arange(n*12, dtype=np.uint32).view(np.uint8).reshape(n,4,4,3))
     with tempfile.TemporaryDirectory() as d:

@@ -10,9 +10,10 @@ import numpy as np, pandas as pd, torch
 warnings.simplefilter('ignore')
 from PIL import Image
 from common import machine, write
-from distill_nb.outputs import Store, compute_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import compute_outputs
 from distill_nb.sources import Source
-from distill_nb.data import open_image
+from distill_nb.images import open_image
 
 def jpegs(n, px):
     r = np.random.default_rng(0)

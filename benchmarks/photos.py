@@ -10,9 +10,13 @@ from common import machine, write
 warnings.simplefilter('ignore')
 from PIL import ImageDraw
 from distill_nb.all import *
-from distill_nb.images import Halves, KeptImages, open_image
-from distill_nb.outputs import PseudoLabels, Store, halves_for, open_batches
-from distill_nb.distill import Distill, StoredTeachers
+from distill_nb.images import open_image
+from distill_nb.kept import Halves, KeptImages
+from distill_nb.store import Store
+from distill_nb.outputs import halves_for, open_batches
+from distill_nb.pseudo_labels import PseudoLabels
+from distill_nb.teachers import StoredTeachers
+from distill_nb.distill import Distill
 
 def draw_photo(seed, w=4000, h=3000):
     "A picture with detail at every scale, as a PIL image"

@@ -7,9 +7,10 @@ from functools import partial
 warnings.simplefilter('ignore')
 import pandas as pd
 from common import machine, write
-from distill_nb.bench import digits, recipe
-from distill_nb.learner import compare, distill_learner
-from distill_nb.sources import Zoo
+from distill_nb.demo import digits, recipe
+from distill_nb.learner import distill_learner
+from distill_nb.compare import compare
+from distill_nb.zoo import Zoo
 
 def count(row, learn): row.update(sources=len(learn.distill.names), classes=sum(learn.distill.teachers.sizes))
 

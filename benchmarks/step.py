@@ -11,8 +11,10 @@ from common import machine, write
 warnings.simplefilter('ignore')
 import timm
 from distill_nb.all import *
-from distill_nb.distill import Distill, LiveTeachers, StoredTeachers, create_student, student_splitter
-from distill_nb.outputs import PseudoLabels
+from distill_nb.teachers import LiveTeachers, StoredTeachers
+from distill_nb.student import create_student, student_splitter
+from distill_nb.distill import Distill
+from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.sources import Source
 
 SIZES = [1000]*4 + [555,400,373,200,200,101,100,90,81,43,37,27,19,10] + [7]*5

@@ -1,22 +1,40 @@
 "`from distill_nb.all import *`: fastai's vision, and what a notebook user types of this package"
 from fastai.vision.all import *
-from distill_nb.images import ImageView, KeptDL, KeptImages, OpenImage, check_images, image_key, open_image
+from distill_nb.infer import Predictor
+from distill_nb.images import ImageView, OpenImage, check_images, image_key, open_image
+from distill_nb.kept import KeptDL, KeptImages
 from distill_nb.data import *
+from distill_nb.pool import *
+from distill_nb.packs import *
 from distill_nb.preprocess import preprocessing
 from distill_nb.tasks import *
 from distill_nb.sources import *
+from distill_nb.networks import *
+from distill_nb.checkpoints import *
+from distill_nb.zoo import *
+from distill_nb.store import *
 from distill_nb.outputs import *
-from distill_nb.similarity import *
+from distill_nb.pseudo_labels import *
 from distill_nb.weights import *
+from distill_nb.ranking import *
+from distill_nb.similarity import *
+from distill_nb.teachers import *
+from distill_nb.student import *
+from distill_nb.callbacks import *
 from distill_nb.distill import *
-from distill_nb.optimizer import FusedAdam
 from distill_nb.fixmatch import *
-from distill_nb.learner import *
+from distill_nb.optimizer import FusedAdam
 from distill_nb.resume import Resume
-from distill_nb.plots import *
+from distill_nb.learner import *
+from distill_nb.compare import *
 from distill_nb.calibrate import *
 from distill_nb.deploy import *
-from distill_nb.infer import Predictor
+from distill_nb.export import *
+from distill_nb.publish import *
+from distill_nb.plots import *
+from distill_nb.demo import *
 from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.explore import *
+from distill_nb.browse import *
+from distill_nb.watch import *

@@ -9,7 +9,8 @@ import numpy as np, pandas as pd, torch
 from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
 from common import machine
-from distill_nb.similarity import cka, h_score, logme, metrics, null_scores, parc, rank_sources, replicate_scores
+from distill_nb.similarity import cka, h_score, logme, null_scores, parc, rank_sources, replicate_scores
+from distill_nb.estimators.core import metrics
 
 def data(n, d, c, seed=0):
     r = np.random.default_rng(seed)

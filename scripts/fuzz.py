@@ -15,10 +15,11 @@ def seeds(reader, tmp):
     "Valid files to begin with"
     import torch
     from distill_nb.deploy import save_student
-    from distill_nb.distill import create_student
-    from distill_nb.outputs import Store
+    from distill_nb.student import create_student
+    from distill_nb.store import Store
     from distill_nb.resume import write_state
-    from distill_nb.sources import Source, Zoo
+    from distill_nb.sources import Source
+    from distill_nb.zoo import Zoo
     if reader == 'manifest': return [json.dumps(dict(good=dict(arch='test_vit', num_classes=3, mean=[.5]*3, std=[.5]*3, input_size=[3,32,32], labels=['a','b','c'], kwargs={}, crop_pct=.9))).encode()]
     if reader == 'student': return [save_student(create_student(torch.nn.Sequential(torch.nn.Conv2d(3,2,3)), 2), tmp/'s.safetensors', labels=['a','b']).read_bytes()]
     if reader == 'state': return [write_state(tmp/'s.pt', dict(epoch=1, model=dict(w=torch.zeros(3)), rows=[[0,1.,'x']])).read_bytes()]
@@ -28,7 +29,7 @@ def target(reader, tmp):
     "What is tried on every input"
     import torch
     if reader == 'manifest':
-        from distill_nb.sources import Zoo
+        from distill_nb.zoo import Zoo
         from safetensors.torch import save_file
         save_file(dict(w=torch.zeros(3)), tmp/'good.safetensors')
         def read(data): (tmp/'manifest.json').write_bytes(data); Zoo.checkpoints(tmp)
@@ -42,9 +43,9 @@ def target(reader, tmp):
             if data[:1] and data[0]%2: data = hashlib.blake2b(data[16:], digest_size=16).digest()+data[16:]
             (tmp/'s.pt').write_bytes(data); read_state(tmp/'s.pt')
     else:
-        from distill_nb.checks import digest
-        from distill_nb.outputs import Store
-        from distill_nb.sources import Zoo
+        from distill_nb.files import digest
+        from distill_nb.store import Store
+        from distill_nb.zoo import Zoo
         store,src = Store(tmp),Zoo.embedded()['digits']
         folder = store.folder(src); folder.mkdir(parents=True, exist_ok=True)
         def read(data):

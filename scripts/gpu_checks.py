@@ -11,15 +11,20 @@ import numpy as np
 import torch
 from PIL import Image
 from fastai.vision.all import Callback, ChannelsLast, accuracy, no_random, to_float
-from distill_nb.data import digits_dls, image_dls, open_image
-from distill_nb.deploy import load_student, save_student, to_onnx
-from distill_nb.distill import Distill, StoredTeachers
+from distill_nb.images import open_image
+from distill_nb.data import image_dls
+from distill_nb.packs import digits_dls
+from distill_nb.deploy import load_student, save_student
+from distill_nb.export import to_onnx
+from distill_nb.teachers import StoredTeachers
+from distill_nb.distill import Distill
 from distill_nb.fixmatch import strong_augment
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
-from distill_nb.outputs import PseudoLabels, get_outputs
+from distill_nb.outputs import get_outputs
+from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.resume import Resume
-from distill_nb.similarity import metrics
-from distill_nb.sources import Zoo
+from distill_nb.estimators.core import metrics
+from distill_nb.zoo import Zoo
 from gpu_common import Table, begin, conditions, parser
 
 class LeftOut(Exception): "The check cannot be made here"

@@ -18,7 +18,7 @@ methods = 'transfer','lp_ft','fixmatch','weighted','distill','all_labels'
 def make_suite(a):
     "The suite of the arguments; each process makes its own"
     from fastai.vision.all import ChannelsLast, MixedPrecision
-    from distill_nb.sources import Zoo
+    from distill_nb.zoo import Zoo
     from distill_nb.suites import eight_suite
     zoo = Zoo.checkpoints(a.data/'weights', size=128)
     start = zoo['imagenet_lite0' if 'imagenet_lite0' in zoo.names else zoo.names[0]]
@@ -39,7 +39,7 @@ def look(a, target):
 
 def run(a, cell):
     "One run of the suite: its row, or that of its error"
-    from distill_nb.suites import run_cell
+    from distill_nb.bench import run_cell
     from fastai.torch_core import default_device
     warnings.simplefilter('ignore')
     default_device(a.device != 'cpu')
@@ -75,7 +75,8 @@ def half_is_finite(out):
 def side(data):
     "Pixels of the smallest target's images"
     from PIL import Image
-    from distill_nb.data import load_pack, open_image
+    from distill_nb.images import open_image
+    from distill_nb.packs import load_pack
     return min(open_image(load_pack(p).items[0]).size[0] for p in sorted((data/'targets').glob('*.npz')))
 
 def main(argv=None):

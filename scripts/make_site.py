@@ -14,23 +14,22 @@ vendored = {'mathjax': ('3.2.2', ['es5/tex-mml-chtml.js', 'es5/output/chtml/font
 
 # Pages and their order
 
-chapters = {
-    'Tutorials': ['tutorials/quick_start', 'tutorials/explore', 'tutorials/birds_and_pets', 'tutorials/few_labels', 'tutorials/own_sources', 'tutorials/reading_a_ranking', 'tutorials/with_fixmatch',
-                  'tutorials/to_device', 'tutorials/many_machines', 'tutorials/own_parts'],
-    'Reference': ['method', 'glossary', 'coming_from', 'architecture'],
-    'Library': ['checks', 'identity', 'images', 'data', 'preprocess', 'tasks', 'sources', 'outputs', 'similarity', 'weights', 'distill', 'optimizer', 'fixmatch', 'learner', 'resume', 'plots', 'explore', 'calibrate', 'deploy', 'infer', 'bench', 'suites', 'cli'],
-    'Estimators': ['estimators/core', 'estimators/pairs', 'estimators/kernels', 'estimators/evidence', 'estimators/counts', 'estimators/covariances', 'estimators/probes', 'estimators/trust',
-                   'estimators/study', 'estimators/speed'],
-    'Measured': ['reproduction', 'speed', 'sturdy']}
-
 def page_name(path):
-    "nbs/03_similarity.ipynb -> similarity; a module of the same name says the same"
+    "nbs/20_similarity.ipynb -> similarity, nbs/pages/01_method.ipynb -> method, nbs/tutorials/02_explore.ipynb -> tutorials/explore"
     p = Path(path).relative_to(root/'nbs').with_suffix('')
-    return str(p.with_name(re.sub(r'^\d+[a-z]?_', '', p.name)))
+    folder = '' if p.parts[0] == 'pages' else p.parent
+    return str(Path(folder)/re.sub(r'^\d+_', '', p.name))
+
+def notebooks():
+    "Name of the page -> notebook, in the order of the numbers"
+    return {page_name(p): p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts}
+
+folders = {'Tutorials': 'tutorials', 'Reference': 'pages', 'Library': '.', 'Estimators': 'estimators'}
+def chapters():
+    "Chapter -> names of its pages, as the folders and the numbers of the files have them"
+    return {c: [n for n,p in notebooks().items() if p.parent == (root/'nbs'/f).resolve() and n != 'index'] for c,f in folders.items()}
 
 def load(path): return json.loads(path.read_text(encoding='utf-8'))
-
-def notebooks(): return {page_name(p): p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts}
 
 # Names of the library, and where they are told of
 
@@ -169,7 +168,7 @@ def links(text, path, pages):
         for key in (rel, f'nbs/{rel}.ipynb', name): where.setdefault(key, name)
     to = lambda name: os.path.relpath(name, at or '.') + '.ipynb'
     text = re.sub(r'\]\((?!https?:|#)([^)#]+)\.(?:ipynb|html)(#[^)]*)?\)', lambda m: f']({to(page_name((path.parent/(m[1]+".ipynb")).resolve()))})', text)
-    return re.sub(r'(?<!\[)`((?:nbs/)?[\w/]+(?:\.ipynb)?)`(?!\])', lambda m: f'[`{m[1]}`]({to(where[m[1]])})' if m[1] in where and ('/' in m[1] or m[1][:2].isdigit() or m[1] in chapters['Measured']+chapters['Reference']) else m[0], text)
+    return re.sub(r'(?<!\[)`((?:nbs/)?[\w/]+(?:\.ipynb)?)`(?!\])', lambda m: f'[`{m[1]}`]({to(where[m[1]])})' if m[1] in where and ('/' in m[1] or m[1][:2].isdigit() or m[1] in chapters()['Reference']) else m[0], text)
 
 # The whole
 
@@ -244,16 +243,14 @@ def write_sources(src, with_vendor=True):
     sys.path.insert(0, str(root))
     from distill_nb import __version__
     pages,names = notebooks(),symbols()
-    listed = [p for ps in chapters.values() for p in ps]
-    if lost := set(listed) ^ (set(pages) - {'index'}): raise SystemExit(f"pages and `chapters` of scripts/make_site.py differ: {', '.join(sorted(lost))}")
     shutil.rmtree(src, ignore_errors=True); (src/'_static').mkdir(parents=True)
     shutil.copytree(root/'nbs'/'images', src/'images')
     for name,p in pages.items():
         nb = convert(p, names, pages)
-        if name == 'index': nb['cells'][-1:] = [md('```{toctree}\n:hidden:\n\n' + '\n'.join(c.lower() for c in chapters) + '\n```')]
+        if name == 'index': nb['cells'][-1:] = [md('```{toctree}\n:hidden:\n\n' + '\n'.join(c.lower() for c in folders) + '\n```')]
         file = src/f'{name}.ipynb'; file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(nb), encoding='utf-8')
-    for c,ps in chapters.items():
+    for c,ps in chapters().items():
         (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title}]({p}.ipynb).** {what}' for p in ps for title,what in [opening(pages[p])]) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
     (src/'_static'/'site.css').write_text(css, encoding='utf-8')
     (src/'_static'/'hub.js').write_text(hub, encoding='utf-8')

@@ -15,10 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from fastai.vision.all import (CrossEntropyLossFlat, Learner, Normalize, RandomResizedCropGPU, accuracy, aug_transforms, set_seed)
 from fastai.callback.channelslast import ChannelsLast
-from distill_nb.data import image_dls, load_pack, open_image, pack_dls
-from distill_nb.sources import Zoo
-from distill_nb.outputs import pseudo_labels
-from distill_nb.distill import Distill, StoredTeachers
+from distill_nb.images import open_image
+from distill_nb.data import image_dls
+from distill_nb.packs import load_pack, pack_dls
+from distill_nb.zoo import Zoo
+from distill_nb.pseudo_labels import pseudo_labels
+from distill_nb.teachers import StoredTeachers
+from distill_nb.distill import Distill
 from distill_nb.learner import student_learner
 from distill_nb.deploy import save_student
 

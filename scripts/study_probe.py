@@ -7,10 +7,11 @@ warnings.simplefilter('ignore')
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from sklearn.linear_model import LogisticRegression
-from distill_nb.data import few_labels, load_pack
+from distill_nb.data import few_labels
+from distill_nb.packs import load_pack
 from distill_nb.estimators.probes import fit_probe
 from distill_nb.outputs import compute_outputs, get_outputs
-from distill_nb.sources import Zoo
+from distill_nb.zoo import Zoo
 
 def own(x, y, few):
     m,s = x[few].mean(0),x[few].std(0)

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.vision.all import Normalize, accuracy, aug_transforms, set_seed
 from sklearn.linear_model import LogisticRegression
-from distill_nb.data import image_dls, load_pack
-from distill_nb.sources import Zoo
+from distill_nb.data import image_dls
+from distill_nb.packs import load_pack
+from distill_nb.zoo import Zoo
 from distill_nb.outputs import get_outputs
-from distill_nb.similarity import metrics, probe_set
+from distill_nb.similarity import probe_set
+from distill_nb.estimators.core import metrics
 from distill_nb.learner import transfer_learner
 
 TARGETS = 'birds pets skin chestxray aerial corn textures flowers'.split()

@@ -12,9 +12,10 @@ import pandas as pd
 from joblib import Parallel, delayed
 from distill_nb.data import few_labels, image_dls, item_labels
 from distill_nb.similarity import rank_sources
-from distill_nb.learner import probe_labels
+from distill_nb.teachers import probe_labels
 from distill_nb.weights import effective_sources
-from distill_nb.suites import _tfms, eight_suite, run_cell
+from distill_nb.bench import run_cell
+from distill_nb.suites import _tfms, eight_suite
 
 def split(load, size, bs, budget=None, seed=7):
     "(dls, pool): five labels a class to train on, the other labelled training images to validate on"

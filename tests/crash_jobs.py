@@ -5,13 +5,14 @@ from pathlib import Path
 warnings.filterwarnings('ignore')
 import torch; torch.set_num_threads(1) # no thread may live when this process is forked
 from fastai.vision.all import CSVLogger, accuracy, no_random
-from distill_nb.data import digits_dls
-from distill_nb.fixmatch import EMA
+from distill_nb.packs import digits_dls
+from distill_nb.callbacks import EMA
 from distill_nb.learner import distill_learner
-from distill_nb.outputs import Store, compute_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import compute_outputs
 from distill_nb.resume import Resume
-from distill_nb.sources import Zoo
-from distill_nb.suites import digits_suite, run_suite
+from distill_nb.zoo import Zoo
+from distill_nb.bench import digits_suite, run_suite
 
 def pass_over_images(folder):
     "Three sources, 300 images, in chunks of 16"

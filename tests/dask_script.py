@@ -4,7 +4,8 @@ warnings.simplefilter('ignore')
 import joblib, numpy as np, torch
 from torch import nn
 from dask.distributed import Client, LocalCluster
-from distill_nb.outputs import Store, compute_outputs, get_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.sources import Source
 
 class Slow(nn.Module):

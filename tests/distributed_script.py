@@ -4,11 +4,17 @@ from pathlib import Path
 from fastai.vision.all import *
 from fastai.distributed import *
 from distill_nb.data import image_dls
+from distill_nb.data import *
+from distill_nb.pseudo_labels import *
+from distill_nb.teachers import *
+from distill_nb.student import *
+from distill_nb.callbacks import *
 from distill_nb.distill import *
-from distill_nb.fixmatch import EMA, FixMatch
+from distill_nb.callbacks import EMA
+from distill_nb.fixmatch import FixMatch
 from distill_nb.learner import student_learner, transfer_learner
 from distill_nb.resume import Resume
-from distill_nb.sources import Zoo
+from distill_nb.zoo import Zoo
 
 ARCH,SIZES,ALPHA,LAM = 'test_efficientnet',[7,3,26],[.6,.3,.1],.4
 

@@ -2,7 +2,7 @@
 import importlib, inspect, pkgutil
 import pytest
 import distill_nb
-from distill_nb.checks import rules
+from distill_nb.core import rules
 from test_entries import elsewhere, entries, ours
 
 def public():

@@ -6,14 +6,20 @@ import numpy as np, pytest, torch
 from PIL import Image
 from safetensors.torch import save_file
 from fastai.vision.all import Learner
-from distill_nb.data import few_labels, get_images, image_dls, open_image
+from distill_nb.images import open_image
+from distill_nb.data import few_labels, get_images, image_dls
 from distill_nb.deploy import load_student, save_student
-from distill_nb.distill import create_student, distill_loss
+from distill_nb.student import create_student
+from distill_nb.distill import distill_loss
 from distill_nb.infer import find_images, read_rgb
-from distill_nb.outputs import Store, get_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import get_outputs
 from distill_nb.resume import read_state, write_state
-from distill_nb.similarity import metrics, rank_sources
-from distill_nb.sources import Source, Zoo, read_weights
+from distill_nb.similarity import rank_sources
+from distill_nb.estimators.core import metrics
+from distill_nb.sources import Source
+from distill_nb.checkpoints import read_weights
+from distill_nb.zoo import Zoo
 from distill_nb.weights import source_weights
 
 REFUSED = (ValueError, TypeError, FileNotFoundError)

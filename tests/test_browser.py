@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from browser import browser, chromium, serve
 
-notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'explore.ipynb'
+notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'02_explore.ipynb'
 wait = 300_000 # ms, for cells to run on a busy machine
 
 @pytest.fixture(scope='module')
@@ -22,8 +22,8 @@ def chrome():
 def page(chrome, tmp_path_factory):
     pytest.importorskip('voila', reason='browser tests need voila: pip install -e ".[dev]"')
     d = tmp_path_factory.mktemp('voila')
-    shutil.copy(notebook, d/'explore.ipynb')
-    with serve('voila', 'explore.ipynb', '--Voila.ip=127.0.0.1', cwd=d) as url:
+    shutil.copy(notebook, d/'02_explore.ipynb')
+    with serve('voila', '02_explore.ipynb', '--Voila.ip=127.0.0.1', cwd=d) as url:
         c = chrome.new_context(viewport=dict(width=1280, height=900), permissions=['clipboard-read','clipboard-write'])
         p = c.new_page()
         p.set_default_timeout(wait)
@@ -156,7 +156,7 @@ def test_jupyterlab(chrome, tmp_path, rank):
     nb['cells'] = nb['cells'][:4]
     for c in nb['cells']:
         if c['cell_type'] == 'code': c['outputs'] = []
-    (tmp_path/'explore.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+    (tmp_path/'02_explore.ipynb').write_text(json.dumps(nb), encoding='utf-8')
     with serve('jupyterlab', '--ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root', '--ServerApp.disable_check_xsrf=True', cwd=tmp_path) as url:
         p = chrome.new_page(viewport=dict(width=1280, height=900))
         p.set_default_timeout(wait)

@@ -4,12 +4,14 @@ from importlib import resources
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from distill_nb import bench, cli, outputs, sources
+from distill_nb import bench, cli, demo, networks, outputs
 from distill_nb.cli import main
-from distill_nb.data import digits_dls, image_items, item_labels
+from distill_nb.data import image_items, item_labels
+from distill_nb.packs import digits_dls
 from distill_nb.learner import distill_learner
 from distill_nb.resume import Resume
-from distill_nb.sources import Source, Zoo
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 import distill_nb.learner, distill_nb.suites
 
 @pytest.fixture(scope='module')
@@ -95,9 +97,9 @@ def student(files, tmp_path_factory):
 def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path):
     "One line that says which argument it is; no source has looked at anything by then"
     def ran(*args, **kwargs): raise AssertionError('too late')
-    for module,name in ((outputs,'compute_outputs'), (distill_nb.learner,'compute_outputs'), (bench,'run_digits'), (distill_nb.suites,'run_cell')): monkeypatch.setattr(module, name, ran)
-    monkeypatch.setattr(sources, 'hub_answers', lambda *a: False)
-    monkeypatch.setattr(sources, 'is_downloaded', lambda arch: False)
+    for module,name in ((outputs,'compute_outputs'), (distill_nb.learner,'compute_outputs'), (demo,'run_digits'), (distill_nb.bench,'run_cell')): monkeypatch.setattr(module, name, ran)
+    monkeypatch.setattr(networks, 'hub_answers', lambda *a: False)
+    monkeypatch.setattr(networks, 'is_downloaded', lambda arch: False)
     monkeypatch.delenv('DISTILL_NB_DATA', raising=False)
     place,out = actions(command)[dest],tmp_path/'out'
     good = {'demo': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:], 'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits']}[command]
@@ -227,12 +229,12 @@ def dead(): raise OSError('no route')
 def hub(monkeypatch):
     def _hub(answer):
         res = Hub(answer)
-        monkeypatch.setattr(sources, '_answers', {})
-        monkeypatch.setattr(sources, 'get_session', lambda: res)
-        monkeypatch.setattr(sources, 'try_to_load_from_cache', lambda repo, f, **kw: f if 'resnet34' in repo else None)
+        monkeypatch.setattr(networks, '_answers', {})
+        monkeypatch.setattr(networks, 'get_session', lambda: res)
+        monkeypatch.setattr(networks, 'try_to_load_from_cache', lambda repo, f, **kw: f if 'resnet34' in repo else None)
         return res
     def download(*args, **kwargs): raise AssertionError('downloads')
-    monkeypatch.setattr(sources.timm, 'create_model', download)
+    monkeypatch.setattr(networks.timm, 'create_model', download)
     return _hub
 
 @pytest.mark.parametrize('command', ['rank','train'])
@@ -255,27 +257,27 @@ def test_the_hub_is_asked_once(hub):
 
 def test_the_hub_is_not_asked_for_what_is_here(hub):
     there = hub(dead)
-    sources.check_hub(['resnet34.a1_in1k']); sources.check_hub([])
-    with pytest.raises(AssertionError, match='downloads'): sources._create('resnet34.a1_in1k')
+    networks.check_hub(['resnet34.a1_in1k']); networks.check_hub([])
+    with pytest.raises(AssertionError, match='downloads'): networks.create_network('resnet34.a1_in1k')
     assert there.asked == 0
 
 def test_a_hub_that_hangs(hub):
     hub(lambda: time.sleep(20))
     start = time.perf_counter()
-    assert not sources.hub_answers(seconds=.1) and time.perf_counter()-start < 3
+    assert not networks.hub_answers(seconds=.1) and time.perf_counter()-start < 3
 
 def test_a_download_that_fails(files, hub, capsys, monkeypatch):
     "The hub answers, and yet a file cannot be had: advice in words of the command line"
     hub(lambda: 200)
     def refuses(*args, **kwargs): raise OSError('404')
-    monkeypatch.setattr(sources.timm, 'create_model', refuses)
+    monkeypatch.setattr(networks.timm, 'create_model', refuses)
     said = refused(['rank', str(files/'labeled'), 'resnet18.a1_in1k', '--size', '32'], capsys, 'OSError: 404', 'as ZOO a folder')
     assert 'Source.' not in said and 'pretrained=' not in said
 
 @pytest.mark.parametrize('answer', [200,403,503])
 def test_a_hub_that_answers(hub, answer):
     hub(lambda: answer)
-    sources.check_hub(['resnet18.a1_in1k'])
+    networks.check_hub(['resnet18.a1_in1k'])
 
 # The library
 

@@ -4,9 +4,9 @@ import os, random, shutil, signal, subprocess, sys, time, warnings
 from contextlib import suppress
 from pathlib import Path
 import pandas as pd, pytest, torch
-from distill_nb.outputs import Store
-from distill_nb.sources import Zoo
-from distill_nb.suites import read_runs
+from distill_nb.store import Store
+from distill_nb.zoo import Zoo
+from distill_nb.bench import read_runs
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):

@@ -10,11 +10,17 @@ from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import (Categorize, CategoryBlock, ColReader, ColSplitter, CrossEntropyLossFlat, DataBlock, Datasets, Flatten, ImageBlock,
     ImageDataLoaders, IntToFloatTensor, L, Learner, MultiCategorize, MultiCategoryBlock, Normalize, OneHotEncode, PILImage, PILImageBW, RandomSplitter, TensorBase,
     Resize, TensorImage, TfmdDL, TfmdLists, ToTensor, accuracy, concat, get_image_files, image2tensor, imagenet_stats, noop, parent_label, set_seed)
+from distill_nb.images import *
+from distill_nb.kept import *
 from distill_nb.data import *
-from distill_nb.data import OpenImage, RepeatDL
+from distill_nb.pool import *
+from distill_nb.packs import *
+from distill_nb.images import OpenImage
+from distill_nb.pool import RepeatDL
 from distill_nb.images import image_key, path_keys
 from distill_nb.learner import distill_learner, fixmatch_learner, transfer_learner
-from distill_nb.sources import Source, Zoo
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 
 rng = np.random.default_rng(0)
 classes = ['dot','line','square']

@@ -6,10 +6,12 @@ from torch import nn
 from safetensors import safe_open
 from safetensors.torch import load_file
 from fastai.vision.all import Learner, Normalize, accuracy, imagenet_stats, resnet18
-from distill_nb.data import digits_dls
-from distill_nb.distill import create_student, student_splitter
+from distill_nb.packs import digits_dls
+from distill_nb.student import create_student, student_splitter
 from distill_nb.sources import Source
 from distill_nb.deploy import *
+from distill_nb.export import *
+from distill_nb.publish import *
 
 def student(arch='test_efficientnet', n_out=7, **kw):
     torch.manual_seed(0)

@@ -3,14 +3,21 @@ import functools, json, os
 import numpy as np, pytest, timm, torch
 from torch import nn
 from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, ImageDataLoaders, L1LossFlat, LabelSmoothingCrossEntropyFlat, Learner, MSELossFlat, Resize, accuracy)
-import distill_nb.deploy, distill_nb.sources
-from distill_nb.checks import escape_markdown
-from distill_nb.data import digits_dls, image_dls
+import distill_nb.checkpoints, distill_nb.export, distill_nb.student
+from distill_nb.publish import escape_markdown
+from distill_nb.data import image_dls
+from distill_nb.packs import digits_dls
 from distill_nb.deploy import *
-from distill_nb.distill import check_student, create_student
+from distill_nb.export import *
+from distill_nb.publish import *
+from distill_nb.student import check_student, create_student
 from distill_nb.infer import Predictor, check_fields, model_fields, read_graph, strict_json
-from distill_nb.learner import compare, distill_learner, transfer_learner
-from distill_nb.sources import Source, Zoo, check_arguments, read_weights, sketching, weight_shapes
+from distill_nb.learner import distill_learner, transfer_learner
+from distill_nb.compare import compare
+from distill_nb.sources import Source
+from distill_nb.networks import check_arguments, sketching
+from distill_nb.checkpoints import read_weights, weight_shapes
+from distill_nb.zoo import Zoo
 from safetensors.torch import save_file
 
 def student(seed=0, labels=('cat','dog'), **kw):
@@ -80,7 +87,7 @@ def test_what_is_right_passes(files, tmp_path):
     dict(stem_size=10_000), dict(stem_size=-3), dict(drop_rate=1e300), dict(drop_rate='x'*101), dict(drop_rate=[[[[[1]]]]]), dict(channel_multiplier=5000.), dict(depth_multiplier=5000.), [1], 'x'], ids=str)
 def test_arguments_of_a_network_and_nothing_else(kind, kwargs, files, tmp_path, monkeypatch):
     opened = []
-    for mod in (distill_nb.sources, distill_nb.distill): monkeypatch.setattr(mod, 'read_weights', lambda f: opened.append(f) or {})
+    for mod in (distill_nb.checkpoints, distill_nb.student): monkeypatch.setattr(mod, 'read_weights', lambda f: opened.append(f) or {})
     with pytest.raises(ValueError, match='safetensors|manifest.json'): readers[kind][0](files, tmp_path, kwargs=kwargs)
     assert not opened
 
@@ -171,8 +178,8 @@ def test_probabilities_are_probabilities(tmp_path):
 # Writers
 
 def far(monkeypatch):
-    monkeypatch.setattr(distill_nb.deploy, '_close', lambda got, want, path, tol: distill_nb_close(got, want+1, path, tol))
-distill_nb_close = distill_nb.deploy._close
+    monkeypatch.setattr(distill_nb.export, '_close', lambda got, want, path, tol: distill_nb_close(got, want+1, path, tol))
+distill_nb_close = distill_nb.export._close
 
 def test_what_is_refused_leaves_the_old_file(files, tmp_path, monkeypatch):
     writers = {'s.onnx': to_onnx, 's.pt2': to_export}

@@ -13,12 +13,20 @@ from fastai.metrics import accuracy
 from fastai.torch_core import params, set_seed
 from torch import nn
 
-from distill_nb.data import digits_dls, image_items
-from distill_nb.distill import Distill, FreezeStats, LabelsLast, LiveTeachers, StoredTeachers, Student, create_student, distill_loss, softmax_segments, student_splitter
-from distill_nb.learner import distill_learner, feature_hints, nearest_learner, probe_labels, student_learner, transfer_learner, weigh_sources
-from distill_nb.outputs import Outputs, pseudo_labels
-from distill_nb.similarity import Ranking
-from distill_nb.sources import Source, Zoo
+from distill_nb.data import image_items
+from distill_nb.packs import digits_dls
+from distill_nb.pseudo_labels import softmax_segments
+from distill_nb.teachers import LiveTeachers, StoredTeachers
+from distill_nb.student import Student, create_student, student_splitter
+from distill_nb.callbacks import FreezeStats, LabelsLast
+from distill_nb.distill import Distill, distill_loss
+from distill_nb.teachers import feature_hints, probe_labels
+from distill_nb.learner import distill_learner, nearest_learner, student_learner, transfer_learner, weigh_sources
+from distill_nb.outputs import Outputs
+from distill_nb.pseudo_labels import pseudo_labels
+from distill_nb.ranking import Ranking
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 from distill_nb.weights import source_weights
 
 ARCH = dict(arch='test_efficientnet', pretrained=False)
@@ -195,7 +203,7 @@ import sys, torch
 from fastai.learner import load_learner
 learn = load_learner({str(tmp_path/'student.pkl')!r})
 assert learn.model.source_heads is None
-from distill_nb.data import digits_dls
+from distill_nb.packs import digits_dls
 dls,pool = digits_dls(n=5, seed=0)
 with learn.no_bar(): print(learn.predict(pool[0])[0])
 """

@@ -8,23 +8,50 @@ import matplotlib; matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from fastai.vision.all import L, Learner
 import distill_nb
+from distill_nb.images import *
+from distill_nb.kept import *
 from distill_nb.data import *
-from distill_nb.images import KeptImages
+from distill_nb.pool import *
+from distill_nb.packs import *
+from distill_nb.kept import KeptImages
+from distill_nb.core import *
 from distill_nb.sources import *
+from distill_nb.networks import *
+from distill_nb.checkpoints import *
+from distill_nb.zoo import *
+from distill_nb.images import *
+from distill_nb.store import *
 from distill_nb.outputs import *
+from distill_nb.pseudo_labels import *
+from distill_nb.ranking import *
 from distill_nb.similarity import *
 from distill_nb.weights import *
+from distill_nb.ranking import *
+from distill_nb.data import *
+from distill_nb.pseudo_labels import *
+from distill_nb.teachers import *
+from distill_nb.student import *
+from distill_nb.callbacks import *
 from distill_nb.distill import *
+from distill_nb.callbacks import *
 from distill_nb.fixmatch import *
+from distill_nb.teachers import *
 from distill_nb.learner import *
+from distill_nb.compare import *
 from distill_nb.preprocess import *
 from distill_nb.optimizer import FusedAdam
 from distill_nb.plots import *
 from distill_nb.deploy import *
+from distill_nb.export import *
+from distill_nb.publish import *
+from distill_nb.plots import *
 from distill_nb.explore import *
+from distill_nb.browse import *
+from distill_nb.watch import *
+from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.resume import Resume
-from distill_nb import calibrate as cal, cli, distill as dist, explore, images, infer, resume, similarity, tasks
+from distill_nb import calibrate as cal, cli, distill as dist, explore, images, infer, kept, pseudo_labels, resume, similarity, tasks
 from distill_nb.estimators import core, counts, covariances, kernels, pairs, probes, trust
 
 _tmp = tempfile.TemporaryDirectory()
@@ -94,8 +121,8 @@ m = dict(features='matrix', labels='labels')
 entries = {
  # images
  'KeptImages': lambda: call(KeptImages, dict(path='paths'), path=tmp/'kept'),
- 'pixel_size': lambda: call(images.pixel_size, dict(item='file'), item=picture()/'1.png'),
- 'pays': lambda: call(images.pays, dict(items='images'), items=[picture()/'1.png'], view=images.ResizeView((4,4), True, False, 2)),
+ 'pixel_size': lambda: call(kept.pixel_size, dict(item='file'), item=picture()/'1.png'),
+ 'pays': lambda: call(kept.pays, dict(items='images'), items=[picture()/'1.png'], view=kept.ResizeView((4,4), True, False, 2)),
  'kept_beside': lambda: call(kept_beside, dict(store='paths'), store=tmp/'store'),
  # data
  'where_kept': lambda: call(where_kept, dict(cache='paths'), cache=tmp/'kept'),
@@ -171,7 +198,7 @@ entries = {
  'prune_weights': lambda: call(prune_weights, dict(alpha='vector', min_weight='share'), alpha=[.2,.3,.5]),
  # distill
  'create_student': lambda: call(create_student, dict(arch='choice', n_out='count', start='file', stages='count'), arch='test_efficientnet', n_out=3, pretrained=False),
- 'softmax_segments': lambda: call(dist.softmax_segments, dict(T='number', sizes='sizes'), logits=t(Z), sizes=[2,1]),
+ 'softmax_segments': lambda: call(pseudo_labels.softmax_segments, dict(T='number', sizes='sizes'), logits=t(Z), sizes=[2,1]),
  'distill_loss': lambda: call(distill_loss, dict(T='number', sizes='sizes'), logits=t(Z), targets=t(P), sizes=[3], alpha=torch.ones(1)),
  'StoredTeachers': lambda: call(StoredTeachers, dict(labels='rows', T='number'), labels=labels_()),
  'LiveTeachers': lambda: call(LiveTeachers, dict(sources='sources', T='number'), sources=list(zoo())),

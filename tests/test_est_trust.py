@@ -2,6 +2,7 @@
 import warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
+from distill_nb.ranking import *
 from distill_nb.similarity import *
 
 def world(n=80, d=10, c=4, seed=0):
@@ -131,7 +132,8 @@ def test_a_metric_of_ones_own_may_have_shortcuts():
 
 def test_rank_sources_says_when_parts_are_undefined():
     from distill_nb.data import image_dls
-    from distill_nb.sources import Source, Zoo
+    from distill_nb.sources import Source
+    from distill_nb.zoo import Zoo
     r = np.random.default_rng(0)
     imgs,y = list(r.integers(0, 255, (12,8,8), dtype=np.uint8)),np.r_[np.arange(10),0,1]
     dls = image_dls(imgs, y, imgs[:4], y[:4], bs=4)

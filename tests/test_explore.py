@@ -1,10 +1,10 @@
 "What the widgets do outside of a notebook"
 from fastai.vision.all import accuracy
-from distill_nb.data import digits_dls
-from distill_nb.explore import Watch, _notebook
+from distill_nb.packs import digits_dls
+from distill_nb.watch import Watch, _notebook
 from distill_nb.learner import distill_learner
 from distill_nb.similarity import rank_sources
-from distill_nb.sources import Zoo
+from distill_nb.zoo import Zoo
 
 def test_watch_in_a_terminal(capsys, tmp_path):
     "A line an epoch: what each source still has to teach, and less of it in the end"

@@ -9,13 +9,19 @@ from fastai.vision.all import (Adam, Callback, CancelBatchException, CancelEpoch
     load_learner, no_random)
 import distill_nb
 from distill_nb.data import image_dls
-from distill_nb.deploy import profile, save_student
-from distill_nb.distill import Distill, FitCallback, FreezeStats, LabelsLast, LiveTeachers, PoolCallback, StoredTeachers, SyncNorms, create_student, student_splitter
-from distill_nb.explore import Watch
-from distill_nb.fixmatch import EMA, FixMatch
+from distill_nb.deploy import save_student
+from distill_nb.export import profile
+from distill_nb.teachers import LiveTeachers, StoredTeachers
+from distill_nb.student import create_student, student_splitter
+from distill_nb.callbacks import FitCallback, FreezeStats, LabelsLast, PoolCallback, SyncNorms
+from distill_nb.distill import Distill
+from distill_nb.watch import Watch
+from distill_nb.callbacks import EMA
+from distill_nb.fixmatch import FixMatch
 from distill_nb.learner import fixmatch_learner
 from distill_nb.resume import Resume
-from distill_nb.sources import Source, Zoo
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 
 rng = np.random.default_rng(0)
 pics,pool = rng.integers(0, 256, (2,10,16,16,3), dtype=np.uint8)

@@ -7,10 +7,15 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from fastai.vision.all import (Callback, DataBlock, IntToFloatTensor, MultiCategoryBlock, PILImage, RandomSplitter, RegressionBlock, TransformBlock, CancelEpochException, CancelFitException, CancelStepException, CancelValidException, GradientAccumulation, Learner, MixUp,
     Module, Normalize, SGD, SaveModelCallback, ShortEpochCallback, accuracy, load_learner, set_seed, tensor)
-from distill_nb.data import digits_dls, repeat_dls
-from distill_nb.distill import create_student, student_splitter, Distill, FreezeStats, PoolCallback, StoredTeachers
-from distill_nb.fixmatch import (EMA, FixMatch, FlexThresholds, FreeThresholds, align_logits, ema_decay, fairness_loss, fixmatch_loss, flex_thresholds, strong_augment,
-    weak_augment)
+from distill_nb.pool import repeat_dls
+from distill_nb.packs import digits_dls
+from distill_nb.teachers import StoredTeachers
+from distill_nb.student import create_student, student_splitter
+from distill_nb.callbacks import FreezeStats, PoolCallback
+from distill_nb.distill import Distill
+from distill_nb.callbacks import EMA, ema_decay
+from distill_nb.fixmatch import (FixMatch, FlexThresholds, FreeThresholds, align_logits, fairness_loss, fixmatch_loss,
+    flex_thresholds, strong_augment, weak_augment)
 from distill_nb.learner import distill_learner, fixmatch_learner
 
 @settings(max_examples=50, deadline=None)
@@ -501,7 +506,7 @@ class Never:
 
 def test_formula_of_the_tutorial_is_the_loss():
     "As it is written on the page, and as two callbacks compute it"
-    page = json.loads((Path(__file__).parent.parent/'nbs/tutorials/with_fixmatch.ipynb').read_text())
+    page = json.loads((Path(__file__).parent.parent/'nbs/tutorials/07_with_fixmatch.ipynb').read_text())
     formula, = re.findall(r'\$\$(.+?)\$\$', ''.join(page['cells'][0]['source']), re.S)
     for a,b in ((r'\\mathcal L_\{\\text\{(\w+)\}\}', r'\1'), (r'\\lambda_u', 'lam_u'), (r'\\lambda', 'lam'), (r'\\big|\\,', ''), (r'\s*([+-])\s*', r'\1')): formula = re.sub(a, b, formula)
     formula = re.sub(r'(?<=[\w)])\s*(?=\()|(?<=\))\s*(?=\w)|(?<=[a-z])\s+(?=[a-zA-Z])|(lam(?:_u)?)(?=[A-Za-z])(?!_u)', lambda m: (m[1] or '')+'*', formula.strip())

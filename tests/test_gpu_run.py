@@ -205,7 +205,7 @@ def one_thread():
 def test_checks_fail_where_something_is_wrong(monkeypatch, one_thread):
     monkeypatch.syspath_prepend(str(root/'benchmarks'))
     import gpu_checks
-    from distill_nb.similarity import metrics
+    from distill_nb.estimators.core import metrics
     row = gpu_checks.check('x', lambda: gpu_checks.below(2., 1.))
     assert row['ok'] is False and 'AssertionError: 2 is more than 1' in row['error'] and row['value'] is None
     assert gpu_checks.check('x', lambda: 3.)['ok'] is True
@@ -234,8 +234,9 @@ def test_half_precision_needs_its_check(tmp_path):
 
 def test_seeds_are_outermost():
     import gpu_suite
-    from distill_nb.suites import Suite, eight_methods
-    from distill_nb.sources import Zoo
+    from distill_nb.bench import Suite
+    from distill_nb.suites import eight_methods
+    from distill_nb.zoo import Zoo
     cells = gpu_suite.cells(Suite('x', dict(a=None, b=None), Zoo.embedded(), eight_methods, {}, (5,.2)), 3)
     assert len(cells) == 3*2*2*6 and [c['seed'] for c in cells] == sorted(c['seed'] for c in cells)
     assert [(c['seed'],c['budget']) for c in cells[::12]] == [(s,b) for s in range(3) for b in (.2,5)]

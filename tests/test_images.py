@@ -9,12 +9,18 @@ from PIL import Image
 from torch import nn
 from fastai.vision.all import (Categorize, CategoryBlock, CropPad, DataBlock, Datasets, FlipItem, ImageBlock, ImageDataLoaders, IntToFloatTensor, L, Learner, Pipeline, PILImage, PILImageBW, RandomCrop,
     RandomResizedCrop, Resize, TensorImage, TfmdDL, ToTensor, Transform, aug_transforms, get_image_files, load_learner, parent_label, set_seed)
-from distill_nb import images, outputs
-from distill_nb.data import *
+from distill_nb import images, kept, outputs
 from distill_nb.images import *
+from distill_nb.kept import *
+from distill_nb.data import *
+from distill_nb.pool import *
+from distill_nb.packs import *
+from distill_nb.images import *
+from distill_nb.kept import *
 from distill_nb.infer import read_rgb
 from distill_nb.learner import distill_learner, student_learner, transfer_learner
-from distill_nb.outputs import Store, compute_outputs, get_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.similarity import rank_sources
 from distill_nb.sources import Source
 
@@ -496,7 +502,7 @@ def test_opening_starts_no_program(data, tmp_path, monkeypatch):
         for f in (open_image, read_rgb):
             with pytest.raises(ValueError, match='cannot read') as e: f(item)
             assert not isinstance(e.value.__cause__, AssertionError)
-    assert images.pixel_size(data) is None
+    assert kept.pixel_size(data) is None
 
 def test_formats_of_plugins_are_read(monkeypatch):
     from PIL import PngImagePlugin
@@ -524,4 +530,4 @@ def test_only_regular_files_are_opened(kind, tmp_path, monkeypatch):
     for f in (open_image, read_rgb, image_key):
         for item in (path, str(path)):
             with pytest.raises(ValueError, match='a.png.*folder, pipe or device'): f(item)
-    assert images.pixel_size(path) is None and list(check_images([path])) == [path]
+    assert kept.pixel_size(path) is None and list(check_images([path])) == [path]

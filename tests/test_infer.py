@@ -7,9 +7,14 @@ from torch import nn
 from fastai.vision.all import Learner, Normalize, Resize, accuracy, imagenet_stats
 import distill_nb.infer
 from distill_nb.calibrate import calibrate
-from distill_nb.data import digits_dls, image_dls, image_items, open_image, repeat_dls
+from distill_nb.images import open_image
+from distill_nb.data import image_dls, image_items
+from distill_nb.pool import repeat_dls
+from distill_nb.packs import digits_dls
 from distill_nb.deploy import *
-from distill_nb.distill import create_student, student_splitter
+from distill_nb.export import *
+from distill_nb.publish import *
+from distill_nb.student import create_student, student_splitter
 from distill_nb.infer import Predictor, find_images, main, predict_files, prepare, read_rgb
 pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
 

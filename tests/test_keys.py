@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 from distill_nb.identity import Unidentified
-from distill_nb.outputs import Store, get_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import get_outputs
 from distill_nb.sources import Source
 
 probe = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))*4 - 2

@@ -2,7 +2,8 @@
 import ast, subprocess, sys
 from pathlib import Path
 import joblib, numpy as np, pytest, torch
-from distill_nb.outputs import Store, compute_outputs, get_outputs
+from distill_nb.store import Store
+from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.sources import Source
 
 def test_dask_with_a_worker_killed(tmp_path):

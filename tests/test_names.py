@@ -6,16 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from PIL import Image
 from distill_nb import infer
-from distill_nb.bench import write_report
+from distill_nb.demo import write_report
 from distill_nb.calibrate import coverage_table, reliability
-from distill_nb.explore import LabelBrowser, RankExplorer, explore_runs
+from distill_nb.explore import RankExplorer, explore_runs
+from distill_nb.browse import LabelBrowser
 from distill_nb.images import path_keys
-from distill_nb.learner import Comparison
-from distill_nb.outputs import PseudoLabels, get_outputs
+from distill_nb.compare import Comparison
+from distill_nb.outputs import get_outputs
+from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.plots import *
-from distill_nb.similarity import Ranking
-from distill_nb.sources import Source, Zoo
-from distill_nb.suites import plot_suite
+from distill_nb.ranking import Ranking
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
+from distill_nb.bench import plot_suite
 
 file_names = [b'caf\xe9.png', 'café.png'.encode(), b'a\nb.png', b'a\rb.png', b'-x.png', b' .png', b'a"b,c.png', '图\u202e.png'.encode(), b'$x$\\.png', b'<b>.png', b'%s{}.png', b'x'*251+b'.png', b'\xff\xfe.PNG']
 

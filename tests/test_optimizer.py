@@ -6,7 +6,7 @@ from fastai.vision.all import (Adam, GradientAccumulation, GradientClip, Learner
 from fastai.callback.channelslast import ChannelsLast
 import fastai.callback.schedule # `fit_one_cycle`, `lr_find`
 from distill_nb import optimizer
-from distill_nb.data import digits_dls
+from distill_nb.packs import digits_dls
 from distill_nb.learner import transfer_learner
 from distill_nb.optimizer import FusedAdam
 

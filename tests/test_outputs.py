@@ -7,8 +7,11 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import nn
 from distill_nb import outputs
-from distill_nb.data import ImageView
+from distill_nb.images import ImageView
+from distill_nb.images import *
+from distill_nb.store import *
 from distill_nb.outputs import *
+from distill_nb.pseudo_labels import *
 from distill_nb.sources import Source
 
 rng = np.random.default_rng(0)
@@ -166,7 +169,10 @@ def test_a_failed_write_leaves_nothing(source, tmp_path, monkeypatch):
 script = '''
 import sys, time, numpy as np, torch
 from torch import nn
+from distill_nb.images import *
+from distill_nb.store import *
 from distill_nb.outputs import *
+from distill_nb.pseudo_labels import *
 from distill_nb.sources import Source
 class Slow(nn.Module):
     def __init__(self): super().__init__(); torch.manual_seed(0); self.m = nn.Sequential(nn.Flatten(), nn.Linear(192,6), nn.Linear(6,4))

@@ -5,10 +5,10 @@ import matplotlib; matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from matplotlib.colors import to_rgb
 from distill_nb.calibrate import coverage_table, reliability
-from distill_nb.learner import Comparison
-from distill_nb.outputs import PseudoLabels
+from distill_nb.compare import Comparison
+from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.plots import *
-from distill_nb.similarity import Ranking
+from distill_nb.ranking import Ranking
 
 archs = ['tf_efficientnet_lite0','mobilenetv3_large_100.ra_in1k','vit_small_patch14_dinov2.lvd142m','resnet50.a1_in1k','convnext_tiny.fb_in22k_ft_in1k','swin_tiny_patch4_window7_224.ms_in1k']
 

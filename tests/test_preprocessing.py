@@ -7,11 +7,14 @@ from fastai.vision.all import (AffineCoordTfm, Brightness, CategoryBlock, Contra
     RandomCrop, RandomErasing, RandomResizedCrop, RandomResizedCropGPU, RatioResize, Resize, Rotate, Saturation, TensorCategory, TensorImage, Transform, TransformBlock, aug_transforms, get_image_files, imagenet_stats, load_learner)
 from distill_nb.data import image_dls
 from distill_nb.deploy import *
-from distill_nb.distill import create_student, input_channels
+from distill_nb.export import *
+from distill_nb.publish import *
+from distill_nb.student import create_student, input_channels
 from distill_nb.infer import Predictor, prepare, prepare_item
 from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.preprocess import image_channels, image_shape, preprocessing
-from distill_nb.sources import Source, Zoo
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 
 rng = np.random.default_rng(0)
 sizes = dict(landscape=(80,50), portrait=(50,80), small=(21,17), large=(330,221), square=(64,64), thin=(90,20))

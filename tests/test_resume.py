@@ -5,15 +5,18 @@ import numpy as np, pytest, torch
 from fastai.vision.all import (Adam, BalancedAccuracy, Brightness, Callback, CrossEntropyLossFlat, CSVLogger, DataLoader, EarlyStoppingCallback, GradientClip, LabelSmoothingCrossEntropyFlat, Learner,
     MixUp, Normalize, OptimWrapper, RMSProp, SaveModelCallback, SGD, ToTensor, accuracy, aug_transforms, no_random, tensor, trainable_params)
 from fastai.data.all import Transform, first, L
-from distill_nb.checks import seal
-from distill_nb.data import digits_dls, image_dls, image_items, item_labels
-from distill_nb.distill import LabelsLast
-from distill_nb.fixmatch import EMA, FixMatch, weak_augment
-from distill_nb.distill import FreezeStats
+from distill_nb.files import seal
+from distill_nb.data import image_dls, image_items, item_labels
+from distill_nb.packs import digits_dls
+from distill_nb.callbacks import LabelsLast
+from distill_nb.callbacks import EMA
+from distill_nb.fixmatch import FixMatch, weak_augment
+from distill_nb.callbacks import FreezeStats
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
 from distill_nb.resume import Resume, write_state
-from distill_nb import sources as room
-from distill_nb.sources import Source, Zoo
+from distill_nb import networks as room
+from distill_nb.sources import Source
+from distill_nb.zoo import Zoo
 
 class PowerCut(Callback):
     order,run_valid = 200,False
@@ -147,8 +150,8 @@ def relevant(f): return [k for k in changed if k in (of(f) | of(Learner.__init__
 @pytest.mark.parametrize('f,arg', [(f, k) for f in (distill_learner, fixmatch_learner) for k in relevant(f) if f is distill_learner or k not in relevant(distill_learner) or k in ('dls','unlabeled','ema','epoch_len')],
                          ids=lambda o: getattr(o, '__name__', o))
 def test_a_changed_argument_is_refused_by_its_name(f, arg, store, cut, monkeypatch):
-    real,own = room._create,needs.get(arg, {})
-    monkeypatch.setattr(room, '_create', lambda arch, pretrained=False, **kw: real(arch, **kw))      # no hub
+    real,own = room.create_network,needs.get(arg, {})
+    monkeypatch.setattr(room, 'create_network', lambda arch, pretrained=False, **kw: real(arch, **kw))      # no hub
     monkeypatch.setattr(room, 'check_hub', lambda names: None)
     path = cut(f, *own.items())
     for words,value in changed[arg]:

@@ -1,6 +1,7 @@
 "All estimators of the register on the same grounds, `Ranking`, and `rank_sources` on made-up sources. What is particular to one estimator is in test_est_*.py."
 import numpy as np, pytest, torch, warnings, weakref
 from hypothesis import given, settings, strategies as st
+from distill_nb.ranking import *
 from distill_nb.similarity import *
 
 pytestmark = pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
@@ -130,7 +131,8 @@ def test_register():
 
 def world(n=60, d=6):
     from distill_nb.data import image_dls
-    from distill_nb.sources import Source, Zoo
+    from distill_nb.sources import Source
+    from distill_nb.zoo import Zoo
     r = np.random.default_rng(0)
     imgs,y = list(r.integers(0, 255, (n,8,8), dtype=np.uint8)),np.arange(n)%3
     good = np.eye(3)[y]@r.normal(size=(3,d)) + r.normal(size=(n,d))*.3
@@ -262,7 +264,8 @@ def test_one_bar_for_all(monkeypatch):
 def crowd(s=20, n=200, d=8):
     "Sources that are arrays, each with more noise than the one before: source 0 is the best"
     from distill_nb.data import image_dls
-    from distill_nb.sources import Source, Zoo
+    from distill_nb.sources import Source
+    from distill_nb.zoo import Zoo
     r = np.random.default_rng(0)
     imgs,y = list(r.integers(0, 255, (n,8,8), dtype=np.uint8)),r.permutation(np.arange(n)%4)
     shape = r.normal(size=(4,d))*2

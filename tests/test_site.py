@@ -48,11 +48,11 @@ def test_names_become_links_once(convert):
     assert c['source'].startswith('[`Store`](#distill_nb.outputs.store), [`Store(path)`](#distill_nb.outputs.store), [`Store`](#x), `nothing`, `predict`') and c['source'].endswith('```\n`Store`\n```')
 
 def test_names_of_notebooks_lead_to_pages(convert):
-    c, = convert('md [a](../02_outputs.ipynb#b), `nbs/02_outputs.ipynb`, `speed`, `outputs`, [out](https://x.org/a.ipynb)', name='tutorials/one')
-    assert c['source'] == '[a](../outputs.ipynb), [`nbs/02_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
+    c, = convert('md [a](../16_outputs.ipynb#b), `nbs/16_outputs.ipynb`, `speed`, `outputs`, [out](https://x.org/a.ipynb)', name='tutorials/one')
+    assert c['source'] == '[a](../outputs.ipynb), [`nbs/16_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
 
 def test_every_notebook_has_its_place():
-    assert sorted(p for ps in make_site.chapters.values() for p in ps) == sorted(set(make_site.notebooks()) - {'index'})
+    assert sorted(p for ps in make_site.chapters().values() for p in ps) == sorted(set(make_site.notebooks()) - {'index'})
 
 def test_tables_are_tables(tmp_path):
     "A Markdown table is one on the page, whether it stands in a cell or is what a cell put out, as on the front page"
@@ -115,7 +115,7 @@ def test_links_lead_somewhere(site):
 def test_api_pages_show_docments(site):
     text = (site/'learner.html').read_text(encoding='utf-8')
     assert 'the few labels, and a validation set' in text and 'id="distill-nb-learner-distill-learner"' in text
-    assert 'the share of the target loss' in text and '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/07_learner.ipynb' in text
+    assert 'the share of the target loss' in text and '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/28_learner.ipynb' in text
 
 @pytest.fixture(scope='module')
 def served(site):

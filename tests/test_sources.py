@@ -10,7 +10,11 @@ from torch import nn
 from fastai.vision.all import CrossEntropyLossFlat, Learner, Normalize, Resize, ResizeMethod, imagenet_stats
 from distill_nb import sources
 from distill_nb.data import image_dls
+from distill_nb.core import *
 from distill_nb.sources import *
+from distill_nb.networks import *
+from distill_nb.checkpoints import *
+from distill_nb.zoo import *
 
 data = Path(os.environ.get('DISTILL_NB_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))
 rng = np.random.default_rng(0)

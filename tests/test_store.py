@@ -5,11 +5,15 @@ import numpy as np, pytest, torch
 from PIL import Image
 from safetensors.torch import load, save
 from torch import nn
-from distill_nb import outputs
-from distill_nb.checks import digest, seal
-from distill_nb.images import KeptImages, ResizeView, image_key, path_keys
+from distill_nb import outputs, store as store_room
+from distill_nb.files import digest, seal
+from distill_nb.images import image_key, path_keys
+from distill_nb.kept import KeptImages, ResizeView
+from distill_nb.images import *
+from distill_nb.store import *
 from distill_nb.outputs import *
-from distill_nb.similarity import metrics
+from distill_nb.pseudo_labels import *
+from distill_nb.estimators.core import metrics
 from distill_nb.sources import Source
 
 rng = np.random.default_rng(0)
@@ -235,8 +239,8 @@ def kept(x, z=None, dtype='float16', bs=32):
     "As they come back from a store"
     store = Store(None, dtype=dtype)
     sizes = [len(o) for o in x.split(bs)]
-    data = load(save({k: v.contiguous() for k,v in {**outputs._pack_features(x, sizes), **(outputs._pack_logits(z) if z is not None else {})}.items()}))
-    return outputs._unpack(data),sum(v.nbytes for v in data.values())
+    data = load(save({k: v.contiguous() for k,v in {**store_room._pack_features(x, sizes), **(store_room._pack_logits(z) if z is not None else {})}.items()}))
+    return store_room._unpack(data),sum(v.nbytes for v in data.values())
 
 @pytest.mark.parametrize('scale', [1e-3,1.,1e3])
 @pytest.mark.parametrize('offset', [0.,10.,-300.,1e4])

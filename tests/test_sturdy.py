@@ -6,9 +6,9 @@ from fastai.vision.all import accuracy, aug_transforms, set_seed
 import test_bad_input as t
 import test_crash, test_entries
 from promises import promises
-from distill_nb.data import digits_dls
+from distill_nb.packs import digits_dls
 from distill_nb.learner import distill_learner
-from distill_nb.sources import Zoo
+from distill_nb.zoo import Zoo
 
 def test_the_table_is_that_of_the_tests():
     with (Path(__file__).resolve().parents[1]/'benchmarks'/'sturdy.csv').open(encoding='utf-8') as f: rows = list(csv.DictReader(f))

@@ -7,11 +7,12 @@ import numpy as np, pandas as pd, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
 from distill_nb.cli import main
-from distill_nb.data import load_pack
+from distill_nb.packs import load_pack
 from distill_nb.deploy import save_student
-from distill_nb.distill import create_student
-from distill_nb.sources import Zoo
-from distill_nb import suites
+from distill_nb.student import create_student
+from distill_nb.zoo import Zoo
+from distill_nb import bench, suites
+from distill_nb.bench import *
 from distill_nb.suites import *
 from fastai.vision.all import Adam, Callback, GradientClip, RMSProp
 
@@ -23,7 +24,8 @@ def quick():
 
 script = """
 import sys
-from distill_nb.sources import Zoo
+from distill_nb.zoo import Zoo
+from distill_nb.bench import *
 from distill_nb.suites import *
 s = digits_suite(); s.recipe.update(n_epoch=1, epoch_len=25)
 run_suite(s, sys.argv[1], methods=['probe','transfer','scratch'], store=sys.argv[2], progress=False)
@@ -250,7 +252,7 @@ def test_eight_runs_every_method(eight, tier):
 
 def test_all_labels_are_those_of_every_training_image(eight):
     "As many steps as the others, as many images in a batch as distillation, and none of the test set"
-    from distill_nb import suites
+    from distill_nb import bench, suites
     pack(eight/'data'/'targets'/'birds.npz', n=40)
     s,seen = eight_suite(eight/'data', eight/'sources', 'full', steps=3),{}
     s.recipe.update(bs_u=48)
@@ -263,7 +265,7 @@ def test_all_labels_are_those_of_every_training_image(eight):
         return method
     s.methods = {m: spy(m, f) for m,f in eight_methods.items() if m in ('all_labels','transfer')}
     s.methods['all_labels'].budget = eight_methods['all_labels'].budget
-    rows = [suites.run_cell(s, 'birds', .5, 0, m, store=False) for m in s.methods]
+    rows = [bench.run_cell(s, 'birds', .5, 0, m, store=False) for m in s.methods]
     every,few = seen['all_labels'],seen['transfer']
     birds = load_pack(eight/'data'/'targets'/'birds.npz')
     assert every.files == {bytes(o) for o in birds.train[0]} and every.valid == few.valid == {bytes(o) for o in birds.test[0]}

@@ -2,8 +2,9 @@
 import math, numpy as np, pytest, warnings
 from fractions import Fraction
 from hypothesis import given, settings, assume, strategies as st
-from distill_nb.similarity import Ranking
+from distill_nb.ranking import Ranking
 from distill_nb.weights import *
+from distill_nb.ranking import *
 
 def exact(scores, p):
     e = [max(Fraction(s), Fraction(0)) for s in scores]
@@ -90,7 +91,7 @@ def test_inputs_stay_and_ranking():
 
 @pytest.mark.parametrize('metric,scores,norm', [('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
 def test_metrics_without_a_zero(metric, scores, norm):
-    from distill_nb.similarity import Ranking
+    from distill_nb.ranking import Ranking
     from distill_nb.plots import plot_ranking, plot_weights
     r = Ranking(list('abc'), scores, metric)
     np.testing.assert_allclose(r.weights(p=3).values, source_weights(scores, 3, norm))

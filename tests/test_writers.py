@@ -6,12 +6,14 @@ import matplotlib; matplotlib.use('Agg')
 import numpy as np, pytest, torch
 import distill_nb
 from distill_nb import infer
-from distill_nb.bench import write_report
-from distill_nb.checks import whole_file, write_whole
-from distill_nb.images import KeptImages, ResizeView
-from distill_nb.learner import Comparison
-from distill_nb.outputs import Store, get_outputs, pseudo_labels
-from distill_nb.similarity import Ranking
+from distill_nb.demo import write_report
+from distill_nb.files import whole_file, write_whole
+from distill_nb.kept import KeptImages, ResizeView
+from distill_nb.compare import Comparison
+from distill_nb.store import Store
+from distill_nb.outputs import get_outputs
+from distill_nb.pseudo_labels import pseudo_labels
+from distill_nb.ranking import Ranking
 from distill_nb.sources import Source
 
 # All of them

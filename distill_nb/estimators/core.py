@@ -10,7 +10,7 @@ __all__ = ['metrics', 'SmallProbeWarning', 'spearman', 'register_metric', 'list_
 # %% ../../nbs/estimators/00_core.ipynb #31e75265
 import math, warnings
 import numpy as np, pandas as pd, torch
-from ..checks import Count, checked
+from ..core import Count, checked
 from torch import Tensor
 
 # %% ../../nbs/estimators/00_core.ipynb #ed85a76a

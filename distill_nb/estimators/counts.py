@@ -10,7 +10,7 @@ __all__ = ['nce', 'leep', 'nleep']
 # %% ../../nbs/estimators/04_counts.ipynb #ee8d35ae
 import warnings
 import torch
-from ..checks import checked
+from ..core import checked
 from .core import register_metric, SmallProbeWarning, _inputs, _prob_inputs, _class_sums, _principal
 
 # %% ../../nbs/estimators/04_counts.ipynb #27e57d89

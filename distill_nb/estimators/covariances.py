@@ -9,7 +9,7 @@ __all__ = ['h_score', 'h_score_plain', 'transrate', 'gbc', 'sfda']
 
 # %% ../../nbs/estimators/05_covariances.ipynb #beeeb153
 import torch
-from ..checks import Range, Count, Maybe, Flag, checked
+from ..core import Range, Count, Maybe, Flag, checked
 from .core import _class_sums,_inputs,_principal,_standardise,_warn_small,register_metric
 
 # %% ../../nbs/estimators/05_covariances.ipynb #ef8b82ac

@@ -11,7 +11,7 @@ __all__ = ['cka', 'dds']
 import numpy as np, torch
 import torch.nn.functional as F
 from .core import _class_sums, _inputs, _standardise, register_metric
-from ..checks import OneOf, checked
+from ..core import OneOf, checked
 
 # %% ../../nbs/estimators/02_kernels.ipynb #92a0afe2
 def _centred(x):

@@ -11,7 +11,7 @@ __all__ = ['dissimilarity', 'parc', 'rsa']
 import numpy as np, torch
 from torch import Tensor
 from .core import _classes, _inputs, _matrix, _principal, _standardise, register_metric, spearman
-from ..checks import checked
+from ..core import checked
 
 # %% ../../nbs/estimators/01_pairs.ipynb #15cd9d6a
 def _unit_rows(x, name):

@@ -11,7 +11,7 @@ __all__ = ['knn', 'linear_probe', 'fit_probe']
 import warnings
 import torch
 from torch.nn.functional import one_hot
-from ..checks import OneOf, checked
+from ..core import OneOf, checked
 from .core import register_metric, _inputs
 
 # %% ../../nbs/estimators/06_probes.ipynb #3c310d93

@@ -9,7 +9,7 @@ __all__ = ['half_samples', 'replicate_scores', 'null_scores']
 
 # %% ../../nbs/estimators/07_trust.ipynb #77b6648d
 import numpy as np, torch
-from ..checks import checked
+from ..core import checked
 from .core import metrics, _whole_labels
 
 # %% ../../nbs/estimators/07_trust.ipynb #309bc3f4
