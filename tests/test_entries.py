@@ -51,7 +51,7 @@ from distill_nb.watch import *
 from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.resume import Resume
-from distill_nb import calibrate as cal, cli, distill as dist, explore, images, infer, kept, pseudo_labels, resume, similarity, tasks
+from distill_nb import calibrate as cal, cli, distill as dist, explore, images, infer, kept, pseudo_labels as pseudo, resume, similarity, tasks
 from distill_nb.estimators import core, counts, covariances, kernels, pairs, probes, trust
 
 _tmp = tempfile.TemporaryDirectory()
@@ -198,7 +198,7 @@ entries = {
  'prune_weights': lambda: call(prune_weights, dict(alpha='vector', min_weight='share'), alpha=[.2,.3,.5]),
  # distill
  'create_student': lambda: call(create_student, dict(arch='choice', n_out='count', start='file', stages='count'), arch='test_efficientnet', n_out=3, pretrained=False),
- 'softmax_segments': lambda: call(pseudo_labels.softmax_segments, dict(T='number', sizes='sizes'), logits=t(Z), sizes=[2,1]),
+ 'softmax_segments': lambda: call(pseudo.softmax_segments, dict(T='number', sizes='sizes'), logits=t(Z), sizes=[2,1]),
  'distill_loss': lambda: call(distill_loss, dict(T='number', sizes='sizes'), logits=t(Z), targets=t(P), sizes=[3], alpha=torch.ones(1)),
  'StoredTeachers': lambda: call(StoredTeachers, dict(labels='rows', T='number'), labels=labels_()),
  'LiveTeachers': lambda: call(LiveTeachers, dict(sources='sources', T='number'), sources=list(zoo())),
