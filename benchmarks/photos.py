@@ -15,7 +15,7 @@ from distill_nb.kept import Halves, KeptImages
 from distill_nb.store import Store
 from distill_nb.outputs import halves_for, open_batches
 from distill_nb.pseudo_labels import PseudoLabels
-from distill_nb.teachers import StoredTeachers
+from distill_nb.teachers import SourceTeacher, StoredTeachers
 from distill_nb.distill import Distill
 
 def draw_photo(seed, w=4000, h=3000):
@@ -181,7 +181,7 @@ def epoch_rows(items, rounds, arch='mobilenetv3_small_100', size=160):
     def learner(x, cache):
         labels = [str(i%3) for i in range(len(x))]
         dls = image_dls(x, labels, x[:3], labels[:3], size=size, bs=8, batch_tfms=aug_transforms(), cache=False)
-        l = student_learner(dls, arch, pretrained=False, cbs=Distill(x, StoredTeachers(teachers), torch.ones(1)), cache=cache)
+        l = student_learner(dls, arch, pretrained=False, cbs=Distill(x, SourceTeacher(StoredTeachers(teachers), torch.ones(1))), cache=cache)
         l.add_cb(NoValid())
         return l
     made = {'ready arrays': learner(ready, False), 'kept': learner(items, KeptImages(False)), 'held on the device': learner(items, 'device'), 'opened each time': learner(items, False)}

@@ -11,7 +11,7 @@ from common import machine, write
 warnings.simplefilter('ignore')
 import timm
 from distill_nb.all import *
-from distill_nb.teachers import LiveTeachers, StoredTeachers
+from distill_nb.teachers import LiveTeachers, SourceTeacher, StoredTeachers
 from distill_nb.student import create_student, student_splitter
 from distill_nb.distill import Distill
 from distill_nb.pseudo_labels import PseudoLabels
@@ -63,10 +63,8 @@ def old_loss(logits, targets, sizes, alpha, T=1.):
     losses = [F.cross_entropy(z.float()/T, p) for z,p in zip(logits.split(sizes, 1), targets.split(sizes, 1))]
     return T**2*(torch.stack(losses)*alpha.to(losses[0])).sum()
 
-class OldDistill(Distill):
-    def pool_loss(self, x, idx):
-        z = get_model(self.model).source_heads(self.features[self.lo:self.hi])
-        return old_loss(z, self.teachers(x, idx), self.teachers.sizes, self.alpha, self.T)
+class OldTeacher(SourceTeacher):
+    def loss(self, student, features, z, x, idx): return old_loss(z, self.teachers(x, idx), self.sizes, self.alpha, self.T)
 
 def bare_heads(n, d, device, times):
     "Median seconds of what 28 heads cannot do without: one layer forward and backward, with the loss and the optimizer"
@@ -88,11 +86,11 @@ def looked_up(arch, px, bs, a, peers=True):
     def made(bs, cbs=None, opt_func=FusedAdam):
         l = student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=cbs, opt_func=opt_func)
         return l.to_fp16() if a.half else l
-    def ours(n, cls=Distill, opt_func=FusedAdam):
+    def ours(n, cls=SourceTeacher, opt_func=FusedAdam):
         some = PseudoLabels(labels.probs[:,:sum(SIZES[:n])], SIZES[:n])
-        return made(bs, cls(x, StoredTeachers(some), torch.ones(n)/n), opt_func)
+        return made(bs, Distill(x, cls(StoredTeachers(some), torch.ones(n)/n)), opt_func)
     makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28)}
-    if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldDistill), "student alone, fastai's Adam": partial(made, 2*bs, opt_func=Adam),
+    if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldTeacher), "student alone, fastai's Adam": partial(made, 2*bs, opt_func=Adam),
                             "28 sources, fastai's Adam": partial(ours, 28, opt_func=Adam)})
     t = rounds(makes, a.steps, a.rounds)
     t['student alone and bare heads of 28'] = t['student alone'] + bare_heads(bs, made(bs).model.head.in_features, a.device or 'cpu', 20)
@@ -116,7 +114,7 @@ def live(arch, teachers, px, bs, a, peers=True):
     # the peers' teacher and student share a label space: ImageNet's
     def half(l): return l.to_fp16() if a.half else l
     def plain(bs, c=10): return half(student_learner(labelled(x, bs, c, device=a.device), arch, pretrained=False))
-    def ours(k): return half(student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=Distill(x, LiveTeachers(sources[:k]), torch.ones(k)/k)))
+    def ours(k): return half(student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=Distill(x, SourceTeacher(LiveTeachers(sources[:k]), torch.ones(k)/k))))
     class Loop(Callback):
         "The plain loop: every teacher on every batch, a soft cross-entropy with the student's logits each; the teachers share the student's classes"
         def __init__(self, nets): self.nets = nets

@@ -22,18 +22,32 @@ from .identity import Unidentified, identity
 from .sources import Source
 from .zoo import Zoo
 from .similarity import rank_sources
-from .compare import compare_methods, run_method
+from .teachers import Both, Hints, Probes, SourceClasses
+from .compare import compare_methods, run_method, split_options
 from .plots import plain_label
 from .demo import digits, recipe as digits_recipe
 
 # %% ../nbs/36_bench.ipynb #d174f12c
+_spoken = {c.__name__: c for c in (Probes, SourceClasses, Both, Hints)} # what a method's arguments may be made of
+
+def _value(node):
+    "The value of an argument: a literal, a bare word, or a way to teach such as `Both(mix=.3)` or `Probes() + Hints()`"
+    if isinstance(node, ast.Name): return node.id
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add): return _value(node.left) + _value(node.right)
+    if not isinstance(node, ast.Call): return ast.literal_eval(node)
+    if getattr(node.func, 'id', None) not in _spoken: raise ValueError
+    return _spoken[node.func.id](*map(_value, node.args), **{k.arg: _value(k.value) for k in node.keywords})
+
 def _arguments(s):
-    "'p=1, views=(\"hflip\",), norm=minmax' as a dict; a bare word is a string"
+    "'p=1, teach=Probes(C=1), norm=minmax' as a dict; a bare word is a string"
+    try: call = ast.parse(f'f({s})', mode='eval').body
+    except SyntaxError: call = None
     try:
-        call = ast.parse(f'f({s})', mode='eval').body
-        if call.args: raise ValueError
-        return {k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords}
-    except (ValueError,SyntaxError): raise ValueError(f"`methods`: arguments are name=value, separated by commas, not {s!r}") from None
+        if call is None or call.args: raise ValueError
+        return {k.arg: _value(k.value) for k in call.keywords}
+    except (ValueError,TypeError) as e:
+        why = f' ({e})' if str(e).startswith('`') else ''
+        raise ValueError(f"`methods`: arguments are name=value, separated by commas, not {s!r}{why}") from None
 
 def _show(o):
     "Readable text of a setting, the same in every process"
@@ -113,13 +127,15 @@ def run_cell(
     dls,pool = suite.targets[target](budget, seed)
     rank = rank_sources(dls, suite.zoo(target), metric=suite.metric, times=0, store=store, seed=seed, progress=False)
     own = getattr(f, 'func', f)
-    if hasattr(own, 'budget'): dls = suite.targets[target](own.budget, seed)[0]      # the method has labels of its own
+    if hasattr(own, 'budget'): dls = suite.targets[target](own.budget, seed)[0] # the method has labels of its own
     kw = dict(suite.recipe)
     steps,lr,n_epoch = kw.pop('steps', None),kw.pop('lr'),kw.pop('n_epoch', 1)
     if steps: kw['epoch_len'] = steps//n_epoch*dls.train.bs
-    row = run_method(method, f, (dls,pool), seed, rank, n_epoch, lr[_base(method, suite.methods)] if isinstance(lr, dict) else lr, None, None,
-               store=store, **{'arch': None, 'opt_func': Adam, **kw})      # Adam: the optimizer of the runs in benchmarks/
-    return dict(target=target, budget=budget, seed=seed, method=method, **{k:v for k,v in row.items() if k not in ('seed','method')})
+    if isinstance(lr, dict): lr = lr[_base(method, suite.methods)]
+    given = split_options({'opt_func': Adam, **kw}, {**suite.methods, method: f})[method] # Adam: the optimizer of the runs in benchmarks/
+    offered = dict(dls=dls, pool=pool, unlabeled=pool, rank=rank, sources=rank, store=store, arch=None)
+    about = dict(target=target, budget=budget, seed=seed, method=method)
+    return run_method(f, offered, seed, n_epoch, lr, about, **given)
 
 # %% ../nbs/36_bench.ipynb #726b521d
 _keys = ['target','budget','seed','method']

@@ -16,7 +16,7 @@ from distill_nb.data import image_dls
 from distill_nb.packs import digits_dls
 from distill_nb.deploy import load_student, save_student
 from distill_nb.export import to_onnx
-from distill_nb.teachers import StoredTeachers
+from distill_nb.teachers import SourceClasses, SourceTeacher, StoredTeachers
 from distill_nb.distill import Distill
 from distill_nb.fixmatch import strong_augment
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
@@ -105,7 +105,7 @@ def precision(a, how, steps):
     return fall(learn)
 
 def live(a, steps):
-    learn = distilled(steps, live=True, pseudo='source')
+    learn = distilled(steps, teach=SourceClasses(live=True))
     return fall(learn.to_fp16() if a.device != 'cpu' else learn)
 
 def augmented(a):
@@ -182,7 +182,7 @@ def memory(a, steps):
     arch,px,bs = ('test_efficientnet',64,8) if a.small else ('tf_efficientnet_lite0',160,32)
     x = images(256, px)
     labels = PseudoLabels(torch.rand(len(x), sum(SIZES)).half(), SIZES)
-    distill = Distill(x, StoredTeachers(labels), torch.ones(28)/28)
+    distill = Distill(x, SourceTeacher(StoredTeachers(labels), torch.ones(28)/28))
     dls = labelled(x, bs, device=a.device)
     learn = student_learner(dls, arch, pretrained=False, cbs=distill, epoch_len=steps*bs)
     if a.device != 'cpu': learn.to_fp16(); torch.cuda.reset_peak_memory_stats()

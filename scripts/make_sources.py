@@ -20,7 +20,7 @@ from distill_nb.data import image_dls
 from distill_nb.packs import load_pack, pack_dls
 from distill_nb.zoo import Zoo
 from distill_nb.pseudo_labels import pseudo_labels
-from distill_nb.teachers import StoredTeachers
+from distill_nb.teachers import SourceTeacher, StoredTeachers
 from distill_nb.distill import Distill
 from distill_nb.learner import student_learner
 from distill_nb.deploy import save_student
@@ -68,7 +68,7 @@ def small_start(data, out, size=64, steps=600, lr=2e-3, seed=0):
     tfms = [RandomResizedCropGPU(size, min_scale=.5), *aug_transforms(max_rotate=0, max_warp=0, max_zoom=1.)]
     dls = image_dls(small, labels, test, test_labels, bs=32, batch_tfms=tfms, vocab=list(range(first[-1])))
     learn = student_learner(dls, 'tf_efficientnet_lite0', imagenet, stages=4, freeze_stats=False, epoch_len=32*steps, metrics=accuracy,
-                            cbs=[Distill(small, teachers, [1.], bs=64), ChannelsLast()])
+                            cbs=[Distill(small, SourceTeacher(teachers, [1.]), bs=64), ChannelsLast()])
     with learn.no_bar(): learn.fit_one_cycle(1, lr)
     save_student(learn, out/'start.safetensors', half=True, labels=[f'{p.stem}: {c}' for p,o in zip(paths, packs) for c in o.classes])
 

@@ -55,7 +55,7 @@ def make(*cbs, **kw):
     dls,pool = task()
     g = torch.Generator().manual_seed(0)
     teachers = StoredTeachers([3*torch.randn(len(pool), c, generator=g) for c in SIZES])
-    return student(dls, Distill(pool, teachers, ALPHA, LAM, bs=15), *cbs, **kw)
+    return student(dls, Distill(pool, SourceTeacher(teachers, ALPHA), LAM, bs=15), *cbs, **kw)
 
 def fit(learn, n=1, lr=1e-2, **kw):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, lr, **kw)
@@ -105,7 +105,7 @@ def main(out):
         res[adapt]['learned'] = [t.latest] if adapt == 'flexmatch' else [t.tau.value, t.p.value, t.hist.value]
         res[adapt]['learned'].append(learn.fix_match._predicted.value)
 
-    learn = student(dls, Distill(pool, LiveTeachers([Zoo.embedded()['digits']]), [1.]), Spy(), epoch_len=20)
+    learn = student(dls, Distill(pool, SourceTeacher(LiveTeachers([Zoo.embedded()['digits']]), [1.])), Spy(), epoch_len=20)
     with learn.distrib_ctx(): fit(learn)
     res['live'] = summary(learn)
 

@@ -18,6 +18,7 @@ from distill_nb.packs import *
 from distill_nb.images import OpenImage
 from distill_nb.pool import RepeatDL
 from distill_nb.images import image_key, path_keys
+from distill_nb.teachers import SourceClasses
 from distill_nb.learner import distill_learner, fixmatch_learner, transfer_learner
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
@@ -376,7 +377,7 @@ def test_an_error_about_the_pool_names_the_argument(how, folder):
 
 def dls_and(path, **kw): return ImageDataLoaders.from_folder(path, valid_pct=.25, seed=1, bs=4, num_workers=0, **kw)
 def source(): return Source.from_module(nn.Sequential(nn.Conv2d(3,4,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,3)), .5, .5, 12, name='s')
-def distilled(dls, pool, tmp_path, **kw): return distill_learner(dls, pool, source(), 'test_efficientnet', pretrained=False, pseudo='source', store=tmp_path/'store', progress=False, **kw)
+def distilled(dls, pool, tmp_path, labeled_too=True, **kw): return distill_learner(dls, pool, source(), 'test_efficientnet', pretrained=False, teach=SourceClasses(labeled_too=labeled_too), store=tmp_path/'store', progress=False, **kw)
 
 @pytest.mark.parametrize('form', ['files','bytes','copies','arrays'])
 def test_a_pool_that_has_the_labelled_and_the_validation_images(form, folder, tmp_path):

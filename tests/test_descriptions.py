@@ -12,6 +12,7 @@ from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import check_student, create_student
 from distill_nb.infer import Predictor, check_fields, model_fields, read_graph, strict_json
+from distill_nb.teachers import Probes, SourceClasses
 from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.compare import compare
 from distill_nb.sources import Source
@@ -338,7 +339,7 @@ def test_features_alone_are_another_source():
 @pytest.mark.parametrize('with_opt', [True, False])
 def test_a_learners_own_checkpoint_is_a_start(with_opt, tmp_path):
     dls,pool = shots(tmp_path, 16)
-    learn = distill_learner(dls, pool, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, store=False, progress=False, pseudo='source', path=tmp_path)
+    learn = distill_learner(dls, pool, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, store=False, progress=False, teach=SourceClasses(), path=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
     path = learn.save('mine', with_opt=with_opt)
     assert any(k.startswith('source_heads') for k in read_weights(path))

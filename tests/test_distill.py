@@ -16,10 +16,12 @@ from torch import nn
 from distill_nb.data import image_items
 from distill_nb.packs import digits_dls
 from distill_nb.pseudo_labels import softmax_segments
-from distill_nb.teachers import LiveTeachers, StoredTeachers
+from distill_nb.teachers import (Both, distill_loss, HintTeacher, Hints, LiveTeachers, Probes, SeveralTeachers, SourceClasses, SourceTeacher, StoredTeachers,
+                                 TargetTeacher, source_teacher)
+from distill_nb.ranking import WeightedSources
 from distill_nb.student import Student, create_student, student_splitter
 from distill_nb.callbacks import FreezeStats, LabelsLast
-from distill_nb.distill import Distill, distill_loss
+from distill_nb.distill import Distill
 from distill_nb.teachers import feature_hints, probe_labels
 from distill_nb.learner import distill_learner, nearest_learner, student_learner, transfer_learner, weigh_sources
 from distill_nb.outputs import Outputs
@@ -48,8 +50,9 @@ def quiet(learn, n=1, lr=1e-3, **kw):
     return learn
 
 def make(task, zoo, store, **kw):
-    kw = {**ARCH, 'pseudo':'source', 'p':1., 'min_weight':0., 'metrics':accuracy, 'progress':False, **kw}
-    return distill_learner(*task, Ranking(zoo, [.5,.3,.1]), store=store, **kw)
+    kw = {**ARCH, 'teach':SourceClasses(), 'metrics':accuracy, 'progress':False, **kw}
+    chosen = Ranking(zoo, [.5,.3,.1]).choose(kw.pop('p', 1.), kw.pop('norm', None), kw.pop('top', None), min_weight=0)
+    return distill_learner(*task, chosen, store=store, **kw)
 
 def by_hand(logits, targets, alpha, T=1.):
     "Σ_s α_s CE(softmax(t_s/T), softmax(z_s/T)) T², one number at a time"
@@ -87,27 +90,27 @@ def test_loss_of_a_step_is_the_formula(task, zoo, store):
             if 'loss' in seen or not self.training: return
             x,idx = d.batch
             f = d.features.detach()
-            z = self.model.source_heads(f[d.lo:d.hi]).detach().split(d.teachers.sizes, 1)
-            t = d.teachers.labels[idx].log().split(d.teachers.sizes, 1)
+            z = self.model.source_heads(f[d.lo:d.hi]).detach().split(d.teacher.sizes, 1)
+            t = d.teacher.teachers.labels[idx].log().split(d.teacher.sizes, 1)
             ce = nn.functional.cross_entropy(self.model.head(f[:d.lo]).detach(), self.yb[0].as_subclass(torch.Tensor))
             seen.update(loss=float(self.learn.loss), expect=.3*float(ce) + .7*by_hand(z, t, d.alpha.tolist()))
     quiet(learn, cbs=Spy())
     assert seen['loss'] == pytest.approx(seen['expect'], abs=1e-5)
 
 def test_student_moves_and_teachers_do_not(task, zoo, store):
-    learn = make(task, zoo, store, live=True, lam=.5)
+    learn = make(task, zoo, store, teach=SourceClasses(live=True), lam=.5)
     before = {n: p.detach().clone() for n,p in learn.model.named_parameters()}
-    learn.distill.teachers.to('cpu')
-    frozen = [{n: v.clone() for n,v in net.state_dict().items()} for net in learn.distill.teachers.nets]
+    learn.distill.teacher.teachers.to('cpu')
+    frozen = [{n: v.clone() for n,v in net.state_dict().items()} for net in learn.distill.teacher.teachers.nets]
     calls = []
-    hooks = [net.register_forward_hook(lambda m, i, o: calls.append((torch.is_inference_mode_enabled(), m.training))) for net in learn.distill.teachers.nets]
+    hooks = [net.register_forward_hook(lambda m, i, o: calls.append((torch.is_inference_mode_enabled(), m.training))) for net in learn.distill.teacher.teachers.nets]
     quiet(learn)
     for h in hooks: h.remove()
     still = [n for n,p in learn.model.named_parameters() if torch.equal(before[n], p.detach())]
     assert still == []
     assert len(calls) == 3*len(learn.dls.train) # each teacher once a step, and never in validation
     assert set(calls) == {(True, False)}
-    for net,state in zip(learn.distill.teachers.nets, frozen):
+    for net,state in zip(learn.distill.teacher.teachers.nets, frozen):
         assert all(torch.equal(v, state[n]) for n,v in net.state_dict().items())
         assert all(p.grad is None and not p.requires_grad for p in net.parameters())
 
@@ -116,7 +119,7 @@ def test_nil_weight_never_runs(task, zoo, store):
     broken = Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 2)), mean=(0,0,0), std=(1,1,1), size=32, name='broken')
     def fail(*a, **k): raise AssertionError('a source of nil weight was run')
     broken.load = fail
-    learn = distill_learner(*task, Zoo([zoo['digits'], broken]), alpha=[1,0], store=store, progress=False, **ARCH)
+    learn = distill_learner(*task, Ranking(Zoo([zoo['digits'], broken]), [1,0]).choose(), store=store, progress=False, **ARCH)
     assert learn.distill.names == ['digits']
     near = nearest_learner(*task, Ranking(Zoo([zoo['digits'], broken]), [.5,.3]), store=store, progress=False, **ARCH)
     assert near.distill.names == ['digits']
@@ -177,7 +180,7 @@ def test_mixed_precision(task, zoo, store):
         def after_step(self): pass
         def after_fit(self): pass
     for live in (False, True):
-        learn = make(task, zoo, store, lam=.5, live=live)
+        learn = make(task, zoo, store, lam=.5, teach=SourceClasses(live=live))
         quiet(learn, cbs=CPUAutocast())
         assert all(torch.isfinite(p).all() for p in learn.model.parameters())
     if not torch.cuda.is_available():
@@ -187,7 +190,7 @@ def test_mixed_precision(task, zoo, store):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_fp16_on_gpu(task, zoo, store):
-    for live in (False, True): quiet(make(task, zoo, store, lam=.5, live=live).to_fp16())
+    for live in (False, True): quiet(make(task, zoo, store, lam=.5, teach=SourceClasses(live=live)).to_fp16())
 
 def test_export_holds_the_student_alone(task, zoo, store, tmp_path):
     learn = quiet(make(task, zoo, store, lam=.5, path=tmp_path))
@@ -263,26 +266,27 @@ def test_what_teaches(task, zoo, store):
     "By default probes, in the target's classes, and the head starts from one where the student has a start; the paper's recipe is one option away"
     start = create_student('test_efficientnet', 10, pretrained=False).backbone.state_dict()
     kw = dict(store=store, progress=False, arch='test_efficientnet', start=start)
-    learns = {o: distill_learner(*task, zoo['digits'], **kw, **({} if o is None else dict(pseudo=o))) for o in (None,'probe','source','both')}
-    mix = {o: (l.distill.mix, l.model.source_heads is not None) for o,l in learns.items()}
-    assert mix == {None: (1.,False), 'probe': (1.,False), 'source': (0.,True), 'both': (.5,True)}
+    ways = {None: {}, 'probe': dict(teach=Probes()), 'source': dict(teach=SourceClasses()), 'both': dict(teach=Both())}
+    learns = {o: distill_learner(*task, zoo['digits'], **kw, **way) for o,way in ways.items()}
+    made = {o: (type(l.distill.teacher), l.model.source_heads is not None) for o,l in learns.items()}
+    assert made == {None: (TargetTeacher,False), 'probe': (TargetTeacher,False), 'source': (SourceTeacher,True), 'both': (SeveralTeachers,True)}
     from_probe = transfer_learner(task[0], arch='test_efficientnet', start=start, probe_head=True).model.head.weight
     same = {o: torch.allclose(l.model.head.weight, from_probe, atol=1e-4) for o,l in learns.items()}
     assert same == {None: True, 'probe': True, 'source': False, 'both': True}
     for kws in (dict(probe_head=False), dict(start=None, pretrained=False)):                              # asked otherwise, or nothing to start from
         assert not torch.allclose(distill_learner(*task, zoo['digits'], **{**kw, **kws}).model.head.weight, from_probe, atol=1e-4)
-    assert nearest_learner(*task, zoo['digits'], **kw).distill.mix == 0.
+    assert isinstance(nearest_learner(*task, zoo['digits'], **kw).distill.teacher, SourceTeacher)
 
 def test_temperature_softens_probes_and_student(task, zoo, store):
     "T is for what the probes say, and for the student that learns it; the factor T² keeps the gradient's size"
     kw = dict(store=store, progress=False, epoch_len=50, **ARCH)
-    learn = distill_learner(*task, zoo['digits'], T=3, **kw)
-    assert (learn.distill.probes.max(1).values < distill_learner(*task, zoo['digits'], **kw).distill.probes.max(1).values).all()
+    learn,cold = distill_learner(*task, zoo['digits'], teach=Probes(T=3), **kw),distill_learner(*task, zoo['digits'], **kw)
+    assert (learn.distill.teacher.probs.max(1).values < cold.distill.teacher.probs.max(1).values).all()
     class ByHand(Callback):
         order,run_valid,seen = 6,False,()
         def after_pred(self):
             d = self.learn.distill
-            z,p = self.model.head(d.features[d.lo:d.hi]).double()/3,d.probes[d.batch[1]]
+            z,p = self.model.head(d.features[d.lo:d.hi]).double()/3,d.teacher.probs[d.batch[1]]
             self.seen = (*self.seen, (float(d.loss_u.detach()), float(-9*(z.log_softmax(1)*p).sum(1).mean().detach())))
     hand = ByHand()
     quiet(learn, cbs=hand)
@@ -293,7 +297,7 @@ def test_hints_start_at_the_whole_variance(task, zoo, store, k):
     "However many numbers the features boil down to: at first all of their variance is unseen, which is 1, and it falls"
     dls,pool = task
     hints = feature_hints(list(zoo), [1/3]*3, pool, k=k, store=store, progress=False)
-    unseen = Distill(pool, probes=torch.zeros(len(pool),10), hints=hints)   # no probability, no loss but that of the hints
+    unseen = Distill(pool, HintTeacher(hints), lam=.5)
     class Trace(Callback):
         run_valid,seen = False,()
         def after_batch(self): self.seen = (*self.seen, float(unseen.loss_u.detach()))
@@ -334,31 +338,36 @@ def test_a_cut_student_is_a_student(task, zoo, store, tmp_path):
 
 def test_labeled_images_are_in_the_pool(task, zoo, store):
     assert len(make(task, zoo, store).distill.pool) == len(task[1]) + 50
-    assert len(make(task, zoo, store, labeled_too=False).distill.pool) == len(task[1])
+    assert len(make(task, zoo, store, teach=SourceClasses(labeled_too=False)).distill.pool) == len(task[1])
 
 def test_bad_input(task, zoo, store):
     dls,pool = task
     none = Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 4)), mean=(0,0,0), std=(1,1,1), size=32, name='selfsup', classifier=False)
-    for match,kw in {'`lam`':dict(lam=1.2), '`T`':dict(T=0), '`p`':dict(p=-1), '`norm`':dict(norm='what'), '`top`':dict(top=9),
-                     '2 weights':dict(alpha=[1,1]), 'not be|not all|finite':dict(alpha=[0,0,0]), 'NaN':dict(alpha=[1,math.nan,0])}.items():
+    for match,kw in {'`lam`':dict(lam=1.2), '`p`':dict(p=-1), '`norm`':dict(norm='what'), '`top`':dict(top=9)}.items():
         with pytest.raises(ValueError, match=match): make(task, zoo, store, **kw)
-    with pytest.raises(ValueError, match='selfsup has no classifier'): distill_learner(dls, pool, none, pseudo='source', **ARCH)
+    with pytest.raises(ValueError, match='`T`'): SourceClasses(T=0)
+    for match,alpha in {'2 weights':[1,1], 'not be|not all|finite':[0,0,0], 'NaN':[1,math.nan,0]}.items():
+        with pytest.raises(ValueError, match=match): WeightedSources(zoo, alpha)
+    with pytest.raises(TypeError, match='`teach`'): make(task, zoo, store, teach='source')
+    with pytest.raises(ValueError, match='selfsup has no classifier'): distill_learner(dls, pool, none, teach=SourceClasses(), **ARCH)
     with pytest.raises(ValueError, match='empty'): distill_learner(dls, pool, Zoo([]), **ARCH)
     with pytest.raises(ValueError): distill_learner(dls, [], zoo['digits'], **ARCH)
     arrays = Source.from_arrays('arrays', list(pool), features=np.random.rand(len(pool), 5), probs=np.full((len(pool), 2), .5))
-    with pytest.raises(ValueError, match='no model to run'): distill_learner(dls, pool, arrays, live=True, pseudo='source', **ARCH)
-    learn = quiet(distill_learner(dls, pool, arrays, pseudo='source', labeled_too=False, store=False, progress=False, **ARCH)) # arrays can teach
-    assert learn.distill.teachers.sizes == [2]
+    with pytest.raises(ValueError, match='no model to run'): distill_learner(dls, pool, arrays, teach=SourceClasses(live=True), **ARCH)
+    learn = quiet(distill_learner(dls, pool, arrays, teach=SourceClasses(labeled_too=False), store=False, progress=False, **ARCH)) # arrays can teach
+    assert learn.distill.teacher.sizes == [2]
 
 def test_a_network_of_ones_own(task, zoo, store):
     body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
     learn = quiet(make(task, zoo, store, arch=body, pretrained=False))
     assert isinstance(learn.model, Student) and learn.model.head.in_features == 8
 
-@pytest.mark.parametrize('kw', [dict(T=1e-3), dict(T=1e3), dict(T=1e3, pseudo='source'), dict(T=1e-3, pseudo='both', hints=1e6), dict(hints=1e6), dict(hints=1e-30)], ids=str)
-def test_weights_stay_finite_at_the_edges(task, zoo, store, kw):
+@pytest.mark.parametrize('teach', [
+    Probes(T=1e-3), Probes(T=1e3), SourceClasses(T=1e3), Both(probes=Probes(T=1e-3), classes=SourceClasses(T=1e-3)) + Hints(1e6),
+    Probes() + Hints(1e6), Probes() + Hints(1e-30)], ids=lambda o: repr(o).replace('[','(').replace(']',')'))
+def test_weights_stay_finite_at_the_edges(task, zoo, store, teach):
     "At the least and the largest temperature and weight of hints that are allowed"
-    learn = quiet(make(task, zoo, store, **{'pseudo': 'probe', 'epoch_len': 64, **kw}))
+    learn = quiet(make(task, zoo, store, teach=teach, epoch_len=64))
     assert all(p.isfinite().all() for p in learn.model.parameters()) and all(math.isfinite(o) for o in learn.recorder.values[-1])
 
 beyond = [math.inf, 1e20, math.nextafter(1e3, 2e3), math.nextafter(1e-3, 0), 1e-300, 0, -1, math.nan, 10**400, '2', None, torch.ones(2)]
@@ -367,12 +376,11 @@ beyond = [math.inf, 1e20, math.nextafter(1e3, 2e3), math.nextafter(1e-3, 0), 1e-
 def test_temperatures_beyond_the_range_are_refused_everywhere(task, zoo, v):
     dls,pool = task
     z,probes = torch.zeros(len(pool), 3),torch.full((len(pool),10), .1)
-    for f in (lambda: distill_learner(dls, pool, zoo, T=v, **ARCH), lambda: Distill(pool, probes=probes, T=v), lambda: StoredTeachers([z], v), lambda: LiveTeachers(zoo, v), lambda: Outputs(z, z).probs(v),
+    for f in (lambda: Probes(T=v), lambda: SourceClasses(T=v), lambda: TargetTeacher(probes, v),
+              lambda: SourceTeacher(StoredTeachers([z]), [1.], v), lambda: StoredTeachers([z], v), lambda: LiveTeachers(zoo, v), lambda: Outputs(z, z).probs(v),
               lambda: pseudo_labels(zoo, pool, T=v, store=False), lambda: probe_labels(list(zoo), [.5,.3,.2], dls, pool, T=v, store=False), lambda: softmax_segments(z, [3], v), lambda: distill_loss(z, z, [3], torch.ones(1), v)):
         with pytest.raises(ValueError, match='`T`'): f()
 
 @pytest.mark.parametrize('v', [math.inf, 1e20, math.nextafter(1e6, 2e6), -1, math.nan, 10**400, '2'], ids=str)
-def test_weights_of_hints_beyond_the_range_are_refused(task, zoo, v):
-    dls,pool = task
-    with pytest.raises(ValueError, match='`hints`'): distill_learner(dls, pool, zoo, hints=v, **ARCH)
-    with pytest.raises(ValueError, match='`hint_weight`'): Distill(pool, probes=torch.full((len(pool),10), .1), hints=torch.zeros(len(pool),2), hint_weight=v)
+def test_weights_of_hints_beyond_the_range_are_refused(v):
+    with pytest.raises(ValueError, match='`weight`'): Hints(v)

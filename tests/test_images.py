@@ -18,6 +18,7 @@ from distill_nb.packs import *
 from distill_nb.images import *
 from distill_nb.kept import *
 from distill_nb.infer import read_rgb
+from distill_nb.teachers import Both, Probes, SourceClasses
 from distill_nb.learner import distill_learner, student_learner, transfer_learner
 from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs, get_outputs
@@ -237,13 +238,13 @@ def opened_files(monkeypatch):
     monkeypatch.setattr(images, '_decode', counted)
     return seen
 
-@pytest.mark.parametrize('pseudo', ['probe','source','both'])
-def test_nothing_is_opened_twice(pseudo, folder, tmp_path, opened_files):
+@pytest.mark.parametrize('teach', [Probes(), SourceClasses(), Both()], ids=lambda o: type(o).__name__)
+def test_nothing_is_opened_twice(teach, folder, tmp_path, opened_files):
     dls = dls_of(folder, tmp_path/'images')
     few,pool = few_label_dls(dls, n=2)
     opened_files.clear()                                          # fastai looks at the first image when loaders are made
     rank = rank_sources(few, two_sources(), times=0, store=tmp_path/'s', progress=False)
-    learn = distill_learner(few, pool, rank, 'mobilenetv3_small_050', pretrained=False, pseudo=pseudo, p=0, store=tmp_path/'s', cache=KeptImages(tmp_path/'images'), progress=False)
+    learn = distill_learner(few, pool, rank, 'mobilenetv3_small_050', pretrained=False, teach=teach, p=0, store=tmp_path/'s', cache=KeptImages(tmp_path/'images'), progress=False)
     with learn.no_bar(), learn.no_logging():
         learn.fit(2, 1e-3)
         learn.validate()
@@ -275,7 +276,7 @@ def test_each_image_is_opened_once_for_both(folder, tmp_path, opened_files):
 
 def test_live_teachers_make_no_pass_over_the_pool(folder, tmp_path):
     few,pool = few_label_dls(dls_of(folder, tmp_path/'images'), n=2)
-    distill_learner(few, pool, two_sources(), 'mobilenetv3_small_050', pretrained=False, pseudo='source', live=True, p=0, store=tmp_path/'s', progress=False)
+    distill_learner(few, pool, two_sources(), 'mobilenetv3_small_050', pretrained=False, teach=SourceClasses(live=True), p=0, store=tmp_path/'s', progress=False)
     assert not list((tmp_path/'s').rglob('chunk-*'))
 
 def test_blocks_bound_the_pixels():
@@ -462,7 +463,7 @@ def test_sources_see_what_the_opener_makes(tmp_path):
     want = get_outputs(src, [np.asarray(negative(o)) for o in files[:2]], store=False, progress=False).features
     plain = get_outputs(src, files[:2], store=tmp_path/'s', progress=False).features
     assert torch.allclose(seen, want, atol=2e-3) and not torch.allclose(seen, plain, atol=2e-2)
-    learn = distill_learner(dls, files[2:], src, 'test_efficientnet', pretrained=False, probe_head=False, pseudo='source', store=tmp_path/'s', progress=False)
+    learn = distill_learner(dls, files[2:], src, 'test_efficientnet', pretrained=False, probe_head=False, teach=SourceClasses(), store=tmp_path/'s', progress=False)
     assert np.array_equal(np.asarray(open_image(learn.distill.pool[0])), np.asarray(negative(files[2])))
 
 def test_an_opener_that_cannot_open_the_pool_is_named(tmp_path):

@@ -11,6 +11,7 @@ from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import create_student, input_channels
 from distill_nb.infer import Predictor, prepare, prepare_item
+from distill_nb.teachers import Probes, SourceClasses
 from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.preprocess import image_channels, image_shape, preprocessing
 from distill_nb.sources import Source
@@ -198,6 +199,6 @@ def test_grey_images_are_normalised_by_the_mean_of_the_colours(tmp_path):
 @pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
 def test_grey_images_in_colour_for_live_teachers(tmp_path):
     fs = files(tmp_path)
-    learn = distill_learner(dls_from(fs, cls=PILImageBW), fs, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, pseudo='source', live=True, store=False, progress=False, arch_kwargs=dict(in_chans=1))
+    learn = distill_learner(dls_from(fs, cls=PILImageBW), fs, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, teach=SourceClasses(live=True), store=False, progress=False, arch_kwargs=dict(in_chans=1))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert np.isfinite(learn.recorder.values[-1]).all()
