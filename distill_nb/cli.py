@@ -69,6 +69,7 @@ def _budget(s):
     x = _number(above=True, high=10**9)(s)
     if x<1 or x==int(x): return x
     raise argparse.ArgumentTypeError(f"must be a whole number of labels, or a share below 1, got {s!r}")
+_budget.__name__ = "float"
 
 # %% ../nbs/12_cli.ipynb #cli10043
 def _one_of(*names):
@@ -206,7 +207,7 @@ def _ranking(dls, sources, metric, probe, halving, seed, store):
     import distill_nb.weights # Ranking.weights
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='failed and not in the ranking')     # named below, one per line
-        r = rank_sources(dls, sources, metric, probe, seed, store=store, progress=sys.stderr.isatty(), halving=halving)
+        r = rank_sources(dls, sources, metric=metric, n=probe, seed=seed, halving=halving, store=store, progress=sys.stderr.isatty())
     for name,why in r.failed.items(): print(f'failed: {name} ({_shell_words(why)})', file=sys.stderr)
     return r
 
@@ -280,15 +281,6 @@ def _past_epochs(out, arguments):
         raise ValueError(f"`out`: '{out}' holds an unfinished run, and {', '.join(differ)} differ. {_other}")
     return state['epoch']
 
-def _check_folder(a):
-    "(folder of the run, how many of its epochs are there already)"
-    from distill_nb.checks import check_place
-    if a.store: check_place('store', a.store)
-    out = check_place('out', a.out)
-    done = 0 if a.force else _past_epochs(out, _identity(a))
-    if done: _note(f'goes on at epoch {done+1} of {a.epochs}' if done < a.epochs else f'goes on after all {done} epochs')
-    return out,done
-
 def _begin(out, arguments):
     "Delete what another run left in `out`, and write the arguments of this one"
     import json, shutil
@@ -343,7 +335,7 @@ def _distil(dls, pool, ranking, start, a):
                             p=a.p, lam=a.lam, T=a.temperature, top=_top(a, ranking), live=a.live, store=a.store, progress=seen,
                             metrics=accuracy, path=Path(a.out), cbs=Resume('resume'))
     with ContextManagers([] if seen else [learn.no_bar(), learn.no_logging()]):
-        learn.fit_one_cycle(a.epochs, a.lr, cbs=CSVLogger('log.csv'))                  # in the fit alone: `validate` would overwrite the log
+        learn.fit_one_cycle(a.epochs, a.lr, cbs=CSVLogger('log.csv'))                  # not in `validate`, which would overwrite it
     return learn
 
 # %% ../nbs/12_cli.ipynb #cli10028
@@ -367,13 +359,19 @@ def _finish(learn, out, a):
 # %% ../nbs/12_cli.ipynb #cli10031
 def _train(a):
     "`train` with the arguments `a`"
-    out,done = _check_folder(a)
+    from distill_nb.checks import check_place
+    if a.store: check_place('store', a.store)
+    out = check_place('out', a.out)
+    done = 0 if a.force else _past_epochs(out, _identity(a))
     dls,pool,sources,start = _prepare(a)
     if not done: _begin(out, _identity(a))
+    else: _note(f'goes on at epoch {done+1} of {a.epochs}' if done < a.epochs else f'goes on after all {done} epochs')
     r = _ranking(dls, sources, a.metric, a.probe, a.halving, a.seed, a.store)
     _show(r, r.weights(a.p, top=_top(a, r)), out/'ranking.csv')
     try: learn = _distil(dls, pool, r, start, a)
-    except ValueError as e: raise ValueError(f"{e} {_other}" if done else str(e)) from e
+    except ValueError as e:
+        if not done: raise
+        raise ValueError(f"{str(e).rstrip('.')}. {_other}") from e
     acc = _finish(learn, out, a)
     print(f'\naccuracy {acc:.4f} on {len(learn.dls.valid_ds)} validation images. Student, ranking and log are in {out}')
 
@@ -389,7 +387,7 @@ def train(
     scratch:bool=False, # start from random weights instead
     out:str='distilled', # folder for the student, the ranking and the log
     force:bool=False, # start over in a folder that holds another run, and delete what that one wrote
-    pseudo:_one_of('probe', 'source', 'both')='probe', # what teaches: probes on the sources' features, or (as in the paper) the sources' own classes
+    pseudo:_one_of('probe', 'source', 'both')='probe', # what teaches: probes on the sources' features, their own classes, or both
     p:_number()=4., # power of the scores: 0 weights all equally, inf takes the best alone
     lam:_number(0, 1)=.5, # share of the target loss, from 0 to 1
     temperature:_number(.01, 100)=1., # temperature of the pseudo-labels
@@ -441,16 +439,9 @@ def _suite(suite, data, sources, tier, size, steps):
     return paper_suite(data, sources, **recipe)
 
 # %% ../nbs/12_cli.ipynb #cli10039
-def _png(figure):
-    "Bytes of a figure"
-    import io
-    f = io.BytesIO()
-    figure.savefig(f, format='png', dpi=144)
-    return f.getvalue()
-
 def _summarize(rows, out, reference):
     "Write tables and gaps.png, and print the tables"
-    from distill_nb.checks import write_whole
+    from distill_nb.checks import whole_file, write_whole
     from distill_nb.suites import plot_suite, suite_table, target_table
     had = list(dict.fromkeys(rows.method))
     chosen = next(o for o in (reference, 'transfer', had[0]) if o in had)
@@ -458,13 +449,13 @@ def _summarize(rows, out, reference):
     table,each = suite_table(rows, chosen),target_table(rows)
     write_whole(out/'table.csv', table.to_csv())
     write_whole(out/'targets.csv', each.to_csv())
-    write_whole(out/'gaps.png', _png(plot_suite(rows, chosen).flat[0].figure))
+    with whole_file(out/'gaps.png') as f: plot_suite(rows, chosen).flat[0].figure.savefig(f, format='png', dpi=144)
     print(f'{table.round(4).to_string()}\n\n{each.round(3).to_string()}\n\nRuns, tables and gaps.png are in {out}')
 
 # %% ../nbs/12_cli.ipynb #cli10040
 @command(stopped='the runs that have ended are kept: the same command makes the others')
 def bench(
-    suite:_one_of('digits', 'eight', 'paper'), # 'digits': embedded, minutes; 'eight': your own image packs, hours; 'paper': its tasks, a GPU
+    suite:_one_of('digits', 'eight', 'paper'), # digits: embedded, minutes; eight: your own image packs, hours; paper: its tasks, a GPU
     tier:_one_of('small', 'full')='small', # of 'eight': 64 px and a small student, or 160 px and EfficientNet-Lite0
     size:_whole(32, 4096)=None, # of 'eight': side of the student's images in pixels, by default the tier's
     data:str=None, # folder of images, by default $DISTILL_NB_DATA: 'eight' needs targets/ and weights/, 'paper' a folder per task

@@ -389,7 +389,7 @@ def test_distill_learner_looks_before_it_ranks(files, monkeypatch):
     good = dict(dls=dls, unlabeled=pool[:4], sources=Zoo.embedded(names=['digits','objects']), arch='test_efficientnet', pretrained=False,
                 progress=False, store=False)
     wrong = [dict(unlabeled=files/'empty'), dict(unlabeled=files/'nowhere'), dict(unlabeled=[]), dict(views=('upside',)), dict(ema=2),
-             dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(top=3), dict(top=0), dict(norm='max'), dict(lam=2), dict(T=0), dict(mix=2),
-             dict(hints=-1), dict(top_k=0), dict(pseudo='all'), dict(live=True)]
+             dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(top=3), dict(top=0), dict(norm='max'), dict(lam=2), dict(T=0),
+             dict(mix=2), dict(hints=-1), dict(top_k=0), dict(pseudo='all'), dict(live=True)]
     for kw in wrong:
         with pytest.raises((ValueError,TypeError)): distill_learner(**{**good, **kw})
