@@ -20,7 +20,7 @@ commands = {}
 def command(
     f=None, # a function, whose parameters become the options
     stopped:str='' # what the same command does after Ctrl-C
-):
+)->callable: # `f` itself
     "Decorator: make `f` a command of `distill_nb`"
     if f is None: return partial(command, stopped=stopped)
     f.stopped = stopped
@@ -148,8 +148,8 @@ def demo(
 def parse_zoo(
     s:str, # folder with manifest.json, the manifest, 'embedded', or timm names and patterns separated by commas
     size:int=None # input size of all sources, by default their own
-):
-    "The `Zoo` that `s` names"
+)->'Zoo': # its sources are not loaded yet
+    "The `Zoo` that `s` names. Raises `ValueError` if there is none"
     from distill_nb.sources import Zoo
     if s == 'embedded': return Zoo.embedded()
     if Path(s).exists(): return Zoo.checkpoints(s, size=size)
