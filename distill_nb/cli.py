@@ -226,7 +226,7 @@ def rank(
     csv:str=None, # write the table to this file as well
     metric:str='cka', # how sources are scored
     probe:_whole(3)=500, # labelled images to score on, at most
-    halving:_whole(3)=None, # images of a first round; each round doubles them and keeps the better half of the sources
+    halving:_whole(3)=None, # images of a first round; each round keeps the better half of the sources and doubles the images, up to --probe
     size:_whole(8, 4096)=160, # side of the student's images in pixels
     source_size:_whole(8, 4096)=None, # side of the sources' images in pixels, by default their own
     store:str=None, # folder where outputs of sources are kept, by default in the user's cache
@@ -399,7 +399,7 @@ def train(
     live:bool=False, # run the sources on each augmented batch instead of looking up their outputs
     metric:str='cka', # how sources are scored
     probe:_whole(3)=500, # labelled images to score on, at most
-    halving:_whole(3)=None, # images of a first round; each round doubles them and keeps the better half of the sources
+    halving:_whole(3)=None, # images of a first round; each round keeps the better half of the sources and doubles the images, up to --probe
     size:_whole(8, 4096)=160, # side of the student's images in pixels
     source_size:_whole(8, 4096)=None, # side of the sources' images in pixels, by default their own
     store:str=None, # folder where outputs of sources are kept, by default in the user's cache
