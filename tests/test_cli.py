@@ -1,10 +1,12 @@
-"The command line: whatever a user can get wrong is told in one line, before anything expensive; a run's folder holds its whole history, also of one that was interrupted."
-import csv, json, shutil, time
+"""The command line: every mistake is reported in one line, before anything expensive runs; the folder of a run holds its complete history,
+that of an interrupted one included."""
+import argparse, csv, json, shlex, shutil, time
+from functools import wraps
 from importlib import resources
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from distill_nb import bench, cli, demo, networks, outputs
+from distill_nb import cli, demo, networks, outputs
 from distill_nb.cli import main
 from distill_nb.data import image_items, item_labels
 from distill_nb.packs import digits_dls
@@ -12,11 +14,11 @@ from distill_nb.learner import distill_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
-import distill_nb.learner, distill_nb.suites
+import distill_nb.bench, distill_nb.learner
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    "Two digits in folders, a pool of ten, a zoo of two, and things that are not what they should be"
+    "Two digits in folders, a pool of ten, a zoo of two, and folders and files with mistakes"
     root = tmp_path_factory.mktemp('files')
     dls,pool = digits_dls(n=12, seed=0)
     for i,(im,y) in enumerate(zip(image_items(dls), item_labels(dls))):
@@ -33,24 +35,30 @@ def files(tmp_path_factory):
     shutil.copytree(root/'zoo', root/'eight'/'weights')
     (root/'eight'/'targets'/'a.npz').write_bytes(b'')
     (root/'notes.txt').write_text('a file')
-    shutil.copytree(root/'labeled', root/'loose'); shutil.copy(root/'unlabeled'/'0.png', root/'loose'/'sheet.png')
-    shutil.copytree(root/'labeled', root/'splits'/'train'); shutil.copytree(root/'labeled', root/'splits'/'valid')
-    shutil.copytree(root/'labeled', root/'more'); shutil.copytree(root/'labeled'/'class0', root/'more'/'class9')
-    shutil.copytree(root/'unlabeled', root/'broken'); (root/'broken'/'x.jpg').write_bytes(b'not a picture'); (root/'broken'/'y.png').write_bytes((root/'unlabeled'/'1.png').read_bytes()[:60])
+    shutil.copytree(root/'labeled', root/'loose')
+    shutil.copy(root/'unlabeled'/'0.png', root/'loose'/'sheet.png')
+    for o in ('train','valid'): shutil.copytree(root/'labeled', root/'splits'/o)
+    shutil.copytree(root/'labeled', root/'more')
+    shutil.copytree(root/'labeled'/'class0', root/'more'/'class9')
+    shutil.copytree(root/'unlabeled', root/'broken')
+    (root/'broken'/'x.jpg').write_bytes(b'not a picture')
+    (root/'broken'/'y.png').write_bytes((root/'unlabeled'/'1.png').read_bytes()[:60])
     return root
 
 def train(root, out, *more, labeled='labeled', unlabeled='unlabeled', epochs=3):
-    return ['train', str(root/labeled), str(root/unlabeled), str(root/'zoo'), '--start', 'objects', '--size', '32', '--bs', '4', '--epochs', str(epochs), '--valid', '.5', '--out', str(out), '--store', str(root/'store'), *more]
+    return ['train', str(root/labeled), str(root/unlabeled), str(root/'zoo'), '--start', 'objects', '--size', '32', '--bs', '4',
+            '--epochs', str(epochs), '--valid', '.5', '--out', str(out), '--store', str(root/'store'), *more]
 
 def ends(argv, capsys):
     "Exit code, and what was written to the error stream"
     capsys.readouterr()
-    try: main([str(o) for o in argv]); code = 0
+    code,said = 0,''
+    try: main([str(o) for o in argv])
     except SystemExit as e: code,said = (e.code,'') if isinstance(e.code, int) else (1,f'{e.code}\n')
-    else: said = ''
     return code,capsys.readouterr().err + said
 
 def refused(argv, capsys, *words):
+    "The one line of an error, which has all of `words`"
     code,said = ends(argv, capsys)
     assert code in (1,2) and said.count('\n') == 1 and said.startswith(f'distill_nb {argv[0]}: error: ') and 'Traceback' not in said, said
     assert all(w in said for w in words), (words, said)
@@ -63,28 +71,88 @@ def rows(out):
 
 numbers = ['x','','nan','1.5','-1','99999999999999999999']
 shares = ['x','nan','-0.1','inf','1e400']
-ranked = dict(metric=['ckaa'], probe=['2',*numbers], halving=['0',*numbers], size=['0','100000',*numbers], source_size=['0',*numbers], store=['{}/notes.txt','{}/notes.txt/deeper'], seed=numbers, skip_broken=[('--skip-broken=1',)])
+ranked = dict(
+    metric=['ckaa'],
+    probe=['2',*numbers],
+    halving=['0',*numbers],
+    size=['0','100000',*numbers],
+    source_size=['0',*numbers],
+    store=['{}/notes.txt','{}/notes.txt/deeper'],
+    seed=numbers,
+    skip_broken=[('--skip-broken=1',)])
 labeled = ['{}/nowhere','{}/empty','{}/notes.txt','{}/loose','{}/splits','{}/unlabeled']
 zoos = ['{}/nowhere','{}/empty','{}/notes.txt','resnet5o','*resnot*','','digits.json','resnet18.no_such_tag']
+long = '{}/' + 'x'*300
 bad = {
     'demo': dict(out=['{}/notes.txt','{}/notes.txt/deeper'], seeds=['0',*numbers]),
-    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv','{}/' + 'x'*300], **ranked),
-    'train': dict(labeled=[*labeled,'{}/broken'], unlabeled=['{}/nowhere','{}/empty','{}/notes.txt','{}/broken'], zoo=zoos, arch=['resnet5o','','resnet18.no_such_tag','resnet18'], stages=['0','9',*numbers], start=['nowhere','{}/notes.txt'],
-        scratch=[('--scratch','--start','objects')], out=['{}/notes.txt','{}/notes.txt/deeper','{}/' + 'x'*300], force=[('--force=1',)], pseudo=['probes'], p=['x','nan','-1'], lam=['1.1',*shares], temperature=['0','1e-300','1e20',*shares],
-        top=['0','3',*numbers], epochs=['0',*numbers], lr=['0',*shares], bs=['0','1',*numbers], valid=['{}/nowhere','{}/empty','{}/notes.txt','{}/more','0','1','1.5','-0.2','nan','x',''], live=[('--live',)], **ranked),
-    'predict': dict(student=['{}/nowhere.onnx','{}/notes.txt','{}/empty'], folder=['{}/nowhere','{}/empty','{}/notes.txt'], csv=['{}/empty','{}/notes.txt/x.csv'], min_prob=['2',*shares], top=['0','3',*numbers], threads=['0','x','1.5','-1']),
-    'bench': dict(suite=['nine','eight'], tier=['tiny'], size=['64','8',*numbers], data=[('eight','--data','{}/nowhere')], sources=[('eight','--data','{}/eight','--sources','{}/nowhere')], out=['{}/notes.txt','{}/notes.txt/deeper'],
-        targets=['cats'], methods=['magic','weighted:3','weighted:p='], seeds=numbers, budgets=['0','2.5','x','nan','inf','-1'], steps=['0',*numbers], reference=['magic'], jobs=['0',*numbers], store=['{}/notes.txt']),
+    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv',long], **ranked),
+    'train': dict(
+        labeled=[*labeled,'{}/broken'],
+        unlabeled=['{}/nowhere','{}/empty','{}/notes.txt','{}/broken'],
+        zoo=zoos,
+        arch=['resnet5o','','resnet18.no_such_tag','resnet18'],
+        stages=['0','9',*numbers],
+        start=['nowhere','{}/notes.txt'],
+        scratch=[('--scratch','--start','objects')],
+        out=['{}/notes.txt','{}/notes.txt/deeper',long],
+        force=[('--force=1',)],
+        pseudo=['probes'],
+        p=['x','nan','-1'],
+        lam=['1.1',*shares],
+        temperature=['0','1e-300','1e20',*shares],
+        top=['0','3',*numbers],
+        epochs=['0',*numbers],
+        lr=['0',*shares],
+        bs=['0','1',*numbers],
+        valid=['{}/nowhere','{}/empty','{}/notes.txt','{}/more','0','1','1.5','-0.2','nan','x',''],
+        live=[('--live',)],
+        **ranked),
+    'predict': dict(
+        student=['{}/nowhere.onnx','{}/notes.txt','{}/empty'],
+        folder=['{}/nowhere','{}/empty','{}/notes.txt'],
+        csv=['{}/empty','{}/notes.txt/x.csv'],
+        min_prob=['2',*shares],
+        top=['0','3',*numbers],
+        threads=['0','x','1.5','-1']),
+    'bench': dict(
+        suite=['nine','eight'],
+        tier=['tiny'],
+        size=['64','8',*numbers],
+        data=[('eight','--data','{}/nowhere')],
+        sources=[('eight','--data','{}/eight','--sources','{}/nowhere')],
+        out=['{}/notes.txt','{}/notes.txt/deeper'],
+        targets=['cats'],
+        methods=['magic','weighted:3','weighted:p='],
+        seeds=numbers,
+        budgets=['0','2.5','x','nan','inf','-1'],
+        steps=['0',*numbers],
+        reference=['magic'],
+        jobs=['0',*numbers],
+        store=['{}/notes.txt']),
 }
+least = {'demo': [], 'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']} # the least that a line needs
+
+def subparsers():
+    "Name -> parser of each command"
+    return next(a for a in cli.parser()._actions if a.dest == 'command').choices
 
 def actions(command):
-    from distill_nb.infer import parser as predicts
-    own = predicts() if command == 'predict' else next(a for a in cli.parser()._actions if a.dest == 'command').choices[command]
-    return {a.dest: a for a in own._actions if a.dest not in ('help','version')}
+    "Name -> option of a command, without fastcore's hidden ones"
+    return {a.dest: a for a in subparsers()[command]._actions if a.dest != 'help' and a.help != argparse.SUPPRESS}
 
 @pytest.mark.parametrize('command', bad)
 def test_no_option_is_left_out(command): assert set(bad[command]) == set(actions(command))
-def test_no_command_is_left_out(): assert set(bad) == set(next(a for a in cli.parser()._actions if a.dest == 'command').choices)
+def test_no_command_is_left_out(): assert set(bad) == set(subparsers()) == set(cli.commands)
+def test_every_option_has_a_help_text(): assert not [(c,d) for c in bad for d,a in actions(c).items() if not a.help]
+
+def test_predict_has_the_options_of_infer():
+    from distill_nb.infer import parser
+    alone = {a.dest: a for a in parser()._actions if a.dest != 'help'}
+    assert {k: a.default for k,a in actions('predict').items()} == {k: a.default for k,a in alone.items()}
+
+def test_options_are_spelt_as_before():
+    "A name of an option is the name of the parameter, with hyphens"
+    for c in bad: assert all(not a.option_strings or a.option_strings == [f"--{d.replace('_', '-')}"] for d,a in actions(c).items())
 
 @pytest.fixture(scope='module')
 def student(files, tmp_path_factory):
@@ -97,12 +165,14 @@ def student(files, tmp_path_factory):
 def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path):
     "One line that says which argument it is; no source has looked at anything by then"
     def ran(*args, **kwargs): raise AssertionError('too late')
-    for module,name in ((outputs,'compute_outputs'), (distill_nb.learner,'compute_outputs'), (demo,'run_digits'), (distill_nb.bench,'run_cell')): monkeypatch.setattr(module, name, ran)
+    expensive = (outputs,'compute_outputs'),(distill_nb.learner,'compute_outputs'),(demo,'run_digits'),(distill_nb.bench,'run_cell')
+    for module,name in expensive: monkeypatch.setattr(module, name, ran)
     monkeypatch.setattr(networks, 'hub_answers', lambda *a: False)
     monkeypatch.setattr(networks, 'is_downloaded', lambda arch: False)
     monkeypatch.delenv('DISTILL_NB_DATA', raising=False)
     place,out = actions(command)[dest],tmp_path/'out'
-    good = {'demo': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:], 'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits']}[command]
+    good = {'demo': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:],
+            'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits']}[command]
     if command in ('demo','bench'): good += ['--out', str(out)]
     if dest == 'arch': good = [o for o in good if o not in ('--start','objects')]
     for v in bad[command][dest]:
@@ -116,12 +186,21 @@ def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path
         assert 'too late' not in said and 'Source.' not in said and time.perf_counter()-start < 5, said
         assert not (out/'student.safetensors').exists() and not (out/'run.json').exists() or dest == 'metric', said
 
-@pytest.mark.parametrize('error', [OSError(28, 'No space left on device', 'x'), MemoryError(), ImportError('needs an extra:\npip install x'), RuntimeError('two\nlines'), KeyError("no source 'x'"), ZeroDivisionError('1/0'), UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), AttributeError()], ids=lambda e: type(e).__name__)
+errors = [OSError(28, 'No space left on device', 'x'), MemoryError(), ImportError('needs an extra:\npip install x'),
+          RuntimeError('two\nlines'), KeyError("no source 'x'"), ZeroDivisionError('1/0'),
+          UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), AttributeError()]
+
+def raising(command, error):
+    "A command with the same options that raises `error`"
+    @wraps(cli.commands[command])
+    def f(**kwargs): raise error
+    return f
+
+@pytest.mark.parametrize('error', errors, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize('command', bad)
 def test_any_error_is_one_line(command, error, files, capsys, monkeypatch):
-    def fails(a): raise error
-    monkeypatch.setattr(cli, command, fails)
-    argv = {'demo': [], 'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']}[command]
+    monkeypatch.setitem(cli.commands, command, raising(command, error))
+    argv = least[command]
     said = refused([command, *argv], capsys)
     assert '\\n' not in said and '"no source' not in said
     monkeypatch.setenv('DISTILL_NB_TRACEBACK', '1')
@@ -129,20 +208,31 @@ def test_any_error_is_one_line(command, error, files, capsys, monkeypatch):
 
 @pytest.mark.parametrize('command', bad)
 def test_interrupted(command, capsys, monkeypatch):
-    def stopped(a): raise KeyboardInterrupt
-    monkeypatch.setattr(cli, command, stopped)
-    code,said = ends([command, *{'demo': [], 'rank': ['a','b'], 'train': ['a','b','c','--force'], 'predict': ['a','b'], 'bench': ['digits']}[command]], capsys)
+    monkeypatch.setitem(cli.commands, command, raising(command, KeyboardInterrupt))
+    code,said = ends([command, *least[command], *['--force']*(command == 'train')], capsys)
     assert code == 130 and said.strip().count('\n') == 0 and said.strip().startswith(f'distill_nb {command}: stopped')
     assert ('same command' in said) == (command != 'predict') and ('without --force' in said) == (command == 'train')
+
+def test_a_closed_pipe(monkeypatch):
+    "141, as of a program that SIGPIPE ends"
+    monkeypatch.setitem(cli.commands, 'demo', raising('demo', BrokenPipeError()))
+    monkeypatch.setattr(cli.os, 'dup2', lambda *a: None)
+    with pytest.raises(SystemExit) as e: main(['demo'])
+    assert e.value.code == 141
+
+def test_options_that_exclude_each_other(capsys):
+    code,said = ends(['train', 'a', 'b', 'c', '--scratch', '--start', 'x'], capsys)
+    assert code == 2 and '--scratch: not allowed with argument --start' in said
 
 # Folders
 
 def test_first_folder_is_the_class(files, tmp_path):
     for i,o in enumerate(sorted((files/'labeled').rglob('*.png'))):
         to = tmp_path/'by_day'/o.parent.name/f'day{i%2}'/o.name
-        to.parent.mkdir(parents=True, exist_ok=True); shutil.copy(o, to)
-    out = tmp_path/'out'
-    main(train(tmp_path, out, '--store', str(files/'store'), '--valid', str(tmp_path/'by_day'), labeled='by_day', unlabeled=files/'unlabeled', epochs=1)[:3] + [str(files/'zoo')] + train(tmp_path, out, '--store', str(files/'store'), '--valid', str(tmp_path/'by_day'), epochs=1)[4:])
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(o, to)
+    out,by_day = tmp_path/'out',tmp_path/'by_day'
+    main(train(files, out, '--valid', str(by_day), labeled=by_day, epochs=1))
     assert json.loads((out/'run.json').read_text())['classes'] == ['class0','class1']
 
 def test_messages_name_what_is_wrong(files, tmp_path, capsys):
@@ -158,7 +248,8 @@ def test_messages_name_what_is_wrong(files, tmp_path, capsys):
     assert not out.exists()
 
 def test_broken_images(files, tmp_path, capsys):
-    (tmp_path/'pool').mkdir(); shutil.copytree(files/'unlabeled', tmp_path/'pool'/'good')
+    (tmp_path/'pool').mkdir()
+    shutil.copytree(files/'unlabeled', tmp_path/'pool'/'good')
     shutil.copy(files/'broken'/'y.png', tmp_path/'pool')                       # its header is right, so that it comes up late
     argv = train(files, tmp_path/'out', unlabeled=tmp_path/'pool', epochs=1)
     refused(argv[:-2] + ['--store', str(tmp_path/'store')], capsys, 'y.png', '--skip-broken')
@@ -168,10 +259,18 @@ def test_broken_images(files, tmp_path, capsys):
 # A run's folder
 
 def test_the_whole_history_is_there(student):
-    assert [r['epoch'] for r in rows(student)] == ['0','1','2'] and all(float(r['accuracy']) >= 0 and r['time'] for r in rows(student))
+    assert [r['epoch'] for r in rows(student)] == ['0','1','2']
+    assert all(float(r['accuracy']) >= 0 and r['time'] for r in rows(student))
     run = json.loads((student/'run.json').read_text())
-    assert run['accuracy'] == pytest.approx(float(rows(student)[-1]['accuracy'])) and run['arguments']['lr'] == 2e-3 and run['command'].startswith('distill_nb train ')
+    assert run['accuracy'] == pytest.approx(float(rows(student)[-1]['accuracy']))
+    assert run['arguments']['lr'] == 2e-3 and run['command'].startswith('distill_nb train ')
     assert sorted(o.name for o in student.iterdir()) == ['log.csv','ranking.csv','run.json','student.onnx','student.safetensors']
+
+def test_the_command_makes_the_same_run(student, files):
+    "Read again, the line of run.json means the same as the line that was typed"
+    run = json.loads((student/'run.json').read_text())
+    again,typed = (vars(cli.parser().parse_args(o)) for o in (shlex.split(run['command'])[1:], train(files, student)))
+    assert again == typed
 
 def test_a_run_that_has_ended_is_left_alone(files, student, capsys, tmp_path):
     out = shutil.copytree(student, tmp_path/'run')
@@ -191,7 +290,7 @@ def interrupted(files, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(Resume, 'before_epoch', press)
         code,said = ends(train(files, out), capsys)
-    assert code == 130 and said.splitlines()[-1] == 'distill_nb train: stopped; the same command goes on after the last whole epoch'
+    assert code == 130 and said.splitlines()[-1] == 'distill_nb train: stopped; the same command goes on after the last complete epoch'
     return out
 
 def test_goes_on(files, student, interrupted, capsys):
@@ -208,8 +307,10 @@ def test_force_begins_anew(files, interrupted, capsys):
     assert code == 0 and 'goes on' not in said and len(rows(interrupted)) == 1
 
 def test_other_data_is_one_line(files, interrupted, capsys, tmp_path):
-    pool = shutil.copytree(files/'unlabeled', tmp_path/'pool'); (pool/'0.png').unlink()
-    run = json.loads((interrupted/'run.json').read_text()); run['arguments']['unlabeled'] = str(pool)
+    pool = shutil.copytree(files/'unlabeled', tmp_path/'pool')
+    (pool/'0.png').unlink()
+    run = json.loads((interrupted/'run.json').read_text())
+    run['arguments']['unlabeled'] = str(pool)
     (interrupted/'run.json').write_text(json.dumps(run))                       # the folder was changed, not the line
     code,said = ends(train(files, interrupted, unlabeled=pool), capsys)
     assert code == 1 and said.splitlines()[-1].startswith('distill_nb train: error: ') and '--force' in said.splitlines()[-1]
@@ -244,7 +345,8 @@ def test_no_network(files, hub, capsys, tmp_path, command):
     argv[3] = 'resnet18.a1_in1k,resnet50.a1_in1k,resnet34.a1_in1k'
     if command == 'rank': argv = ['rank', argv[1], argv[3]]
     else: argv[4:6] = ['--arch','test_efficientnet']
-    said = refused(argv, capsys, 'resnet18.a1_in1k, resnet50.a1_in1k', 'does not answer', "as ZOO a folder", "'embedded'", *['test_efficientnet','--start','--scratch']*(command == 'train'))
+    own = ['test_efficientnet','--start','--scratch']*(command == 'train')
+    said = refused(argv, capsys, 'resnet18.a1_in1k, resnet50.a1_in1k', 'does not answer', "as ZOO a folder", "'embedded'", *own)
     assert 'resnet34' not in said and 'Source' not in said and gone.asked == 1 and not (tmp_path/'out').exists()
 
 def test_the_hub_is_asked_once(hub):
@@ -257,7 +359,8 @@ def test_the_hub_is_asked_once(hub):
 
 def test_the_hub_is_not_asked_for_what_is_here(hub):
     there = hub(dead)
-    networks.check_hub(['resnet34.a1_in1k']); networks.check_hub([])
+    networks.check_hub(['resnet34.a1_in1k'])
+    networks.check_hub([])
     with pytest.raises(AssertionError, match='downloads'): networks.create_network('resnet34.a1_in1k')
     assert there.asked == 0
 
@@ -267,7 +370,7 @@ def test_a_hub_that_hangs(hub):
     assert not networks.hub_answers(seconds=.1) and time.perf_counter()-start < 3
 
 def test_a_download_that_fails(files, hub, capsys, monkeypatch):
-    "The hub answers, and yet a file cannot be had: advice in words of the command line"
+    "The hub answers, but the file cannot be downloaded: the advice is for a shell"
     hub(lambda: 200)
     def refuses(*args, **kwargs): raise OSError('404')
     monkeypatch.setattr(networks.timm, 'create_model', refuses)
@@ -285,5 +388,10 @@ def test_distill_learner_looks_before_it_ranks(files, monkeypatch):
     def ran(*args, **kwargs): raise AssertionError('too late')
     for name in ('rank_sources','compute_outputs'): monkeypatch.setattr(distill_nb.learner, name, ran)
     dls,pool = digits_dls(n=2, seed=0)
-    for kw in (dict(unlabeled=files/'empty'), dict(unlabeled=files/'nowhere'), dict(unlabeled=[]), dict(views=('upside',)), dict(ema=2), dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(top=3), dict(top=0), dict(norm='max'), dict(lam=2), dict(T=0), dict(mix=2), dict(hints=-1), dict(top_k=0), dict(pseudo='all'), dict(live=True)):
-        with pytest.raises((ValueError,TypeError)): distill_learner(**{**dict(dls=dls, unlabeled=pool[:4], sources=Zoo.embedded(names=['digits','objects']), arch='test_efficientnet', pretrained=False, progress=False, store=False), **kw})
+    good = dict(dls=dls, unlabeled=pool[:4], sources=Zoo.embedded(names=['digits','objects']), arch='test_efficientnet', pretrained=False,
+                progress=False, store=False)
+    wrong = [dict(unlabeled=files/'empty'), dict(unlabeled=files/'nowhere'), dict(unlabeled=[]), dict(views=('upside',)), dict(ema=2),
+             dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(top=3), dict(top=0), dict(norm='max'), dict(lam=2), dict(T=0),
+             dict(mix=2), dict(hints=-1), dict(top_k=0), dict(pseudo='all'), dict(live=True)]
+    for kw in wrong:
+        with pytest.raises((ValueError,TypeError)): distill_learner(**{**good, **kw})

@@ -343,7 +343,7 @@ elsewhere = { # why a public name is not in `entries`
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
-    'what other tests are about': 'open_encoded grey_to_8_bits Source register_metric write_report rank train demo bench main parser predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
+    'what other tests are about': 'open_encoded grey_to_8_bits Source register_metric write_report rank train demo bench main parser command commands predict predict_files prepare digits run_digits run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform read_transforms seen_in_validation per_channel input_channels '
         'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
         'escape_markdown model_fields check_fields strict_json read_graph sketching weight_shapes check_shapes check_build check_arguments check_student student_args check_args'}

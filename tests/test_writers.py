@@ -41,7 +41,7 @@ known = {   # what else writes, and why it may
     'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},                         # runs without the package
     'outputs': {('_new_table','np.lib.format.open_memmap')},                                          # into the part of a `whole_file`
     'images': {('KeptImages','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
-    'cli': {('_png','figure.savefig')},                                                               # into memory
+    'cli': {('_summarize','plot_suite(rows, chosen).flat[0].figure.savefig')},                         # into a `whole_file`
     'deploy': {('save_student','safetensors.torch.save'), ('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'), # into memory
                ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},                                  # into a temporary folder
 }
