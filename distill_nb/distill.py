@@ -36,35 +36,43 @@ class Distill(PoolCallback):
     @property
     def alpha(self): return self.teacher.alpha
 
-    def after_create(self):
-        "The student gets its source heads before there is an optimizer"
-        m = self.model
-        if not isinstance(m, Student): raise TypeError("Distill trains a Student: make one with `create_student`, or use `distill_learner`")
-        if not self.wanted: return
-        self.teacher.check(self.dls)
-        if not self.teacher.width: return
-        m.source_heads = nn.Linear(m.head.in_features, self.teacher.width) # one layer for all
-        with torch.no_grad(): self.teacher.begin(m.source_heads.weight, m.source_heads.bias)
+# %% ../nbs/24_distill.ipynb #dst10002
+@patch
+def after_create(self:Distill):
+    "The student gets its source heads before there is an optimizer"
+    m = self.model
+    if not isinstance(m, Student): raise TypeError("Distill trains a Student: make one with `create_student`, or use `distill_learner`")
+    if not self.wanted: return
+    self.teacher.check(self.dls)
+    if not self.teacher.width: return
+    m.source_heads = nn.Linear(m.head.in_features, self.teacher.width) # one layer for all
+    with torch.no_grad(): self.teacher.begin(m.source_heads.weight, m.source_heads.bias)
 
-    def before_train(self):
-        super().before_train()
-        if not self.active: return
-        self.teacher.to(self.dls.device)
-        get_model(self.model).on_features = self._take
+# %% ../nbs/24_distill.ipynb #dst10004
+@patch
+def before_train(self:Distill):
+    super(Distill, self).before_train()
+    if not self.active: return
+    self.teacher.to(self.dls.device)
+    get_model(self.model).on_features = self._take
 
-    def _take(self, features): self.features = features
+@patch
+def _take(self:Distill, features): self.features = features
 
-    def pool_loss(self, x, idx):
-        "The teacher's loss on one batch of the pool"
-        m,features = get_model(self.model),self.features[self.lo:self.hi] # the predictions may be fewer by now: FixMatch takes its own off
-        z = m.source_heads(features) if self.teacher.width else None
-        if self.teacher.live and self.norm is not None: x = (x*self.norm.std + self.norm.mean).clamp(0,1)
-        return self.teacher.loss(m, features, z, x, idx)
+@patch
+def pool_loss(self:Distill, x, idx):
+    "The teacher's loss on one batch of the pool"
+    m,features = get_model(self.model),self.features[self.lo:self.hi] # the predictions may be fewer by now: FixMatch takes its own off
+    z = m.source_heads(features) if self.teacher.width else None
+    if self.teacher.live and self.norm is not None: x = (x*self.norm.std + self.norm.mean).clamp(0,1)
+    return self.teacher.loss(m, features, z, x, idx)
 
-    def after_train(self):
-        get_model(self.model).on_features = self.features = None
-        if self.teacher is not None: self.teacher.end()
+@patch
+def after_train(self:Distill):
+    get_model(self.model).on_features = self.features = None
+    if self.teacher is not None: self.teacher.end()
 
-    def end_fit(self):
-        super().end_fit()
-        self.after_train()
+@patch
+def end_fit(self:Distill):
+    super(Distill, self).end_fit()
+    self.after_train()
