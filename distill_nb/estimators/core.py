@@ -46,7 +46,7 @@ def register_metric(
 def _bounds(low, high): return f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
 
 def list_metrics()->pd.DataFrame: # one row per estimator, its name as the index
-    "All registered estimators: what each looks at, its range, if it takes several labels per image, when not to trust it"
+    "All estimators: what each looks at, its range, if it takes several labels per image, when not to trust it"
     cols = ['needs','range','multi_label','caution']
     rows = [(f.needs, _bounds(*f.range), f.multi_label, f.caution) for f in metrics.values()]
     return pd.DataFrame(rows, columns=cols, index=pd.Index(list(metrics), name='name'))
@@ -65,8 +65,8 @@ def _digit_tasks(images, digit):
 def digit_sources(
     max_iter:int=150, # passes of each network over its training images
 )->SimpleNamespace: # `images` [1797,64], `digit`, indices `probe` and `rest`, `labels` [200], `hidden`, `sees`, `says`
-    """Four small networks, each trained for another task on 1,200 of scikit-learn's digits. By name: the hidden layer on all
-    images (`hidden` [1797,32]) and on the probe set (`sees` [200,32]), and the probabilities on the probe set (`says`)."""
+    """Four small networks, each trained for another task on 1,200 of scikit-learn's digits. By name: the hidden layer
+    on all images (`hidden` [1797,32]) and on the probe set (`sees` [200,32]), and probabilities on the probe set (`says`)"""
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier
     images,digit = load_digits(return_X_y=True)
@@ -102,7 +102,8 @@ def _refuse_values(x, name):
         bad = ~x.isfinite().all(1)
         if bad.any():
             raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(x)} rows, the first is row "
-                             f"{int(bad.nonzero()[0,0])}: look at that image and at the model's number format (half precision overflows)")
+                             f"{int(bad.nonzero()[0,0])}: look at that image and at the model's number format "
+                             "(half precision overflows)")
     if size > 1e50 or size < 1e-50 and x.any():
         raise ValueError(f"{name} are of the order of {x.abs().max():.0e}, and their squares overflow or underflow: "
                          "divide them by their largest value")
@@ -115,8 +116,8 @@ def check_matrix(
     name:str, # what the caller calls it, for errors
     device=None, # where it goes; None keeps its own device
 )->Tensor: # [n,d], float64; the tensor itself where it is one of float64
-    """`x` as a float64 matrix. Raises `ValueError` if it is not a matrix of finite numbers, if their squares would leave
-    the range of float64, or if all rows are equal."""
+    """`x` as a float64 matrix. Raises `ValueError` if it is not a matrix of finite numbers, if their squares would
+    leave the range of float64, or if all rows are equal."""
     x = _tensor(x, name)
     if x.ndim!=2:
         fix = 'are features and labels swapped?' if x.ndim==1 else 'pool or flatten to one row per image'
@@ -136,10 +137,12 @@ def check_labels(
     if labels.ndim not in (1,2) or not len(labels):
         raise ValueError(f"`labels` must hold one class or row per image, got {labels.dtype} of shape {labels.shape}")
     gaps = np.flatnonzero(pd.isna(labels.reshape(len(labels), -1)).any(1)) if labels.dtype.kind in 'fcO' else []
-    if len(gaps): raise ValueError(f"`labels` lack a class in {len(gaps)} of {len(labels)} rows, the first is row {gaps[0]}: "
-                                   "label these images or leave them out")
+    if len(gaps):
+        raise ValueError(f"`labels` lack a class in {len(gaps)} of {len(labels)} rows, the first is row {gaps[0]}: "
+                         "label these images or leave them out")
     kinds = {_kind(o) for o in labels.flat} if labels.dtype.kind=='O' else ()
-    if len(kinds)>1: raise ValueError(f"`labels` mix {' and '.join(sorted(kinds))}: give all classes by name, or all by number")
+    if len(kinds)>1:
+        raise ValueError(f"`labels` mix {' and '.join(sorted(kinds))}: give all classes by name, or all by number")
     return labels
 
 def class_codes(
@@ -165,12 +168,15 @@ def check_inputs(
     x = check_matrix(features, 'features')
     labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
     shape,n = tuple(labels.shape),len(x)
-    if len(shape) not in (1,2): raise ValueError(f"labels must be class indices [n] or a matrix [n,k], got shape {shape}")
+    if len(shape) not in (1,2):
+        raise ValueError(f"labels must be class indices [n] or a matrix [n,k], got shape {shape}")
     if classes_for and len(shape)==2:
         raise ValueError(f"labels are a matrix {shape}: {classes_for} is defined for one class per image, [n]; "
                          "for several labels per image use parc, cka or logme")
-    if n!=shape[0]: raise ValueError(f"features have {n} rows and labels {shape[0]}: one label per image, in the same order")
-    if n<least: raise ValueError(f"features of {n} images: a score needs at least {least}, and a hundred or more to be trusted")
+    if n!=shape[0]:
+        raise ValueError(f"features have {n} rows and labels {shape[0]}: one label per image, in the same order")
+    if n<least:
+        raise ValueError(f"features of {n} images: a score needs at least {least}, and a hundred or more to be trusted")
     return x, class_codes(labels, x.device) if labels.ndim==1 else check_matrix(labels, 'labels', x.device)
 
 # %% ../../nbs/estimators/00_core.ipynb #91d4af69
@@ -179,7 +185,7 @@ def check_probs(
     labels, # class labels [n]
     classes_for:str, # name of the estimator, for errors
 )->tuple: # float64 [n,Z], each row with a sum of 1; class codes [n]
-    "Probabilities and labels, checked and converted. Raises `ValueError` if a row has negative values or does not sum to 1."
+    "Probabilities and labels, checked and converted. Raises `ValueError` if rows have negative values or do not sum to 1."
     try: p,y = check_inputs(probs, labels, classes_for=classes_for)
     except ValueError as e: raise ValueError(str(e).replace('features', 'probs')) from None
     off = ((p<0).any(1) | ((p.sum(1)-1).abs()>1e-2)).nonzero()

@@ -21,8 +21,8 @@ def nce(
     probs, # the source's probabilities [n,Z], rows sum to 1
     labels, # class labels [n]
 )->float: # at most 0, in nats; -H(labels) if the source's class is uninformative
-    """NCE: minus the entropy of the label given the source's most likely class, H(Y|Z) of Tran, Nguyen & Hassner, ICCV 2019,
-    section 3. Tied classes share an image."""
+    """NCE: minus the entropy of the label given the source's most likely class, H(Y|Z) of Tran, Nguyen & Hassner,
+    ICCV 2019, section 3. Tied classes share an image."""
     p,y = check_probs(probs, labels, 'nce')
     top = (p==p.amax(1, keepdim=True)).double()
     joint = class_sums(top/top.sum(1, keepdim=True), y)[0]/len(p)
@@ -40,7 +40,8 @@ def leep(
     probs, # the source's probabilities [n,Z], rows sum to 1
     labels, # class labels [n]
 )->float: # at most 0, in nats; not below -H(labels)
-    "LEEP: average log-likelihood of the labels, each guessed through the source's classes. Nguyen et al., ICML 2020, eq. 1-2."
+    """LEEP: average log-likelihood of the labels, each guessed through the source's classes.
+    Nguyen et al., ICML 2020, equations (1)-(2)."""
     return _leep(*check_probs(probs, labels, 'leep'))
 
 # %% ../../nbs/estimators/04_counts.ipynb #a0c6aa13
@@ -65,11 +66,12 @@ def nleep(
     n_dims:int=None, # at most this many of them: a component's covariance takes n_dims^2 numbers
     seed:int=0, # of the random start of the mixture
 )->float: # at most 0, in nats; not below -H(labels)
-    """NLEEP: LEEP of the components of a Gaussian mixture in place of the source's classes. Li et al., CVPR 2021, section 3.2.
-    The mixture is fitted on the CPU. Warns (`SmallProbeWarning`) if the components have fewer than two images each."""
+    """NLEEP: LEEP of the components of a Gaussian mixture in place of the source's classes. Li et al., CVPR 2021,
+    section 3.2. The mixture is fitted on the CPU. Warns (`SmallProbeWarning`) if the components have fewer than two images each."""
     x,y = check_inputs(features, labels, least=4, classes_for='nleep')
     n,k = len(x),per_class*(int(y.max())+1)
-    if k>n//2: warnings.warn(f"nleep of {n} images with {k} mixture components, cut to {n//2}: it needs several images per "
-                             "component to mean anything; use logme, or a smaller per_class", SmallProbeWarning, stacklevel=3)
+    if k>n//2:
+        warnings.warn(f"nleep of {n} images with {k} mixture components, cut to {n//2}: it needs several images per component "
+                      "to mean anything; use logme, or a smaller per_class", SmallProbeWarning, stacklevel=3)
     s = principal_components(x/x.abs().max(), n_dims, energy)
     return _leep(_mixture_probs(s, min(k, n//2), seed).to(x.device), y)

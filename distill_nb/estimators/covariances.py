@@ -23,8 +23,8 @@ def _checked(features, labels, name):
     x -= x.mean(0)                      # once more, for large shifts
     if dead.any(): x[:,dead] = 0.       # and not rounding noise
     if int(y.max())+1==len(y):
-        raise ValueError(f"labels name {len(y)} classes for {len(y)} images: {name} looks at the spread within classes and "
-                         "needs two images of a class or more; are these class labels?")
+        raise ValueError(f"labels name {len(y)} classes for {len(y)} images: {name} looks at the spread within classes "
+                         "and needs two images of a class or more; are these class labels?")
     return x, y
 
 # %% ../../nbs/estimators/05_covariances.ipynb #ae82d1c5
@@ -33,7 +33,7 @@ def _gram(a):
     return torch.from_numpy(a.numpy().T@a.numpy()) if a.device.type=='cpu' else a.T@a
 
 def _root(a, ridge, w=None):
-    "Upper triangular R [d,d] with R'R = a'a + ridge*I, of `a` [n,d]; `w` is a'a if it is known already, and is overwritten"
+    "Upper triangular R [d,d] with R'R = a'a + ridge*I, of `a` [n,d]; `w` is a'a if it is known, and is overwritten"
     if w is None: w = _gram(a)
     w.diagonal().add_(ridge)
     r,failed = torch.linalg.cholesky_ex(w, upper=True)
@@ -49,7 +49,7 @@ def _span(x):
 
 # %% ../../nbs/estimators/05_covariances.ipynb #1e43c424
 def _ledoit_wolf(x, g):
-    "Ledoit and Wolf's shrinkage of the covariance of centred `x` [n,d] and its mean variance; `g` is x'x or xx', the smaller one"
+    "Ledoit and Wolf's shrinkage of the covariance of centred `x` [n,d], and its mean variance; `g`: the smaller of x'x, xx'"
     n,d = x.shape
     trace,size = g.diagonal().sum()/n, (g.norm()/n)**2
     spread = size - trace**2/d
@@ -79,7 +79,7 @@ def _h_shrunk(x, y):
     n,d = x.shape
     g = _gram(x if d<n else x.T)
     alpha,sigma = _ledoit_wolf(x, g)
-    if alpha*sigma*n <= 1e-12*g.diagonal().max(): return _h_plain(x, y)       # nothing is added, so the inverse is as good or bad as before
+    if alpha*sigma*n <= 1e-12*g.diagonal().max(): return _h_plain(x, y)       # nothing is added that would help to invert
     g.mul_((1-alpha)/n)
     if d>=n: kernel = g.clone()
     g.diagonal().add_(alpha*sigma)
@@ -131,7 +131,7 @@ def transrate(
     labels, # class labels [n]
     eps:float=1e-4, # distortion: variance that counts as fine detail
     normalise:bool=False, # divide the features by one number first, to a mean variance of 1
-    centre_classes:bool=False, # centre the features of each class too, so that two classes of one size can be told apart
+    centre_classes:bool=False, # centre the features of each class too, to tell two classes of one size apart
 )->float: # nats, 0 or more
     """TransRate, the coding rate that knowing the class saves (Huang et al., ICML 2022, section 3).
     Raises `ValueError` if no class has two images."""
@@ -144,7 +144,7 @@ def transrate(
 
 # %% ../../nbs/estimators/05_covariances.ipynb #83906def
 def _components(x, k):
-    "Scores of centred `x` [n,d] on its first `k` principal components, or on as many as it spans; their signs are arbitrary"
+    "Scores of centred `x` [n,d] on its first `k` principal components, or on as many as it spans; signs are arbitrary"
     n,d = x.shape
     if 1<k<min(n,d):
         size,v = torch.linalg.eigh(_gram(x if d<n else x.T))
@@ -217,8 +217,8 @@ def sfda(
     shrinkage:float=None, # regularisation λ itself, more than 0 and at most 1, instead of exp(-a*largest eigenvalue)
     soften:bool=True, # take the softmax of the probabilities before mixing, as the authors' code does
 )->float: # mean log-probability of the right class, up to 0
-    """Self-challenging Fisher Discriminant Analysis (Shao et al., ECCV 2022, section 3). Warns (`SmallProbeWarning`) if n <= d
-    and `shrinkage` is None; raises `ValueError` if no class has two images."""
+    """Self-challenging Fisher Discriminant Analysis (Shao et al., ECCV 2022, section 3). Warns (`SmallProbeWarning`) if
+    n <= d and `shrinkage` is None; raises `ValueError` if no class has two images."""
     x,y = _checked(features, labels, 'sfda')
     if shrinkage is None: warn_small(x, 'sfda', "h_score, or give shrinkage, such as 0.5")
     x = _span(x)

@@ -12,7 +12,7 @@ import math, torch
 from .core import check_inputs, class_sums, register_metric, warn_small
 
 # %% ../../nbs/estimators/03_evidence.ipynb #est30001
-_floor = 1e-12      # least t, relative to the largest eigenvalue: the rounding of the eigenvalues of a few thousand images
+_floor = 1e-12      # least t as a share of the largest eigenvalue: the rounding of eigenvalues of a few thousand images
 
 def _evidence(t, lam, n, z2, r2):
     """L(t)/n of images [n] for `t` [...,P]: eigenvalues [m], squared projections [P,m] and residual norms [P]
@@ -66,8 +66,8 @@ def _max_evidence(lam, n, z2, r2, y2):
 
 # %% ../../nbs/estimators/03_evidence.ipynb #14e20b1e
 def _spectrum(x, y, exact):
-    """Eigenvalues [m] of FF', and of the columns of `y` (codes [n] or a matrix [n,k]) the squared projections [C,m], the
-    squared norms outside of the span [C], and the squared norms [C]"""
+    """Eigenvalues [m] of FF', and of the columns of `y` (codes [n] or a matrix [n,k]) the squared projections [C,m],
+    the squared norms outside of the span [C], and the squared norms [C]"""
     n,d = x.shape
     def product(a): return class_sums(a, y)[0] if y.ndim==1 else y.T@a            # Y'a
     y2 = torch.bincount(y).double() if y.ndim==1 else y.square().sum(0)
@@ -97,13 +97,14 @@ def _logme(x, y):
     return score,t
 
 # %% ../../nbs/estimators/03_evidence.ipynb #est30006
-@register_metric(range=(None,None), multi_label=True, rotation=True, times=20, caution='needs more images than features')
+@register_metric(range=(None,None), multi_label=True, rotation=True, times=20,
+    caution='needs more images than features')
 def logme(
     features, # [n,d], one row per image, not centred
     labels, # class labels [n], or a matrix [n,k]: several labels per image as 0 and 1, or numbers to predict
 )->float: # mean over classes (columns) of the logarithm of the maximum evidence, per image; any real number
-    """Logarithm of maximum evidence, You et al., ICML 2021, equation 2, at its global maximum over alpha/beta >= 1e-12 of the
-    largest eigenvalue of F F'. Columns of a label matrix that are the same for all images are left out.
+    """Logarithm of maximum evidence, You et al., ICML 2021, equation 2, at its global maximum over alpha/beta >= 1e-12 of
+    the largest eigenvalue of F F'. Columns of a label matrix that are the same for all images are left out.
     Warns (`SmallProbeWarning`) if n <= d."""
     x,y = check_inputs(features, labels)
     warn_small(x, 'logme', 'cka(debiased=True) or h_score(shrinkage=True)')

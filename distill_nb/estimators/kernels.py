@@ -45,8 +45,8 @@ def _align(xy, xx, yy, least_x, least_y):
     "Cosine from inner products; raises `ValueError` where one of the two has nothing that varies from pair to pair"
     for o,least,name in [(xx,least_x,'features'), (yy,least_y,'labels')]:
         if o<=1e-12*least:
-            raise ValueError(f"{name}: all pairs of images are equally alike (as if each image were a class of its own), so there "
-                             "is nothing to align; use more images, debiased=False, or with an RBF kernel a larger sigma")
+            raise ValueError(f"{name}: all pairs of images are equally alike (as if each image were a class of its own), "
+                             "so there is nothing to align; use more images, debiased=False, or a larger sigma of an RBF kernel")
     return (xy/(xx.sqrt()*yy.sqrt())).item()
 
 # %% ../../nbs/estimators/02_kernels.ipynb #est20001
@@ -131,7 +131,8 @@ def _kernel_cka(k, l, debiased):
     return _align(sums.gather(0, l[None]).sum(), kk, _debias(ll, b, b) if debiased else ll, before, ll)
 
 # %% ../../nbs/estimators/02_kernels.ipynb #dc38cb6f
-@register_metric(range=(0.,1.), multi_label=True, rotation=True, caution='wide features on few images look good: debiased=True')
+@register_metric(range=(0.,1.), multi_label=True, rotation=True,
+    caution='wide features on few images look good: debiased=True')
 @checked
 def cka(
     features, # [n,d], one row per image
@@ -140,9 +141,9 @@ def cka(
     sigma:float=1., # width of the RBF kernel, as a fraction of the median distance between images
     debiased:bool=False, # use the unbiased estimate of HSIC: fair to models of different width; may be negative
 )->float: # from 0 to 1; debiased from -1 to 1
-    """Centred kernel alignment, Kornblith et al., ICML 2019, section 3; debiased by HSIC_1 of Song et al., JMLR 2012, as Nguyen
-    et al., ICLR 2021. RBF: the width is `sigma` times the median distance over all pairs of images, over those that differ if most are
-    identical. Raises `ValueError` if all pairs of images are equally alike."""
+    """Centred kernel alignment, Kornblith et al., ICML 2019, section 3; debiased by HSIC_1 of Song et al., JMLR 2012, as
+    Nguyen et al., ICLR 2021. RBF: the width is `sigma` times the median distance over all pairs of images, over those
+    that differ if most are identical. Raises `ValueError` if all pairs of images are equally alike."""
     x,y = check_inputs(features, labels, least=4 if debiased else 3)
     if kernel=='linear': return _linear_cka(x, y, debiased)
     return _kernel_cka(_rbf(x, sigma), y if y.ndim==1 else _rbf(y, sigma), debiased)
@@ -152,16 +153,18 @@ def _unit_rows(x, f, name):
     "Rows scaled to length 1, for 'pearson' after subtracting their mean; raises `ValueError` where that is undefined"
     if f=='pearson':
         if x.shape[1]<2:
-            raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2; use f='euclidean'")
+            raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2; "
+                             "use f='euclidean'")
         x = x - x.mean(1, keepdim=True)
     norm = x.norm(dim=1, keepdim=True)
     flat = (norm <= 1e-10*x.norm()/len(x)**0.5).squeeze(1)
     if flat.any():
-        raise ValueError(f"{name}: f={f!r} is undefined in {int(flat.sum())} of {len(x)} rows without length or variance, the first "
-                         f"is row {int(flat.nonzero()[0,0])}: leave these images out, or use f='euclidean'")
+        raise ValueError(f"{name}: f={f!r} is undefined in {int(flat.sum())} of {len(x)} rows without length or variance, "
+                         f"the first is row {int(flat.nonzero()[0,0])}: leave these images out, or use f='euclidean'")
     x = x/norm
     if (x-x[0]).abs().max()<1e-12:
-        raise ValueError(f"{name}: all pairs of images are equally alike by f={f!r}, so there is nothing to align; use f='euclidean'")
+        raise ValueError(f"{name}: all pairs of images are equally alike by f={f!r}, so there is nothing to align; "
+                         "use f='euclidean'")
     return x
 
 def _similarity(x, f, sigma):

@@ -16,16 +16,17 @@ from .core import (check_inputs, check_matrix, class_codes, principal_components
 
 # %% ../../nbs/estimators/01_pairs.ipynb #15cd9d6a
 def _unit_rows(x, name):
-    "Rows of a float64 matrix [n,d], centred and scaled to norm 1 *in place*, so that their products are Pearson correlations"
+    "Rows of a float64 matrix [n,d], centred and scaled to norm 1 *in place*: their products are Pearson correlations"
     if x.shape[1]<2:
-        raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2 (class indices are 1-d, [n])")
+        raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2 "
+                         "(class indices are 1-d, [n])")
     size = x.norm()/len(x)**0.5
     x -= x.mean(1, keepdim=True)
     norm = x.norm(dim=1, keepdim=True)
     flat = (norm <= 1e-10*size).squeeze(1)
     if flat.any():
-        raise ValueError(f"{name} are the same number in all columns of {int(flat.sum())} of {len(x)} rows, the first is row "
-                         f"{int(flat.nonzero()[0,0])}: Pearson correlation is undefined there; leave these images out")
+        raise ValueError(f"{name} are the same number in all columns of {int(flat.sum())} of {len(x)} rows, the first is "
+                         f"row {int(flat.nonzero()[0,0])}: Pearson correlation is undefined there; leave these images out")
     return x.div_(norm)
 
 def _pearson_rows(x, name):
@@ -43,7 +44,8 @@ def _label_rows(y):
 def dissimilarity(
     x, # features [n,d], a label matrix [n,k], or class labels [n]
 )->Tensor: # [n,n], float64, from 0 (the same pattern) to 2 (opposite)
-    "One minus the Pearson correlation of each pair of images; class labels count as one-hot vectors. Raises `ValueError` if a row has no variance."
+    """One minus the Pearson correlation of each pair of images; class labels count as one-hot vectors.
+    Raises `ValueError` if a row has no variance."""
     is_class = (x if isinstance(x, Tensor) else np.asarray(x)).ndim==1
     return _label_rows(class_codes(x)) if is_class else _pearson_rows(check_matrix(x, 'x'), 'x')
 
@@ -51,8 +53,8 @@ def dissimilarity(
 _most = 2**48       # more than any dissimilarity in units of 1e-14
 
 def _pair_keys(z, y, lo=0, hi=_most):
-    """Blocks of int64 keys, 2*(dissimilarity in 1e-14) + (1 if of one class), of pairs of unit rows `z` [n,d] with class codes `y` [n],
-    from `lo` to below `hi`"""
+    """Blocks of int64 keys, 2*(dissimilarity in 1e-14) + (1 if of one class), of pairs of unit rows `z` [n,d]
+    with class codes `y` [n], from `lo` to below `hi`"""
     n,one = len(z),z.new_tensor(1e14)
     rows = max(1, min(2**22//n, -(-n//4)))                           # blocks below the diagonal are never computed
     for i in range(0, n, rows):
@@ -70,7 +72,7 @@ def _sort(k):
 _same = 100         # dissimilarities in units of 1e-14 that differ by less than this are tied
 
 def _tied_sums(k):
-    "Of sorted keys `k`: sum of the ranks (from 1) of same-class pairs, their number, and the sum of t^3-t over groups of t ties"
+    "Of sorted keys `k`: sum of the ranks (from 1) of same-class pairs, their number, sum of t^3-t over groups of t ties"
     new = torch.diff(k)>2*_same
     if new.all():                   # no ties: the ranks are the positions
         at = (k&1).nonzero()
@@ -122,13 +124,14 @@ def _n_pairs(y):
     "How many pairs the class codes `y` [n] make, and how many of these share a class"
     n,c = len(y),torch.bincount(y)
     m1 = int((c*(c-1)).sum())//2
-    if not m1: raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
+    if not m1:
+        raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
     return n*(n-1)//2, m1
 
 _no_order = "all pairs of images are equally alike, so there is no order of pairs to compare; use more images"
 
 def _rho(m, m1, S, T):
-    "Spearman's correlation of `m` pairs, `m1` of one class, from the sum `S` of the ranks of these and the correction `T` for ties"
+    "Spearman's correlation of `m` pairs from the sum `S` of the ranks of `m1` same-class pairs and the correction `T` for ties"
     if T >= (m**3-m)*(1-1e-15): raise ValueError(f"features: {_no_order}")
     return (m1*(m+1)/2 - S) / (m1*(m-m1)/m * (m**3-m-T)/12)**0.5
 
@@ -150,7 +153,7 @@ def _spearman_classes(z, y, room=3*2**23):
 
 # %% ../../nbs/estimators/01_pairs.ipynb #c0a1e001
 def _compare(x, y):
-    "Spearman's correlation of the pairwise dissimilarities of checked features (overwritten) and labels; O(n^2) memory for a matrix of labels"
+    "Spearman's correlation of the dissimilarities of features (overwritten) and labels; O(n^2) memory for matrix labels"
     if y.ndim==1: return _spearman_classes(_unit_rows(x, 'features'), y)
     i,j = torch.triu_indices(len(x), len(x), 1, device=x.device)
     a,b = _pearson_rows(x, 'features')[i,j],_pearson_rows(y, 'labels')[i,j]
@@ -182,7 +185,7 @@ def _parc_on_halves(features, labels, halves, n_dims=None):
 
 # %% ../../nbs/estimators/01_pairs.ipynb #c0a1e005
 def _pair_ranks(z):
-    "Ranks of the dissimilarities of unit rows `z` [n,d] as a symmetric matrix [n,n] with a diagonal of 0, and the correction for ties"
+    "Ranks of the dissimilarities of unit rows `z` [n,d] as a matrix [n,n] with a diagonal of 0; the correction for ties"
     n = len(z)
     i,j = torch.triu_indices(n, n, 1, device=z.device)
     k,order = torch.cat(list(_pair_keys(z, torch.arange(n, device=z.device)))).sort()
@@ -194,7 +197,7 @@ def _pair_ranks(z):
     return out + out.T, (size**3 - size).sum().item()
 
 def _parc_on_shuffled(features, labels, orders, n_dims=None):
-    "PARC with the labels in each of `orders`; None for a matrix of labels, for reduced features, and for too many images"
+    "PARC with the labels in each of `orders`; None for a matrix of labels, reduced features, and too many images"
     x,y = check_inputs(features, labels)
     if y.ndim==2 or n_dims is not None or len(x)>2048: return
     m,m1 = _n_pairs(y)
@@ -207,7 +210,8 @@ def _parc_on_shuffled(features, labels, orders, n_dims=None):
 
 # %% ../../nbs/estimators/01_pairs.ipynb #59ae7152
 @register_metric(multi_label=True, times=50, on_halves=_parc_on_halves, on_shuffled=_parc_on_shuffled,
-    caution='all pairs count equally, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
+    caution='all pairs count equally, so near classes (breeds, species) hardly show; '
+            'its ceiling falls with the number of classes')
 @checked
 def parc(
     features, # [n,d], one row per image
@@ -215,7 +219,8 @@ def parc(
     n_dims:int=None, # reduce features to this many principal components first (fewer if they span fewer)
 )->float: # from -1 to 1
     """PARC: do images that share a label look alike to the source? Bolya et al., NeurIPS 2021, section 4.
-    For class labels exact in blocks, without an n by n matrix. Raises `ValueError` if an image has the same number in all features."""
+    For class labels exact in blocks, without an n by n matrix.
+    Raises `ValueError` if an image has the same number in all features."""
     x,y = check_inputs(features, labels)
     x = standardise(x if n_dims is None else principal_components(x, n_dims))
     return _compare(x, y)
@@ -226,7 +231,7 @@ def rsa(
     features, # [n,d], one row per image
     labels, # features of a reference model [n,k], or class labels [n]
 )->float: # from -1 to 1
-    """RSA: Spearman's correlation of the pairwise 1 - Pearson of features, as they are, and of a reference. Dwivedi & Roig, CVPR 2019.
-    Raises `ValueError` if an image has the same number in all features."""
+    """RSA: Spearman's correlation of the pairwise 1 - Pearson of features, as they are, and of a reference.
+    Dwivedi & Roig, CVPR 2019. Raises `ValueError` if an image has the same number in all features."""
     x,y = check_inputs(features, labels)
     return _compare(x.clone(), y)

@@ -26,7 +26,7 @@ def _unit(x, distance):
     return torch.where(near, torch.zeros_like(x), x/size.where(~near, torch.ones_like(size)))
 
 def _similarities(x, length, i, rows, distance):
-    "Similarity of the rows `i` to `i+rows` to all rows of `x` [n,d] with squared norms `length` [n], of an image to itself -inf"
+    "Similarity of the rows from `i` on to all rows of `x` [n,d] with squared norms `length` [n], of an image to itself -inf"
     s = x[i:i+rows]@x.T
     if distance=='euclidean': s = -(length[i:i+rows,None] + length - 2*s).clamp(min=0)
     s[torch.arange(len(s)), torch.arange(i, i+len(s))] = -torch.inf
@@ -55,8 +55,8 @@ def knn(
     distance:str='cosine', # 'cosine', seen from the mean of all images, or 'euclidean'
     block:int=2**22, # pairs of images held in memory at a time
 )->float: # accuracy, from 0 to 1
-    """Leave-one-out accuracy of k nearest neighbours, ties shared. A baseline of Bolya et al., NeurIPS 2021; Renggli et al.,
-    CVPR 2022. O(n^2 d) time. Raises `ValueError` if `k` is not below n, or if no two images share a class."""
+    """Leave-one-out accuracy of k nearest neighbours, ties shared. A baseline of Bolya et al., NeurIPS 2021; Renggli et
+    al., CVPR 2022. O(n^2 d) time. Raises `ValueError` if `k` is not below n, or if no two images share a class."""
     x,y = check_inputs(features, labels, classes_for='knn')
     n,c = len(x),int(y.max())+1
     if not k<n: raise ValueError(f"`k` is {k}: between 1 and {n-1} neighbours can vote among {n} images")
@@ -117,16 +117,16 @@ def _softmax_regression(t, y, s, C, tol=1e-6, max_iter=2000, level=4):
         logp = (t@w).log_softmax(1)
         w.grad = t.T@(logp.exp()-target) + penalty*w
         return -(logp*target).sum() + (penalty*w.square()).sum()/2
-    torch.optim.LBFGS([w], max_iter=max_iter, max_eval=2*max_iter, history_size=20, tolerance_grad=tol, tolerance_change=1e-12,
-                      line_search_fn='strong_wolfe').step(loss)
+    torch.optim.LBFGS([w], max_iter=max_iter, max_eval=2*max_iter, history_size=20, tolerance_grad=tol,
+                      tolerance_change=1e-12, line_search_fn='strong_wolfe').step(loss)
     if w.grad.abs().max()>1e-3:
-        warnings.warn(f"linear_probe: softmax regression with C={C} did not converge in {max_iter} steps; use a smaller C",
-                      stacklevel=level)
+        warnings.warn(f"linear_probe: softmax regression with C={C} did not converge in {max_iter} steps; "
+                      "use a smaller C", stacklevel=level)
     return w*scale[:,None]
 
 # %% ../../nbs/estimators/06_probes.ipynb #99d35e68
 def _held_out(x, y, train, C):
-    "Log-probabilities [m,C] of the rows of `x` outside of `train`, by a classifier fitted to `train`; -inf for classes unknown there"
+    "Log-probabilities [m,C] of the rows of `x` outside of `train`, by a classifier fitted to `train`; unknown classes -inf"
     known,code = y[train].unique(return_inverse=True)
     z = _scaled(x, train)
     t,v,s = _axes(z[train], z[~train])
@@ -146,15 +146,17 @@ def linear_probe(
     C:float=0.1, # inverse strength of the penalty, as in scikit-learn
     score:str='accuracy', # or 'log_likelihood': mean log-probability of the right class, at most 0
 )->float: # accuracy from 0 to 1, or a log-likelihood
-    """Cross-validated accuracy of a linear classifier: L2-regularised softmax regression on standardised features; as Kornblith,
-    Shlens & Le, CVPR 2019. Raises `ValueError` if no two images share a class; with score='log_likelihood', if a class has one image."""
+    """Cross-validated accuracy of a linear classifier: L2-regularised softmax regression on standardised features; as
+    Kornblith, Shlens & Le, CVPR 2019. Raises `ValueError` if no two images share a class; with score='log_likelihood',
+    if a class has one image."""
     x,y = check_inputs(features, labels, classes_for='linear_probe')
     if not folds<=len(x): raise ValueError(f"`folds` is {folds}: between 2 and {len(x)} for {len(x)} images")
     counts = torch.bincount(y)
-    if counts.max()==1: raise ValueError("labels: no two images share a class, so nothing can be learnt about any; use more images")
+    if counts.max()==1:
+        raise ValueError("labels: no two images share a class, so nothing can be learnt about any; use more images")
     if score=='log_likelihood' and counts.min()==1:
-        raise ValueError(f"labels: {int((counts==1).sum())} classes have one image, and the log-likelihood of a class that was never "
-                         "seen is infinite; leave them out or use score='accuracy'")
+        raise ValueError(f"labels: {int((counts==1).sum())} classes have one image, and the log-likelihood of a class that "
+                         "was never seen is infinite; leave them out or use score='accuracy'")
     fold = _folds(y, folds, seed).to(x.device)
     x = x/x.abs().amax(0).clamp(min=1e-300)
     total = 0.
@@ -170,8 +172,8 @@ def fit_probe(
     labels, # class labels [n]
     C:float=0.1, # inverse strength of the penalty, as in scikit-learn
 )->tuple: # weights [d,c] and intercepts [c] of the c classes that occur, in sorted order; float64
-    """A linear classifier: L2-regularised softmax regression, fitted to all images; `features@weights + intercepts` are its logits.
-    Raises `ValueError` if all images are of one class."""
+    """A linear classifier: L2-regularised softmax regression, fitted to all images; its logits are
+    `features@weights + intercepts`. Raises `ValueError` if all images are of one class."""
     x,y = check_inputs(features, labels, classes_for='fit_probe')
     middle,spread = x.mean(0),x.var(0, correction=0)
     scale = (spread + spread.mean()).rsqrt()        # a column that hardly varies on few images is not blown up

@@ -19,7 +19,7 @@ def half_samples(
     times:int=100, # how many
     seed:int=42, # which
 )->list: # `times` sorted int64 index arrays of about n/2 images
-    "Random halves of the images without replacement, half of each class, odd ones rounded at random; a class of one image stays in"
+    "Random halves of the images, half of each class (odd ones rounded at random); a class of one image stays in"
     rng = np.random.default_rng(seed)
     labels = check_labels(labels)
     codes = np.unique(labels, return_inverse=True)[1] if labels.ndim==1 else np.zeros(len(labels), int)
@@ -31,7 +31,7 @@ def half_samples(
 def _rows(x, o): return x[torch.as_tensor(o, device=x.device)] if isinstance(x, torch.Tensor) else np.asarray(x)[o]
 
 def _narrow(f, x):
-    "Features [n,d] with d>n as [n,n] with the same inner products, if `f` depends on these alone: the same score for less work"
+    "Features [n,d] with d>n as [n,n] with the same inner products, if `f` depends on these alone: the same score, less work"
     if not getattr(f, 'rotation', False) or x.shape[1]<=len(x): return x
     return torch.linalg.qr(torch.as_tensor(x).double().T)[1].T
 
@@ -52,11 +52,14 @@ def replicate_scores(
     seed:int=42, # which
     **kwargs, # options of `f`
 )->np.ndarray: # [times,S]
-    "Scores that could have been: each source's score plus its deviations on random halves (delete-half jackknife; Shao and Wu, 1989)"
+    """Scores that could have been: each source's score plus its deviations on random halves
+    (delete-half jackknife; Shao and Wu, 1989)"""
     halves = half_samples(labels, times, seed)
     xs = [_narrow(f, x) for x in xs]
     if scores is None: scores = [f(x, labels, **kwargs) for x in xs]
-    def on_halves(x): return _scores(f, 'on_halves', x, labels, halves, lambda o: f(_rows(x, o), _rows(labels, o), **kwargs), kwargs)
+    def on_halves(x):
+        def one(o): return f(_rows(x, o), _rows(labels, o), **kwargs)
+        return _scores(f, 'on_halves', x, labels, halves, one, kwargs)
     out = np.array([on_halves(x) for x in xs]).reshape(len(xs), times).T
     kept = np.mean([len(o) for o in halves]) if halves else 1
     return np.asarray(scores) + np.sqrt(kept/max(1, len(labels)-kept))*(out-out.mean(0) if times else out)
@@ -76,5 +79,7 @@ def null_scores(
     xs = [_narrow(f, x) for x in xs]
     check_labels(labels)
     shuffled = [rng.permutation(len(labels)) for _ in range(times)]
-    def on_shuffled(x): return _scores(f, 'on_shuffled', x, labels, shuffled, lambda o: f(x, _rows(labels, o), **kwargs), kwargs)
+    def on_shuffled(x):
+        def one(o): return f(x, _rows(labels, o), **kwargs)
+        return _scores(f, 'on_shuffled', x, labels, shuffled, one, kwargs)
     return np.array([on_shuffled(x) for x in xs]).reshape(len(xs), times).T
