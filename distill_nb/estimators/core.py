@@ -211,8 +211,7 @@ def warn_small(
 # %% ../../nbs/estimators/00_core.ipynb #11b5c4f5
 def _vector(x, name):
     "Numbers [m] as an array; raises `ValueError` if they are not"
-    if isinstance(x, Tensor): x = x.detach().cpu().double()         # NumPy has no bfloat16
-    x = np.array(x)
+    x = x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.array(x)     # NumPy has no bfloat16
     if x.dtype.kind not in 'biuf' or x.ndim!=1 or not len(x) or np.isnan(x).any():
         raise ValueError(f"{name} must be a list of numbers without NaN, got {x.dtype} of shape {tuple(x.shape)}")
     return x
