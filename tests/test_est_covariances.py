@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch, warnings
 from hypothesis import given, settings, strategies as st
 from scipy.linalg import eigh
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, softmax
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 from distill_nb.estimators.core import SmallProbeWarning, metrics

@@ -5,8 +5,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from distill_nb.estimators.core import SmallProbeWarning, metrics
-from distill_nb.estimators.evidence import logme
-from distill_nb.estimators.evidence import _logme
+from distill_nb.estimators.evidence import logme, _logme
 
 pytestmark = pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 def onehot(y): return np.eye(int(max(y))+1)[y]

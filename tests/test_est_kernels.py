@@ -3,11 +3,10 @@ import warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.spatial.distance import pdist, squareform
-from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, laplacian_kernel
+from sklearn.metrics.pairwise import cosine_similarity, laplacian_kernel
 from sklearn.preprocessing import StandardScaler
 from distill_nb.estimators.core import metrics
-from distill_nb.estimators.kernels import cka, dds
-from distill_nb.estimators.kernels import _sq_distances
+from distill_nb.estimators.kernels import cka, dds, _sq_distances
 
 def onehot(y): return np.eye(int(max(y))+1)[y]
 def rbf(x, sigma):
