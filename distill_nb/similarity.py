@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from .core import Count, Maybe, OneOf, Range, check_type, checked
 from .ranking import Ranking
-from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, _whole_labels
+from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, check_labels
 from .estimators.pairs import dissimilarity, parc, rsa
 from .estimators.kernels import cka, dds
 from .estimators.evidence import logme
@@ -41,7 +41,7 @@ def probe_set(
     seed:int=42, # Which images are drawn
 )->np.ndarray: # Sorted int64 indices into `labels`
     "Draw at most `n` images in proportion to their classes, at least one each; all alike if `n` is under two a class."
-    labels = _whole_labels(labels)
+    labels = check_labels(labels)
     if len(labels)<=n: return np.arange(len(labels))
     rng = np.random.default_rng(seed)
     _,codes,counts = np.unique(labels, return_inverse=True, return_counts=True)

@@ -1,8 +1,8 @@
-"H-score, TransRate, GBC and SFDA against formulas written independently with NumPy, SciPy and scikit-learn; invariances, degenerate data, bad input."
+"H-score, TransRate, GBC and SFDA against formulas written with NumPy, SciPy and scikit-learn; invariances, degenerate data."
 import numpy as np, pytest, torch, warnings
 from hypothesis import given, settings, strategies as st
 from scipy.linalg import eigh
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, softmax
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 from distill_nb.estimators.core import SmallProbeWarning, metrics
@@ -90,7 +90,9 @@ def data(kind, n, d, c=4, seed=0):
     if kind=='scaled': x = x*10.**r.uniform(-6, 6, d)
     if kind=='shifted': x = x+1e3
     if kind=='dead': x[:,::3] = .1
-    if kind=='single': y[:] = np.where(y==c-1, 0, y); y[n//3] = c-1     # a class of one image
+    if kind=='single':
+        y[:] = np.where(y==c-1, 0, y)
+        y[n//3] = c-1     # a class of one image
     if kind=='copied': x[:,d//2:] = x[:,:d-d//2]                # linearly dependent features
     return x,y
 
@@ -203,7 +205,9 @@ def test_gbc_components():
     y = np.arange(100)%4
     for n,d in [(100,70),(100,300)]:
         x = r.normal(size=(n,d)) + r.normal(size=(4,d))[y]
-        for spread in (0,10): assert gbc(x*np.logspace(0, -spread, d), y) == pytest.approx(literal_gbc(x*np.logspace(0, -spread, d), y), rel=1e-6)
+        for spread in (0,10):
+            z = x*np.logspace(0, -spread, d)
+            assert gbc(z, y) == pytest.approx(literal_gbc(z, y), rel=1e-6)
 
 def test_sfda_saturates():
     "With no more images than features lambda is at its least, and everything separable scores 0: with a warning"
@@ -223,6 +227,17 @@ def test_sfda_beyond_one():
     got = [sfda(r.normal(size=(200,2)) + apart*y[:,None], y, shrinkage=.01) for apart in (10,14,18)]
     assert got[0]<got[1]<got[2]<0 and got[2]>-1e-12
 
+def test_gbc_scaled_and_shifted():
+    x,y = data('random', 80, 6)
+    assert gbc(x*1e5+7, y) == pytest.approx(gbc(x, y), abs=1e-9)
+
+def test_sfda_of_repeated_features():
+    "Twenty copies of the features are the features times the root of twenty"
+    x,y = data('random', 80, 6)
+    assert sfda(x, y)<0
+    more = np.c_[x*20**.5, np.zeros((80,1))]
+    assert sfda(np.tile(x, 20), y, shrinkage=.5) == pytest.approx(sfda(more, y, shrinkage=.5), abs=1e-9)
+
 def test_sfda_knows_nothing():
     x,y = data('random', 200, 5)
     assert sfda(x*1e-4, y) == pytest.approx((np.bincount(y)/200*np.log(np.bincount(y)/200)).sum(), abs=1e-3)
@@ -231,7 +246,7 @@ def test_sfda_knows_nothing():
 def test_bad_input(name):
     x,y = data('random', 20, 3)
     f = metrics[name]
-    with pytest.raises(ValueError, match=f'{name} is defined for one class an image'): f(x, np.eye(4)[y])
+    with pytest.raises(ValueError, match=f'{name} is defined for one class per image'): f(x, np.eye(4)[y])
     with pytest.raises(ValueError, match=f'20 classes for 20 images: {name}'): f(x, np.arange(20))
     with pytest.raises(ValueError, match='one class only'): f(x, y*0)
     with pytest.raises(ValueError, match='constant'): f(x*0, y)
@@ -241,9 +256,11 @@ def test_bad_input(name):
 def test_kinds_of_input(name):
     x,y = data('tied', 40, 6)
     want = score(name, x, y)
-    for z in (x.tolist(), x.astype(np.float32), x.astype(np.float16), x.astype(int), torch.tensor(x), torch.tensor(x).half(), torch.tensor(x, requires_grad=True), x[::-1][::-1], np.asfortranarray(x)):
+    arrays = [x.tolist(), x.astype(np.float32), x.astype(np.float16), x.astype(int), x[::-1][::-1], np.asfortranarray(x)]
+    for z in (*arrays, torch.tensor(x), torch.tensor(x).half(), torch.tensor(x, requires_grad=True)):
         assert score(name, z, y) == pytest.approx(want, rel=1e-9)
-    for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('abcd'))[y], y*10-7): assert score(name, x, l) == pytest.approx(want, rel=1e-9)
+    for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('abcd'))[y], y*10-7):
+        assert score(name, x, l) == pytest.approx(want, rel=1e-9)
     assert score(name, x>0, y) == pytest.approx(score(name, (x>0).astype(float), y), rel=1e-9)
     for o in (x, torch.tensor(x)):
         kept,labels = o.clone() if isinstance(o, torch.Tensor) else o.copy(),y.copy()
@@ -272,7 +289,7 @@ def test_what_does_not_matter(seed, n, d):
     new = r.permutation(50)[:3][y]
     for name in names:
         want = pytest.approx(score(name, x, y), rel=1e-9, abs=1e-12)
-        assert score(name, x, new) == want                                                      # class renumbering, with gaps
+        assert score(name, x, new) == want                      # class renumbering, with gaps
         assert score(name, x, np.array(['owl','wren','kite'])[y]) == want
         want = pytest.approx(score(name, x, y), rel=1e-7, abs=1e-9)
         assert score(name, x[order], y[order]) == want                                          # order of images
@@ -287,7 +304,8 @@ def test_rotation_and_scale(seed, n, d, scale):
     x = x*.2
     q = np.linalg.qr(r.normal(size=(d,d)))[0]
     for name in names: assert score(name, x@q, y) == pytest.approx(score(name, x, y), rel=1e-6, abs=1e-8)
-    for name,kw in [('h_score',{}), ('h_score_plain',{}), ('gbc',{}), ('gbc',dict(covariance='diagonal')), ('transrate',dict(normalise=True))]:
+    free = [('h_score',{}), ('h_score_plain',{}), ('gbc',{}), ('gbc',dict(covariance='diagonal'))]
+    for name,kw in [*free, ('transrate',dict(normalise=True))]:
         assert score(name, x*scale, y, **kw) == pytest.approx(score(name, x, y, **kw), rel=1e-6, abs=1e-8)
     assert score('h_score_plain', x*r.uniform(.1, 9, d), y) == pytest.approx(score('h_score_plain', x, y), rel=1e-6)
     assert transrate(x*scale, y, eps=1e-4*scale**2) == pytest.approx(transrate(x, y), rel=1e-6, abs=1e-8)

@@ -1,12 +1,11 @@
-"LogME against SciPy's Gaussian and a search over both variables, against MacKay's fixed point, its invariances, and what happens where labels are in the span."
+"LogME against SciPy's Gaussian and a search over both variables, against MacKay's fixed point; invariances, labels in the span."
 import warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from distill_nb.estimators.core import SmallProbeWarning, metrics
-from distill_nb.estimators.evidence import logme
-from distill_nb.estimators.evidence import _logme
+from distill_nb.estimators.evidence import logme, _logme
 
 pytestmark = pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 def onehot(y): return np.eye(int(max(y))+1)[y]
@@ -43,7 +42,8 @@ def mackay(x, labels, steps=200000):
             if done: break
             if not np.isfinite(a+b) or a>1e9 or b>1e9 or i>5000: return None
         m = beta*np.linalg.solve(alpha*np.eye(d) + beta*x.T@x, x.T@y)
-        total += (n*np.log(beta) + d*np.log(alpha) - n*np.log(2*np.pi) - beta*((x@m-y)**2).sum() - alpha*m@m - np.linalg.slogdet(alpha*np.eye(d)+beta*x.T@x)[1])/2/n
+        fit = beta*((x@m-y)**2).sum() + alpha*m@m + np.linalg.slogdet(alpha*np.eye(d)+beta*x.T@x)[1]
+        total += (n*np.log(beta) + d*np.log(alpha) - n*np.log(2*np.pi) - fit)/2/n
     return total/len(columns(labels))
 
 def data(kind, n, d, c=4, seed=0):
@@ -62,17 +62,20 @@ def data(kind, n, d, c=4, seed=0):
     return x,y
 
 def grid(x, labels):
-    "The profile likelihood with eigenvalues of mpmath-like safety: singular values of SciPy's slow driver, a fine grid from the floor up, then a finer one"
+    "The profile likelihood from singular values of SciPy's slow driver, on a fine grid from the floor up, then a finer one"
     from scipy.linalg import svd
     u,s,_ = svd(x, full_matrices=True, lapack_driver='gesvd')
     lam = np.r_[s**2, np.zeros(max(len(x)-len(s), 0))][:len(x)]
     best = []
     for y in columns(labels):
         n,z2 = len(y),(u.T@y)**2
-        def l(ts): q = lam+ts[:,None]; return -.5*(np.log(2*np.pi*(z2/q).mean(1)) + np.log(q).mean(1) + 1)
+        def l(ts):
+            q = lam+ts[:,None]
+            return -.5*(np.log(2*np.pi*(z2/q).mean(1)) + np.log(q).mean(1) + 1)
         ts = lam[0]*np.logspace(-12, 6, 4000)
         for _ in range(3):
-            v = l(ts); i = v.argmax()
+            v = l(ts)
+            i = v.argmax()
             ts = np.geomspace(ts[max(i-1,0)], ts[min(i+1,len(ts)-1)], 2000)
         best.append(max(v.max(), -.5*(np.log(2*np.pi*(y@y)/n)+1)))
     return np.mean(best)
@@ -86,7 +89,7 @@ def test_gaussian(kind, n, d):
     if kind=='collinear' and d==1: pytest.skip('the same as random')
     got,want = logme(x, y),brute(x, y)
     assert got >= want-1e-7
-    if kind!='shifted': assert got == pytest.approx(want, abs=1e-7)      # there the search in two variables stops on a ridge; test_profile has it
+    if kind!='shifted': assert got == pytest.approx(want, abs=1e-7)      # there the search stops on a ridge; test_profile has it
 
 @pytest.mark.parametrize('n,d', [(40,8),(60,20),(30,64),(25,25),(12,2),(30,1)])
 @pytest.mark.parametrize('kind', kinds)
@@ -122,11 +125,13 @@ def test_multi_label_and_regression():
     assert logme(x, y) == pytest.approx(brute(x, y), abs=1e-7)
     real = x@r.normal(size=(6,2)) + r.normal(size=(30,2))
     assert logme(x, real) == pytest.approx(brute(x, real), abs=1e-7)
-    assert logme(x, np.c_[y, np.zeros((30,1)), np.ones((30,1))]) == pytest.approx(logme(x, y), abs=1e-12)       # columns that ask nothing
+    more = np.c_[y, np.zeros((30,1)), np.ones((30,1))]                  # columns that are the same for all images
+    assert logme(x, more) == pytest.approx(logme(x, y), abs=1e-12)
 
 def test_labels_in_the_span():
     y = np.r_[0:4, np.random.default_rng(0).integers(0, 4, 56)]
-    for x in (onehot(y), np.c_[onehot(y), np.random.default_rng(1).normal(size=(60,9))], onehot(y)@np.random.default_rng(1).normal(size=(4,9))):
+    def normal(*size): return np.random.default_rng(1).normal(size=size)
+    for x in (onehot(y), np.c_[onehot(y), normal(60, 9)], onehot(y)@normal(4, 9)):
         got = logme(x, y)
         assert np.isfinite(got) and got>5 and got == logme(x, y)
         assert got == pytest.approx(grid(x, y), rel=1e-6)
@@ -134,7 +139,7 @@ def test_labels_in_the_span():
 
 def test_useless_features():
     y = np.tile([0,1], 20)
-    x = np.repeat(np.random.default_rng(0).normal(size=(20,3)), 2, axis=0)*np.tile([1,-1], 20)[:,None]*0 + np.tile([1.,1,-1,-1], 10)[:,None]
+    x = np.repeat(np.tile([1.,1,-1,-1], 10)[:,None], 3, axis=1)
     n = len(y)
     assert logme(x, y) == pytest.approx(-.5*(np.log(2*np.pi*.5)+1), abs=1e-9)          # t infinite: all is noise
 
@@ -177,12 +182,23 @@ def test_rotation_and_scale(seed, n, d, scale):
     q = np.linalg.qr(np.random.default_rng(seed).normal(size=(d,d)))[0]
     assert logme(x@q*scale, y) == pytest.approx(logme(x, y), abs=1e-7)
 
+def test_units_of_the_labels():
+    "A density: labels times e lose 1"
+    x,y = data('random', 40, 8)
+    one = (y==1)[:,None].astype(float)
+    assert logme(x, one*np.e) == pytest.approx(logme(x, one)-1, abs=1e-9)
+    assert logme(x*1e5, one) == pytest.approx(logme(x, one), abs=1e-9)
+
 def test_kinds_of_input():
     x,y = data('random', 30, 5)
     want = logme(x, y)
-    for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('abcd'))[y], y*10-7, onehot(y), torch.tensor(onehot(y)).bool(), onehot(y).tolist()):
+    one = onehot(y)
+    classes = [y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('abcd'))[y], y*10-7]
+    for l in (*classes, one, torch.tensor(one).bool(), one.tolist()):
         assert logme(x, l) == pytest.approx(want, abs=1e-9)
-    for t in (torch.float32, torch.float16, torch.bfloat16): assert logme(torch.tensor(x).to(t), y) == pytest.approx(logme(torch.tensor(x).to(t).double().numpy(), y), abs=1e-12)
+    for t in (torch.float32, torch.float16, torch.bfloat16):
+        z = torch.tensor(x).to(t)
+        assert logme(z, y) == pytest.approx(logme(z.double().numpy(), y), abs=1e-12)
     assert logme((x>0).tolist(), y) == pytest.approx(logme((x>0).astype(float), y), abs=1e-12)
     for s in (1e-30, 1e30): assert logme(x*s, y) == pytest.approx(want, abs=1e-9)
 
@@ -190,22 +206,31 @@ def test_inputs_stay_as_they_were():
     x,y = data('random', 30, 8)
     for f in (lambda o: o, torch.tensor):
         a,b,c = f(x.copy()),f(y.copy()),f(onehot(y))
-        logme(a, b); logme(a, c)
-        np.testing.assert_array_equal(a, x); np.testing.assert_array_equal(b, y); np.testing.assert_array_equal(c, onehot(y))
-    x.setflags(write=False); y.setflags(write=False)
+        logme(a, b)
+        logme(a, c)
+        np.testing.assert_array_equal(a, x)
+        np.testing.assert_array_equal(b, y)
+        np.testing.assert_array_equal(c, onehot(y))
+    x.setflags(write=False)
+    y.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert isinstance(logme(x, y), float)
         assert isinstance(logme(torch.tensor(x.copy(), requires_grad=True), y), float)
 
 X,Y = data('random', 20, 5)
-def spoil(v): x = X.copy(); x[7,2] = v; return x
+def spoil(v):
+    x = X.copy()
+    x[7,2] = v
+    return x
 @pytest.mark.parametrize('x,y,words', [
-    (X, Y[:-1], ['features','20','19']), (X[:2], Y[:2], ['at least 3']), (spoil(np.nan), Y, ['features','NaN','row 7']), (np.ones_like(X), Y, ['features','constant']),
-    (X, np.zeros(20, int), ['labels','one class']), (Y, X, ['swapped']), (X, Y.astype(float), ['labels','integer class indices']), (X, np.ones((20,3)), ['labels','constant']),
+    (X, Y[:-1], ['features','20','19']), (X[:2], Y[:2], ['at least 3']), (spoil(np.nan), Y, ['features','NaN','row 7']),
+    (np.ones_like(X), Y, ['features','constant']), (X, np.zeros(20, int), ['labels','one class']), (Y, X, ['swapped']),
+    (X, Y.astype(float), ['labels','integer class indices']), (X, np.ones((20,3)), ['labels','constant']),
 ])
 def test_bad_input(x, y, words):
     with pytest.raises(ValueError) as e: logme(x, y)
     for w in words: assert w in str(e.value)
 
-def test_register(): assert metrics['logme'] is logme and logme.range==(None,None) and logme.multi_label and logme.rotation
+def test_register():
+    assert metrics['logme'] is logme and logme.range==(None,None) and logme.multi_label and logme.rotation

@@ -3,11 +3,10 @@ import warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.spatial.distance import pdist, squareform
-from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances, laplacian_kernel
+from sklearn.metrics.pairwise import cosine_similarity, laplacian_kernel
 from sklearn.preprocessing import StandardScaler
 from distill_nb.estimators.core import metrics
-from distill_nb.estimators.kernels import cka, dds
-from distill_nb.estimators.kernels import _sq_distances
+from distill_nb.estimators.kernels import cka, dds, _sq_distances
 
 def onehot(y): return np.eye(int(max(y))+1)[y]
 def rbf(x, sigma):
@@ -16,17 +15,20 @@ def rbf(x, sigma):
     return np.exp(-squareform(d)**2/(2*(sigma*m)**2))
 
 def hsic0(k, l):
-    n = len(k); h = np.eye(n)-1/n
+    n = len(k)
+    h = np.eye(n)-1/n
     return np.trace(k@h@l@h)
 
 def hsic1(k, l):
     "Song et al. 2012, as printed"
-    n = len(k); one = np.ones(n)
+    n = len(k)
+    one = np.ones(n)
     k,l = k-np.diag(np.diag(k)),l-np.diag(np.diag(l))
     return (np.trace(k@l) + one@k@one*(one@l@one)/((n-1)*(n-2)) - 2/(n-2)*one@k@l@one)/(n*(n-3))
 
 def hsic1_by_entries(k, l):
-    n = len(k); r = range(n)
+    n = len(k)
+    r = range(n)
     k,l = [[[0. if i==j else float(m[i,j]) for j in r] for i in r] for m in (k,l)]
     tr = sum(k[i][j]*l[j][i] for i in r for j in r)
     kl = sum(k[i][j]*l[j][q] for i in r for j in r for q in r)
@@ -42,8 +44,9 @@ def naive_cka(x, y, kernel='linear', sigma=1., debiased=False):
     if kernel=='linear': x,y = x-x.mean(0),y-y.mean(0)     # the printed form loses digits where columns are far from 0
     return ratio(*[z@z.T if kernel=='linear' else rbf(z, sigma) for z in (x,y)], debiased)
 
-functions = {'cosine':lambda x,s: 1-cosine_similarity(x), 'pearson':lambda x,s: 1-np.corrcoef(x), 'euclidean':lambda x,s: squareform(pdist(x)), 'linear':lambda x,s: x@x.T,
-             'rbf':rbf, 'laplacian':lambda x,s: laplacian_kernel(x)}
+functions = {
+    'cosine':lambda x,s: 1-cosine_similarity(x), 'pearson':lambda x,s: 1-np.corrcoef(x), 'euclidean':lambda x,s: squareform(pdist(x)),
+    'linear':lambda x,s: x@x.T, 'rbf':rbf, 'laplacian':lambda x,s: laplacian_kernel(x)}
 def naive_dds(x, y, f='cosine', zscore=True, sigma=.5, debiased=False):
     y = onehot(y) if np.ndim(y)==1 else np.asarray(y, dtype=float)
     x = np.asarray(x, dtype=float)
@@ -85,14 +88,16 @@ def test_cka_of_a_reference(kernel, debiased):
 
 def test_the_formula_itself():
     x,y = data('random', 14, 5)
-    for k in (x@x.T, rbf(x, 1.)): assert hsic1(k, onehot(y)@onehot(y).T) == pytest.approx(hsic1_by_entries(k, onehot(y)@onehot(y).T), rel=1e-9)
+    l = onehot(y)@onehot(y).T
+    for k in (x@x.T, rbf(x, 1.)): assert hsic1(k, l) == pytest.approx(hsic1_by_entries(k, l), rel=1e-9)
 
 @pytest.mark.parametrize('debiased', [False,True])
 def test_multi_label(debiased):
     r = np.random.default_rng(0)
     x,y = r.normal(size=(40,10)),r.random((40,6))<.4
     y[3] = False
-    for kw in ({}, dict(kernel='rbf', sigma=.8)): assert cka(x, y, debiased=debiased, **kw) == pytest.approx(naive_cka(x, y, debiased=debiased, **kw), abs=1e-9)
+    for kw in (dict(debiased=debiased), dict(kernel='rbf', sigma=.8, debiased=debiased)):
+        assert cka(x, y, **kw) == pytest.approx(naive_cka(x, y, **kw), abs=1e-9)
     rare = np.arange(40)[:,None]<np.array([2,1])                   # most pairs of rows are identical: the median of the others
     assert cka(x, rare, 'rbf', debiased=debiased) == pytest.approx(naive_cka(x, rare, 'rbf', debiased=debiased), abs=1e-9)
     for f in functions: assert dds(x, y, f, debiased=debiased) == pytest.approx(naive_dds(x, y, f, debiased=debiased), abs=1e-9)
@@ -139,6 +144,11 @@ def test_distances_far_from_the_origin():
     y = np.arange(40)%3
     assert cka(x, y, 'rbf') == pytest.approx(naive_cka(x, y, 'rbf'), abs=1e-7)
 
+@pytest.mark.parametrize('f', functions)
+def test_dds_with_itself(f):
+    x = data('random', 40, 8)[0]
+    assert dds(x, x, f) == pytest.approx(1, abs=1e-9)
+
 def test_more_images_than_a_block():
     x,y = data('random', 1300, 450, c=7)
     assert cka(x, y) == pytest.approx(naive_cka(x, y), abs=1e-9)
@@ -151,13 +161,15 @@ def test_computes_in_float64(dtype):
     for m,kw in calls: assert m(x, torch.tensor(y), **kw) == pytest.approx(m(x.double().numpy(), y, **kw), abs=1e-12)
     assert cka(x, torch.tensor(y)) == pytest.approx(naive_cka(x.double().numpy(), y), abs=1e-9)
 
-calls = [(cka, kw) for kw in ({}, dict(debiased=True), dict(kernel='rbf'), dict(kernel='rbf', debiased=True))] + [(dds, dict(f=f)) for f in functions] + [(dds, dict(debiased=True))]
+calls = [(cka, kw) for kw in ({}, dict(debiased=True), dict(kernel='rbf'), dict(kernel='rbf', debiased=True))]
+calls += [(dds, dict(f=f)) for f in functions] + [(dds, dict(debiased=True))]
 
 def test_kinds_of_labels():
     x,y = data('random', 30, 5)
     for m,kw in calls:
         want = m(x, y, **kw)
-        for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('abcd'))[y], y*10-7): assert m(x, l, **kw) == pytest.approx(want, abs=1e-12)
+        for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('abcd'))[y], y*10-7):
+            assert m(x, l, **kw) == pytest.approx(want, abs=1e-12)
         for l in (onehot(y), torch.tensor(onehot(y)).bool(), onehot(y).tolist()): assert m(x, l, **kw) == pytest.approx(want, abs=1e-9)
         assert m((x>0).tolist(), y, **kw) == pytest.approx(m((x>0).astype(float), y, **kw), abs=1e-12)
 
@@ -193,9 +205,13 @@ def test_inputs_stay_as_they_were(m, kw):
     x,y = data('random', 30, 8)
     for f in (lambda o: o, torch.tensor):
         a,b,c = f(x.copy()),f(y.copy()),f(onehot(y))
-        m(a, b, **kw); m(a, c, **kw)
-        np.testing.assert_array_equal(a, x); np.testing.assert_array_equal(b, y); np.testing.assert_array_equal(c, onehot(y))
-    x.setflags(write=False); y.setflags(write=False)
+        m(a, b, **kw)
+        m(a, c, **kw)
+        np.testing.assert_array_equal(a, x)
+        np.testing.assert_array_equal(b, y)
+        np.testing.assert_array_equal(c, onehot(y))
+    x.setflags(write=False)
+    y.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert isinstance(m(x, y, **kw), float)
@@ -207,10 +223,14 @@ def test_huge_and_tiny_numbers():
         for m,kw in calls: assert m(x*s, y, **kw) == pytest.approx(m(x, y, **kw), abs=1e-9)
 
 X,Y = data('random', 20, 5)
-def spoil(v): x = X.copy(); x[7,2] = v; return x
+def spoil(v):
+    x = X.copy()
+    x[7,2] = v
+    return x
 @pytest.mark.parametrize('x,y,words', [
-    (X, Y[:-1], ['features','20','19']), (X[:2], Y[:2], ['at least 3']), (spoil(np.nan), Y, ['features','NaN','row 7']), (np.ones_like(X), Y, ['features','constant']),
-    (X, np.zeros(20, int), ['labels','one class']), (Y, X, ['swapped']), (X, Y.astype(float), ['labels','integer class indices']), (X, np.ones((20,3)), ['labels','constant']),
+    (X, Y[:-1], ['features','20','19']), (X[:2], Y[:2], ['at least 3']), (spoil(np.nan), Y, ['features','NaN','row 7']),
+    (np.ones_like(X), Y, ['features','constant']), (X, np.zeros(20, int), ['labels','one class']), (Y, X, ['swapped']),
+    (X, Y.astype(float), ['labels','integer class indices']), (X, np.ones((20,3)), ['labels','constant']),
 ])
 def test_bad_input(x, y, words):
     for m,kw in calls:

@@ -2,10 +2,9 @@
 import subprocess, sys
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
-from distill_nb.estimators.core import _ranks
 from distill_nb.estimators.pairs import dissimilarity, parc, rsa, _spearman_classes, _unit_rows
 
 def onehot(y): return np.eye(int(max(y))+1)[y]
@@ -55,13 +54,9 @@ def test_pca_never_beyond_the_rank():
     assert parc(wide, y, n_dims=30) == pytest.approx(scipy_parc(wide, y, 6), abs=1e-7)
     with pytest.raises(ValueError, match='n_dims'): parc(x, y, n_dims=1)
 
-def test_ranks():
-    r = np.random.default_rng(0)
-    for x in (r.normal(size=99), r.integers(0, 5, 99).astype(float), np.zeros(4)): np.testing.assert_array_equal(_ranks(torch.tensor(x)), rankdata(x))
-
-
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0,10**6), n=st.integers(4,60), d=st.integers(2,12), c=st.integers(2,4), room=st.integers(1,400), kind=st.sampled_from(kinds))
+@given(seed=st.integers(0,10**6), n=st.integers(4,60), d=st.integers(2,12), c=st.integers(2,4), room=st.integers(1,400),
+    kind=st.sampled_from(kinds))
 def test_in_pieces(seed, n, d, c, room, kind):
     "Whatever the number of pieces, the dense formula's value, ties included"
     x,y = data(kind, n, max(d, 4), min(c, n-1), seed)
@@ -80,7 +75,8 @@ def test_all_tied_but_few():
     x = np.eye(5)[np.arange(300)%5]
     x[:7] += np.random.default_rng(0).normal(size=(7,5))
     z = _unit_rows(torch.tensor(x), 'x')
-    for room in (10, 1000, 10**6): assert _spearman_classes(z, torch.tensor(y), room) == pytest.approx(scipy_rsa(x, y), abs=1e-10)
+    for room in (10, 1000, 10**6):
+        assert _spearman_classes(z, torch.tensor(y), room) == pytest.approx(scipy_rsa(x, y), abs=1e-10)
 
 def test_multi_label():
     r = np.random.default_rng(0)
@@ -93,10 +89,36 @@ def test_multi_label():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0,10**6), n=st.integers(8,30), d=st.integers(3,20))
 def test_scale_and_shift(seed, n, d):
+    "PARC ignores scale and shift of a feature, RSA those of an image"
     r = np.random.default_rng(seed)
     x,y = data('random', n, d, c=3, seed=seed)
-    assert parc(x*r.uniform(.1,9,d)+r.normal(size=d), y) == pytest.approx(parc(x, y), abs=1e-9)          # PARC: scale and shift of a feature
-    assert rsa(x*r.uniform(.1,9,(n,1))+r.normal(size=(n,1)), y) == pytest.approx(rsa(x, y), abs=1e-9)    # RSA: scale and shift of an image
+    assert parc(x*r.uniform(.1,9,d)+r.normal(size=d), y) == pytest.approx(parc(x, y), abs=1e-9)
+    assert rsa(x*r.uniform(.1,9,(n,1))+r.normal(size=(n,1)), y) == pytest.approx(rsa(x, y), abs=1e-9)
+
+def test_few_distinct_features_in_pieces():
+    "Pairs take two values, all are tied"
+    y = np.arange(200)%10
+    few = torch.eye(4, dtype=torch.float64)[torch.arange(200)%4]
+    got = _spearman_classes(_unit_rows(few.clone(), 'few'), torch.tensor(y), room=1000)
+    assert got == pytest.approx(scipy_rsa(few.numpy(), y), abs=1e-12)
+
+def test_noise_and_dead_features():
+    r = np.random.default_rng(1)
+    noise,y = r.normal(size=(200,32)),np.arange(200)%10
+    assert abs(parc(noise, y))<0.05
+    assert parc(np.pad(noise, ((0,0),(0,1))), y) == pytest.approx(parc(np.c_[noise, np.full(200, 7.)], y), abs=1e-12)
+
+X,Y = data('random', 20, 5)
+@pytest.mark.parametrize('x,y,words', [
+    (Y, X, 'swapped'), (X, Y[:-1], '20 rows and labels 19'), (X, Y*0, 'one class only'),
+    (X, Y.astype(float), 'integer class indices'), (np.where(X>2, np.nan, X), Y, 'NaN'), (X*0+1, Y, 'constant'),
+    (X[:2], Y[:2], 'at least 3'), (X[:5], range(5), 'no two images share a class')])
+def test_bad_input(x, y, words):
+    for f in (parc,rsa):
+        with pytest.raises(ValueError, match=words): f(x, y)
+
+def test_one_class_has_no_dissimilarity():
+    with pytest.raises(ValueError, match='one class only'): dissimilarity([3,3,3])
 
 def test_undefined():
     x,y = data('random', 20, 5)

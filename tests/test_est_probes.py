@@ -5,12 +5,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from distill_nb.estimators.core import metrics
-from distill_nb.estimators.probes import knn, linear_probe
-from distill_nb.estimators.probes import _folds, _scaled, _axes, _softmax_regression
+from distill_nb.estimators.probes import fit_probe, knn, linear_probe, _folds, _scaled, _axes, _softmax_regression
 
 def naive_knn(x, y, k=5, metric='cosine'):
     "One image at a time, with the three rules for ties as the notebook states them"
-    x = np.asarray(x, float); x = x-x.mean(0); n,right = len(x),0
+    x = np.asarray(x, float)
+    x = x-x.mean(0)
+    n,right = len(x),0
     unit = np.sqrt((x**2).sum(1).mean())
     for i in range(n):
         others = [j for j in range(n) if j!=i]
@@ -51,9 +52,10 @@ def test_knn(kind, n, d, metric):
 
 def test_knn_sklearn():
     x,y = data('random', 80, 10)
-    assert knn(x, y, 1, 'euclidean') == pytest.approx(cross_val_score(KNeighborsClassifier(1), x, y, cv=LeaveOneOut()).mean())
+    def sk(k, y): return cross_val_score(KNeighborsClassifier(k), x, y, cv=LeaveOneOut()).mean()
+    assert knn(x, y, 1, 'euclidean') == pytest.approx(sk(1, y))
     two = (y>1).astype(int)         # three votes on two classes cannot tie
-    assert knn(x, two, 3, 'euclidean') == pytest.approx(cross_val_score(KNeighborsClassifier(3), x, two, cv=LeaveOneOut()).mean())
+    assert knn(x, two, 3, 'euclidean') == pytest.approx(sk(3, two))
 
 def test_knn_ties_by_hand():
     x = np.eye(2)[[0,0,0,1,1,1]]
@@ -64,14 +66,16 @@ def test_knn_ties_by_hand():
 
 small = st.integers(0, 10**6)
 @settings(max_examples=25, deadline=None)
-@given(seed=small, n=st.integers(12,40), d=st.integers(2,40), kind=st.sampled_from(['random','tied','twins','onehot']), scale=st.floats(1e-3,1e3), shift=st.floats(-10,10))
+@given(seed=small, n=st.integers(12,40), d=st.integers(2,40), kind=st.sampled_from(['random','tied','twins','onehot']),
+    scale=st.floats(1e-3,1e3), shift=st.floats(-10,10))
 def test_knn_what_does_not_matter(seed, n, d, kind, scale, shift):
     r = np.random.default_rng(seed)
     x,y = data(kind, n, d, seed=seed)
     order,q = r.permutation(n),np.linalg.qr(r.normal(size=(d,d)))[0]
     for m in ('cosine','euclidean'):
         want = knn(x, y, 3, m)
-        for a,b in [(x, r.permutation(50)[:4][y]), (x, np.array(list('wxyz'))[y]), (x[order], y[order]), (x[:,r.permutation(d)], y), (x@q, y), (x*scale+shift, y)]:
+        same = [(x, r.permutation(50)[:4][y]), (x, np.array(list('wxyz'))[y]), (x[order], y[order]), (x[:,r.permutation(d)], y)]
+        for a,b in [*same, (x@q, y), (x*scale+shift, y)]:
             assert knn(a, b, 3, m) == pytest.approx(want, abs=1e-9)
         assert 0<=want<=1
 
@@ -90,7 +94,9 @@ def sk(x, y, C=.1, folds=5, seed=0):
     for f in range(folds):
         t,v = scaled_by(x[fold!=f], x[fold==f])
         yt = y[fold!=f]
-        if len(set(yt))==1: p[np.ix_(fold==f, vocab==yt[0])] = 1; continue
+        if len(set(yt))==1:
+            p[np.ix_(fold==f, vocab==yt[0])] = 1
+            continue
         if len(set(yt))==2: # scikit-learn's two-class form has one weight vector w = w1-w0, penalty |w|^2/2 in place of |w|^2/4
             m = LogisticRegression(C=2*C, tol=1e-10, max_iter=20000).fit(t, yt)
         else: m = LogisticRegression(C=C, tol=1e-10, max_iter=20000).fit(t, yt)
@@ -98,13 +104,18 @@ def sk(x, y, C=.1, folds=5, seed=0):
     return p
 
 def ours(x, y, C=.1, folds=5, seed=0):
-    y = torch.tensor(np.unique(y, return_inverse=True)[1]); x = torch.tensor(x); fold = _folds(y, folds, seed)
+    y = torch.tensor(np.unique(y, return_inverse=True)[1])
+    x = torch.tensor(x)
+    fold = _folds(y, folds, seed)
     p = torch.zeros(len(y), int(y.max())+1, dtype=torch.float64)
     for f in range(folds):
         known,code = y[fold!=f].unique(return_inverse=True)
-        z = _scaled(x, fold!=f); t,v,s = _axes(z[fold!=f], z[fold==f])
+        z = _scaled(x, fold!=f)
+        t,v,s = _axes(z[fold!=f], z[fold==f])
         w = _softmax_regression(t, code, s, C)
-        q = p.new_zeros(len(v), p.shape[1]); q[:,known] = (v@w[:-1]+w[-1]).softmax(1); p[fold==f] = q
+        q = p.new_zeros(len(v), p.shape[1])
+        q[:,known] = (v@w[:-1]+w[-1]).softmax(1)
+        p[fold==f] = q
     return p.numpy()
 
 @pytest.mark.parametrize('C', [.003,.1,3.])
@@ -157,8 +168,28 @@ def test_probe_what_does_not_matter(seed, n, d, scale, shift):
     y[:8] = np.arange(8)%4
     for s,tol in [('accuracy',1e-9),('log_likelihood',1e-5)]:
         want = linear_probe(x, y, score=s)
-        for a,b in [(x, r.permutation(50)[:4][y]), (x, np.array(list('wxyz'))[y]), (x[:,r.permutation(d)], y), (x*scale+shift, y), (x*r.uniform(.1,9,d), y)]:
+        same = [(x, r.permutation(50)[:4][y]), (x, np.array(list('wxyz'))[y]), (x[:,r.permutation(d)], y)]
+        for a,b in [*same, (x*scale+shift, y), (x*r.uniform(.1,9,d), y)]:
             assert linear_probe(a, b, score=s) == pytest.approx(want, abs=tol)
+
+def test_fit_probe():
+    x,y = data('random', 60, 5)
+    w,b = fit_probe(x, y)
+    moved = fit_probe(3*x+7, y)                         # shift and scale of the features do not matter
+    np.testing.assert_allclose(torch.tensor(3*x+7)@moved[0] + moved[1], torch.tensor(x)@w + b, atol=1e-6)
+    wide,few = data('random', 20, 32)
+    assert fit_probe(wide, few)[0].shape==(32,4)        # more features than images
+    with pytest.raises(ValueError, match='one class'): fit_probe(x, y*0)
+
+def test_names_and_blocks_do_not_matter():
+    x,y = data('random', 60, 5)
+    named = np.array(list('qwer'))[y]
+    assert linear_probe(x, named)==linear_probe(x, y) and knn(x, named)==knn(x, y)
+    assert knn(x, y, block=999) == pytest.approx(knn(x, y), abs=1e-12)
+    assert knn(x[::-1].copy(), y[::-1].copy()) == pytest.approx(knn(x, y), abs=1e-12)
+    assert knn(np.eye(3)[[0,0,1,1,2,2]], list('aabbcc'), k=1)==1
+    for f in (knn,linear_probe):
+        with pytest.raises(ValueError, match=f'{f.__name__} is defined for one class'): f(x, np.eye(4)[y])
 
 def test_seed_and_folds():
     x,y = data('random', 60, 5)
@@ -168,7 +199,8 @@ def test_seed_and_folds():
 
 def test_no_convergence_is_said():
     x,y = data('random', 60, 5)
-    t = torch.tensor((x-x.mean(0))/x.std(0)); t,_,s = _axes(t, t)
+    t = torch.tensor((x-x.mean(0))/x.std(0))
+    t,_,s = _axes(t, t)
     with pytest.warns(UserWarning, match='did not converge'): _softmax_regression(t, torch.tensor(y), s, 1e3, max_iter=2)
 
 # both
@@ -176,33 +208,43 @@ def test_no_convergence_is_said():
 def test_inputs():
     x,y = data('random', 30, 6)
     keep,same = x.copy(),y.copy()
-    x.setflags(write=False); y.setflags(write=False)
+    x.setflags(write=False)
+    y.setflags(write=False)
     state = torch.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         for f in (knn,linear_probe):
             s = f(x, y)
-            assert isinstance(s, float) and f(torch.tensor(keep, requires_grad=True), torch.tensor(same))==s and f(x.tolist(), y.tolist())==s
+            assert isinstance(s, float) and f(x.tolist(), y.tolist())==s
+            assert f(torch.tensor(keep, requires_grad=True), torch.tensor(same))==s
             h = torch.tensor(keep).half()
             assert f(h, y)==f(h.double().numpy(), y) and 0<=f(x.astype(np.float32), y)<=1 and 0<=f(x>0, y)<=1
-            t = torch.tensor(keep); f(t, y); np.testing.assert_array_equal(t, keep)
+            t = torch.tensor(keep)
+            f(t, y)
+            np.testing.assert_array_equal(t, keep)
             for big in (1e-40,1e40): assert f(x*big, y) == pytest.approx(s)
-    np.testing.assert_array_equal(x, keep); np.testing.assert_array_equal(y, same)
+    np.testing.assert_array_equal(x, keep)
+    np.testing.assert_array_equal(y, same)
     assert torch.equal(state, torch.get_rng_state())
 
 X,Y = data('random', 20, 5)
 @pytest.mark.parametrize('x,y,words', [
-    (X, Y[:-1], '20 rows and labels 19'), (np.where(X>2, np.nan, X), Y, 'NaN'), (X*0, Y, 'constant'), (X, Y*0, 'one class only'), (X, np.eye(4)[Y], 'one class an image'),
-    (X, Y/2, 'integer class indices'), (Y, X, 'swapped'), (X[:2], Y[:2], 'at least 3'), (X, np.arange(20), 'no two images share a class')])
+    (X, Y[:-1], '20 rows and labels 19'), (np.where(X>2, np.nan, X), Y, 'NaN'), (X*0, Y, 'constant'),
+    (X, Y*0, 'one class only'), (X, np.eye(4)[Y], 'one class per image'), (X, Y/2, 'integer class indices'),
+    (Y, X, 'swapped'), (X[:2], Y[:2], 'at least 3'), (X, np.arange(20), 'no two images share a class')])
 def test_bad_input(x, y, words):
     for f in (knn,linear_probe):
         with pytest.raises(ValueError, match=words): f(x, y)
 
-@pytest.mark.parametrize('f,kw,words', [(knn,dict(k=0),'`k` must'), (knn,dict(k=20),'between 1 and 19'), (knn,dict(distance='l1'),"'l1'"), (linear_probe,dict(folds=1),'`folds` must'),
-    (linear_probe,dict(folds=21),'between 2 and 20'), (linear_probe,dict(C=0),'`C` must'), (linear_probe,dict(C=float('inf')),'`C` must'), (linear_probe,dict(score='f1'),"'f1'")])
+@pytest.mark.parametrize('f,kw,words', [
+    (knn, dict(k=0), '`k` must'), (knn, dict(k=20), 'between 1 and 19'), (knn, dict(distance='l1'), "'l1'"),
+    (linear_probe, dict(folds=1), '`folds` must be a whole number of at least 2'),
+    (linear_probe, dict(folds=21), 'between 2 and 20'), (linear_probe, dict(C=0), '`C` must'),
+    (linear_probe, dict(C=float('inf')), '`C` must'), (linear_probe, dict(score='f1'), "'f1'"), (fit_probe, dict(C=-1), '`C` must')])
 def test_bad_options(f, kw, words):
     with pytest.raises(ValueError, match=words): f(X, Y, **kw)
 
 def test_register():
-    for f in (knn,linear_probe): assert metrics[f.__name__] is f and f.needs=='features' and f.range==(0.,1.) and not f.multi_label
+    for f in (knn,linear_probe):
+        assert metrics[f.__name__] is f and f.needs=='features' and f.range==(0.,1.) and not f.multi_label
     assert knn.rotation and not linear_probe.rotation

@@ -21,6 +21,9 @@ def test_half_samples(counts, seed):
     a,b = half_samples(y, 3, seed),half_samples(np.array(list('hgfedcba'))[y], 3, seed)
     if len(counts)==1: np.testing.assert_array_equal(a[2], b[2])
 
+def test_how_many_halves():
+    assert len(half_samples([0]*7+[1]*5+[2], 2))==2 and half_samples([0,1], 0)==[]
+
 def test_half_of_a_matrix():
     o = half_samples(np.eye(9), 4)
     assert {len(i) for i in o}<={4,5} and len(o)==4
@@ -87,8 +90,8 @@ def odd_data(kind, n, d, sizes, seed):
 def test_shortcuts_of_parc_change_nothing(kind, sizes, d):
     x,y = odd_data(kind, sum(sizes), d, sizes, seed=d)
     for xx in (x, torch.tensor(x).float()):
-        np.testing.assert_allclose(replicate_scores(parc, [xx], y, times=6), replicate_scores(one_by_one(parc), [xx], y, times=6), rtol=0, atol=1e-12)
-        np.testing.assert_allclose(null_scores(parc, [xx], y, times=6), null_scores(one_by_one(parc), [xx], y, times=6), rtol=0, atol=1e-12)
+        for f in (replicate_scores,null_scores):
+            np.testing.assert_allclose(f(parc, [xx], y, times=6), f(one_by_one(parc), [xx], y, times=6), rtol=0, atol=1e-12)
     assert np.ptp(replicate_scores(parc, [x], y, times=6))>1e-3 and np.ptp(null_scores(parc, [x], y, times=6))>1e-3
 
 def test_shortcuts_are_taken_or_decline(monkeypatch):
@@ -96,25 +99,30 @@ def test_shortcuts_are_taken_or_decline(monkeypatch):
     taken = {}
     def watched(name):
         f = getattr(parc, name)
-        def g(*args, **kw): taken[name] = f(*args, **kw); return taken[name]
+        def g(*args, **kw):
+            taken[name] = f(*args, **kw)
+            return taken[name]
         monkeypatch.setattr(parc, name, g)
     for o in ('on_halves','on_shuffled'): watched(o)
     several = np.eye(4)[y] + np.eye(4)[(y+(np.arange(80)%3==0))%4]
     for labels,kw,declined in ((y, {}, False), (y, dict(n_dims=5), True), (several, {}, True)):
         taken.clear()
-        got = replicate_scores(parc, xs, labels, times=3, **kw),null_scores(parc, xs, labels, times=3, **kw)
+        def both(f): return replicate_scores(f, xs, labels, times=3, **kw),null_scores(f, xs, labels, times=3, **kw)
+        got = both(parc)
         assert [o is None for o in taken.values()]==[declined]*2
-        plain = one_by_one(parc)
-        np.testing.assert_allclose(got, (replicate_scores(plain, xs, labels, times=3, **kw), null_scores(plain, xs, labels, times=3, **kw)), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(got, both(one_by_one(parc)), rtol=0, atol=1e-12)
     assert replicate_scores(parc, xs, y, times=0).shape==null_scores(parc, xs, y, times=0).shape==(0,3)
 
 def test_many_images_are_shuffled_without_a_matrix_of_all_pairs():
     x,y = np.random.default_rng(0).normal(size=(2100,4)),np.arange(2100)%3
-    assert parc.on_shuffled(x, y, [y.argsort()]) is None and parc.on_shuffled(x[:2000], y[:2000], [np.arange(2000)])==[parc(x[:2000], y[:2000])]
+    assert parc.on_shuffled(x, y, [y.argsort()]) is None
+    assert parc.on_shuffled(x[:2000], y[:2000], [np.arange(2000)])==[parc(x[:2000], y[:2000])]
 
 @pytest.mark.parametrize('x,y,match', [
-    (np.eye(24), np.arange(24)%3, 'equally alike'), (np.ones((24,3))*np.arange(24)[:,None], np.arange(24)%3, 'same number in all columns'),
-    (np.random.default_rng(0).normal(size=(24,5)), np.arange(24), 'no two images share'), (np.full((24,3), np.nan), np.arange(24)%3, 'NaN')])
+    (np.eye(24), np.arange(24)%3, 'equally alike'),
+    (np.ones((24,3))*np.arange(24)[:,None], np.arange(24)%3, 'same number in all columns'),
+    (np.random.default_rng(0).normal(size=(24,5)), np.arange(24), 'no two images share'),
+    (np.full((24,3), np.nan), np.arange(24)%3, 'NaN')])
 def test_shortcuts_refuse_what_parc_refuses(x, y, match):
     for f in (replicate_scores, null_scores):
         for metric in (parc, one_by_one(parc)):
@@ -126,7 +134,8 @@ def test_a_metric_of_ones_own_may_have_shortcuts():
     xs,y = world()
     try:
         register_metric(mean, on_halves=on_halves)
-        np.testing.assert_allclose(replicate_scores(mean, xs, y, times=4, scale=2.), replicate_scores(one_by_one(mean), xs, y, times=4, scale=2.), atol=1e-12)
+        quick,slow = [replicate_scores(f, xs, y, times=4, scale=2.) for f in (mean,one_by_one(mean))]
+        np.testing.assert_allclose(quick, slow, atol=1e-12)
         assert np.ptp(null_scores(mean, xs, y, times=4), axis=0).max()==0
     finally: del metrics['mean']
 

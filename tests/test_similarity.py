@@ -28,7 +28,7 @@ def test_register_says_what_is_true(name):
     assert f.__doc__ and any(str(k) in f.__doc__ for k in range(1990, 2027)), 'names no paper'
     if f.multi_label: assert np.isfinite(f(given_to(f, x), np.c_[onehot(y), y%2]))
     else:
-        with pytest.raises(ValueError, match='one class an image'): f(given_to(f, x), onehot(y))
+        with pytest.raises(ValueError, match='one class per image'): f(given_to(f, x), onehot(y))
 
 @every
 def test_noise_scores_less(name):

@@ -11,57 +11,67 @@ __all__ = ['nce', 'leep', 'nleep']
 import warnings
 import torch
 from ..core import checked
-from .core import register_metric, SmallProbeWarning, _inputs, _prob_inputs, _class_sums, _principal
+from .core import (SmallProbeWarning, check_inputs, check_probs, class_sums, principal_components,
+                                        register_metric)
 
 # %% ../../nbs/estimators/04_counts.ipynb #27e57d89
-@register_metric(needs='probs', range=(None,0.), caution='rises with the number of source classes when images are few; looks at the most likely class only')
+@register_metric(needs='probs', range=(None,0.),
+    caution='rises with the number of source classes when images are few; looks at the most likely class only')
 def nce(
-    probs, # The source's probabilities [n,Z], rows sum to 1
-    labels, # Class labels [n]
-)->float: # At most 0, in nats; -H(labels) if the source's class says nothing about the label
-    "NCE: minus the entropy of the label given the source's most likely class, H(Y|Z) of Tran, Nguyen & Hassner, ICCV 2019, section 3. Tied classes share an image."
-    p,y = _prob_inputs(probs, labels, 'nce')
+    probs, # the source's probabilities [n,Z], rows sum to 1
+    labels, # class labels [n]
+)->float: # at most 0, in nats; -H(labels) if the source's class is uninformative
+    """NCE: minus the entropy of the label given the source's most likely class, H(Y|Z) of Tran, Nguyen & Hassner,
+    ICCV 2019, section 3. Tied classes share an image."""
+    p,y = check_probs(probs, labels, 'nce')
     top = (p==p.amax(1, keepdim=True)).double()
-    joint = _class_sums(top/top.sum(1, keepdim=True), y)[0]/len(p)
+    joint = class_sums(top/top.sum(1, keepdim=True), y)[0]/len(p)
     return min(torch.xlogy(joint, joint/joint.sum(0).clamp(min=1e-300)).sum().item(), 0.)
 
 # %% ../../nbs/estimators/04_counts.ipynb #effe2c3c
 def _leep(p, y):
     "LEEP of checked probabilities [n,Z] and class codes [n]"
-    joint = _class_sums(p, y)[0]
+    joint = class_sums(p, y)[0]
     given = joint/joint.sum(0).clamp(min=1e-300)
     return min((given[y]*p).sum(1).log().mean().item(), 0.)
 
 @register_metric(needs='probs', range=(None,0.), caution='rises with the number of source classes when images are few')
 def leep(
-    probs, # The source's probabilities [n,Z], rows sum to 1
-    labels, # Class labels [n]
-)->float: # At most 0, in nats; not below -H(labels)
-    "LEEP: average log-likelihood of the labels, each guessed by way of the source's classes. Nguyen et al., ICML 2020, equations (1)-(2)."
-    return _leep(*_prob_inputs(probs, labels, 'leep'))
+    probs, # the source's probabilities [n,Z], rows sum to 1
+    labels, # class labels [n]
+)->float: # at most 0, in nats; not below -H(labels)
+    """LEEP: average log-likelihood of the labels, each guessed through the source's classes.
+    Nguyen et al., ICML 2020, equations (1)-(2)."""
+    return _leep(*check_probs(probs, labels, 'leep'))
 
 # %% ../../nbs/estimators/04_counts.ipynb #a0c6aa13
-@register_metric(range=(None,0.), times=5, caution='depends on its random start; rises with the number of components when images are few')
-@checked
-def nleep(
-    features, # [n,d], one row an image
-    labels, # Class labels [n]
-    per_class:int=5, # Components of the mixture for each class; in all at most n/2
-    energy:float=0.8, # Share of the variance that the principal components keep
-    n_dims:int=None, # And at most this many of them: a component's covariance takes n_dims^2 numbers
-    seed:int=0, # Of the random start of the mixture
-)->float: # At most 0, in nats; not below -H(labels)
-    "NLEEP: LEEP of the components of a Gaussian mixture in place of the source's classes. Li et al., CVPR 2021, section 3.2. Fits a mixture, on the CPU."
+def _mixture_probs(s, k, seed):
+    "Posteriors [n,k] of a Gaussian mixture of `k` components of `s` [n,r], fitted to its rows in sorted order"
     from sklearn.mixture import GaussianMixture
     from sklearn.exceptions import ConvergenceWarning
-    x,y = _inputs(features, labels, least=4, classes_for='nleep')
-    n,k = len(x),per_class*(int(y.max())+1)
-    if k>n//2: warnings.warn(f"nleep of {n} images with {k} mixture components, cut to {n//2}: it needs several images a component to mean anything; use "
-                             "logme, or a smaller per_class", SmallProbeWarning, stacklevel=3)
-    s = _principal(x/x.abs().max(), n_dims, energy)
     s = (s/s.square().mean().sqrt()).cpu().numpy()
-    order = sorted(range(n), key=s.round(9).tolist().__getitem__)
+    order = sorted(range(len(s)), key=s.round(9).tolist().__getitem__)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)     # fewer distinct images than components; 100 steps of EM
-        p = GaussianMixture(min(k, n//2), random_state=seed).fit(s[order]).predict_proba(s)
-    return _leep(torch.from_numpy(p).to(x.device), y)
+        return torch.from_numpy(GaussianMixture(k, random_state=seed).fit(s[order]).predict_proba(s))
+
+@register_metric(range=(None,0.), times=5,
+    caution='depends on its random start; rises with the number of components when images are few')
+@checked
+def nleep(
+    features, # [n,d], one row per image
+    labels, # class labels [n]
+    per_class:int=5, # components of the mixture for each class; in all at most n/2
+    energy:float=0.8, # share of the variance that the principal components keep
+    n_dims:int=None, # at most this many of them: a component's covariance takes n_dims^2 numbers
+    seed:int=0, # of the random start of the mixture
+)->float: # at most 0, in nats; not below -H(labels)
+    """NLEEP: LEEP of the components of a Gaussian mixture in place of the source's classes. Li et al., CVPR 2021,
+    section 3.2. The mixture is fitted on the CPU. Warns (`SmallProbeWarning`) if the components have fewer than two images each."""
+    x,y = check_inputs(features, labels, least=4, classes_for='nleep')
+    n,k = len(x),per_class*(int(y.max())+1)
+    if k>n//2:
+        warnings.warn(f"nleep of {n} images with {k} mixture components, cut to {n//2}: it needs several images per component "
+                      "to mean anything; use logme, or a smaller per_class", SmallProbeWarning, stacklevel=3)
+    s = principal_components(x/x.abs().max(), n_dims, energy)
+    return _leep(_mixture_probs(s, min(k, n//2), seed).to(x.device), y)

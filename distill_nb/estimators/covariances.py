@@ -10,34 +10,37 @@ __all__ = ['h_score', 'h_score_plain', 'transrate', 'gbc', 'sfda']
 # %% ../../nbs/estimators/05_covariances.ipynb #beeeb153
 import torch
 from ..core import Range, Count, Maybe, Flag, checked
-from .core import _class_sums,_inputs,_principal,_standardise,_warn_small,register_metric
+from .core import (check_inputs, class_sums, principal_components, register_metric, standardise,
+                                        warn_small)
 
 # %% ../../nbs/estimators/05_covariances.ipynb #ef8b82ac
 def _checked(features, labels, name):
-    "`features` as float64 [n,d], less their mean, and class codes [n]; some class has to have two images"
-    x,y = _inputs(features, labels, classes_for=name)
+    "`features` as float64 [n,d], less their mean, and class codes [n]; raises `ValueError` if no class has two images"
+    x,y = check_inputs(features, labels, classes_for=name)
     low,high = x.amin(0),x.amax(0)
     dead = high-low <= 1e-12*low.abs().maximum(high.abs())
     x = x - x.mean(0)
-    x -= x.mean(0)              # once more, for large shifts
+    x -= x.mean(0)                      # once more, for large shifts
     if dead.any(): x[:,dead] = 0.       # and not rounding noise
-    if int(y.max())+1==len(y): raise ValueError(f"labels name {len(y)} classes for {len(y)} images: {name} looks at the spread within classes and "
-                                                "needs two images of a class or more; are these class labels?")
+    if int(y.max())+1==len(y):
+        raise ValueError(f"labels name {len(y)} classes for {len(y)} images: {name} looks at the spread within classes "
+                         "and needs two images of a class or more; are these class labels?")
     return x, y
 
 # %% ../../nbs/estimators/05_covariances.ipynb #ae82d1c5
 def _gram(a):
-    "a'a of a matrix [n,d]; NumPy computes one half of it only"
+    "a'a of a matrix [n,d]; NumPy computes only one half of it"
     return torch.from_numpy(a.numpy().T@a.numpy()) if a.device.type=='cpu' else a.T@a
 
 def _root(a, ridge, w=None):
-    "Upper triangular R [d,d] with R'R = a'a + ridge*I, of `a` [n,d]; `w` is a'a if it is there already, and is overwritten"
+    "Upper triangular R [d,d] with R'R = a'a + ridge*I, of `a` [n,d]; `w` is a'a if it is known, and is overwritten"
     if w is None: w = _gram(a)
     w.diagonal().add_(ridge)
     r,failed = torch.linalg.cholesky_ex(w, upper=True)
     size = r.diagonal().abs()
     if not failed and size.min() > 1e-4*size.max(): return r
-    return torch.linalg.qr(torch.cat([a, ridge**0.5*torch.eye(a.shape[1], dtype=a.dtype, device=a.device)]), mode='r').R
+    eye = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+    return torch.linalg.qr(torch.cat([a, ridge**0.5*eye]), mode='r').R
 
 # %% ../../nbs/estimators/05_covariances.ipynb #89179eec
 def _span(x):
@@ -46,7 +49,7 @@ def _span(x):
 
 # %% ../../nbs/estimators/05_covariances.ipynb #1e43c424
 def _ledoit_wolf(x, g):
-    "Ledoit and Wolf's shrinkage of the covariance of centred `x` [n,d] and its mean variance; `g` is x'x or xx', whichever is smaller"
+    "Ledoit and Wolf's shrinkage of the covariance of centred `x` [n,d], and its mean variance; `g`: the smaller of x'x, xx'"
     n,d = x.shape
     trace,size = g.diagonal().sum()/n, (g.norm()/n)**2
     spread = size - trace**2/d
@@ -62,51 +65,55 @@ def _h_plain(x, y):
         size = g.diagonal()**0.5
         r,failed = torch.linalg.cholesky_ex(g/size/size[:,None], upper=True)
         if not failed and r.diagonal().min() > 1e-4:
-            sums,counts = _class_sums(x, y)
-            return torch.linalg.solve_triangular(r.T, (sums/size/counts[:,None]**0.5).T, upper=False).square().sum().item()
-    x = _standardise(x)
+            sums,counts = class_sums(x, y)
+            means = (sums/size/counts[:,None]**0.5).T
+            return torch.linalg.solve_triangular(r.T, means, upper=False).square().sum().item()
+    x = standardise(x)
     u,s,_ = torch.linalg.svd(_span(x), full_matrices=False)
-    sums,counts = _class_sums(u[:,s > s[0]*max(x.shape)*torch.finfo(s.dtype).eps], y)
+    sums,counts = class_sums(u[:,s > s[0]*max(x.shape)*torch.finfo(s.dtype).eps], y)
     return (sums.square().sum(1)/counts).sum().item()
 
+# %% ../../nbs/estimators/05_covariances.ipynb #est50002
 def _h_shrunk(x, y):
     "Ibrahim's H-score, with Ledoit and Wolf's shrinkage"
     n,d = x.shape
     g = _gram(x if d<n else x.T)
     alpha,sigma = _ledoit_wolf(x, g)
-    if alpha*sigma*n <= 1e-12*g.diagonal().max(): return _h_plain(x, y)       # nothing is added, so nothing can be inverted that could not be before
+    if alpha*sigma*n <= 1e-12*g.diagonal().max(): return _h_plain(x, y)       # nothing is added that would help to invert
     g.mul_((1-alpha)/n)
     if d>=n: kernel = g.clone()
     g.diagonal().add_(alpha*sigma)
     r = torch.linalg.cholesky(g, upper=True)
-    if d<n:
-        sums,counts = _class_sums(x, y)
-        return (1-alpha)/n * torch.linalg.solve_triangular(r.T, (sums/counts[:,None]**0.5).T, upper=False).square().sum().item()
-    sums,counts = _class_sums(kernel, y)
-    solved = torch.cholesky_solve((sums/counts[:,None]**0.5).T, r, upper=True)
+    sums,counts = class_sums(x if d<n else kernel, y)
+    means = (sums/counts[:,None]**0.5).T
+    if d<n: return (1-alpha)/n * torch.linalg.solve_triangular(r.T, means, upper=False).square().sum().item()
+    solved = torch.cholesky_solve(means, r, upper=True)
     return (solved.gather(1, y[:,None]).squeeze(1)/counts[y]**0.5).sum().item()
 
+# %% ../../nbs/estimators/05_covariances.ipynb #est50003
 @register_metric(range=(0.,None), caution='does not see which means are close to which')
 @checked(shrinkage=Flag())
 def h_score(
-    features, # Features [n,d]
-    labels, # Class labels [n]
-    shrinkage:bool=True, # Shrink the covariance as Ledoit and Wolf do; without, it needs many more images than features
-)->float: # From 0 to less than the number of classes
-    "H-score (Bao et al., ICIP 2019, definition 2) with shrinkage (Ibrahim et al., ECML PKDD 2022, section 3)"
+    features, # features [n,d]
+    labels, # class labels [n]
+    shrinkage:bool=True, # shrink the covariance as Ledoit and Wolf do; without, it needs many more images than features
+)->float: # from 0 to less than the number of classes
+    """H-score (Bao et al., ICIP 2019, definition 2) with shrinkage (Ibrahim et al., ECML PKDD 2022, section 3).
+    Raises `ValueError` if no class has two images."""
     x,y = _checked(features, labels, 'h_score')
     if shrinkage: return _h_shrunk(x, y)
-    _warn_small(x, 'h_score without shrinkage', 'shrinkage=True')
+    warn_small(x, 'h_score without shrinkage', 'shrinkage=True')
     return _h_plain(x, y)
 
 @register_metric(range=(0.,None), rotation=True, times=20, caution='needs many more images than features')
 def h_score_plain(
-    features, # Features [n,d]
-    labels, # Class labels [n]
-)->float: # From 0 to the number of classes less 1
-    "H-score without shrinkage (Bao et al., ICIP 2019, definition 2)"
+    features, # features [n,d]
+    labels, # class labels [n]
+)->float: # from 0 to the number of classes less 1
+    """H-score without shrinkage (Bao et al., ICIP 2019, definition 2). Warns (`SmallProbeWarning`) if n <= d;
+    raises `ValueError` if no class has two images."""
     x,y = _checked(features, labels, 'h_score_plain')
-    _warn_small(x, 'h_score_plain', 'h_score')
+    warn_small(x, 'h_score_plain', 'h_score')
     return _h_plain(x, y)
 
 # %% ../../nbs/estimators/05_covariances.ipynb #5c1b3166
@@ -116,65 +123,78 @@ def _rate(z, eps):
     a = z/(n*eps)**0.5
     return _root(a if d<=n else a.T, 1.).diagonal().abs().log().sum()
 
-@register_metric(range=(0.,None), rotation=True, times=20, caution='depends on the scale of the features; near 0 for two classes of one size')
+@register_metric(range=(0.,None), rotation=True, times=20,
+    caution='depends on the scale of the features; near 0 for two classes of one size')
 @checked(eps=Range(1e-12, 1e12))
 def transrate(
-    features, # Features [n,d]
-    labels, # Class labels [n]
-    eps:float=1e-4, # Distortion: variance that counts as fine detail
-    normalise:bool=False, # Divide the features by one number first, to a mean variance of 1
-    centre_classes:bool=False, # Centre the features of each class too, so that two classes of one size can be told apart
-)->float: # Nats, 0 or more
-    "TransRate, the coding rate that knowing the class saves (Huang et al., ICML 2022, section 3)"
+    features, # features [n,d]
+    labels, # class labels [n]
+    eps:float=1e-4, # distortion: variance that counts as fine detail
+    normalise:bool=False, # divide the features by one number first, to a mean variance of 1
+    centre_classes:bool=False, # centre the features of each class too, to tell two classes of one size apart
+)->float: # nats, 0 or more
+    """TransRate, the coding rate that knowing the class saves (Huang et al., ICML 2022, section 3).
+    Raises `ValueError` if no class has two images."""
     x,y = _checked(features, labels, 'transrate')
     if normalise: x = x/x.square().mean()**0.5
-    means,counts = _class_sums(x, y)
+    means,counts = class_sums(x, y)
     z = x - (means/counts[:,None])[y] if centre_classes else x
     within = sum(len(i)/len(y) * _rate(z[i], eps) for i in y.argsort().split(counts.long().tolist()))
     return max(0., (_rate(x, eps) - within).item())
 
 # %% ../../nbs/estimators/05_covariances.ipynb #83906def
 def _components(x, k):
-    "Scores of centred `x` [n,d] on its first `k` principal components, or on as many as it spans; their signs are arbitrary"
+    "Scores of centred `x` [n,d] on its first `k` principal components, or on as many as it spans; signs are arbitrary"
     n,d = x.shape
     if 1<k<min(n,d):
         size,v = torch.linalg.eigh(_gram(x if d<n else x.T))
         size,v = size[-k:],v[:,-k:]
         if size[0] > 1e-8*size[-1]: return x@v if d<n else v*size**0.5
-    return _principal(x, k)
+    return principal_components(x, k)
 
 # %% ../../nbs/estimators/05_covariances.ipynb #8afdcc4f
-@register_metric(range=(None,0.), times=20, caution='blind to correlated features; sees the largest components only')
-@checked(n_dims=Maybe(Count(2)))
-def gbc(
-    features, # Features [n,d]
-    labels, # Class labels [n]
-    n_dims:int=64, # Principal components to keep at most; None leaves the features as they are
-    covariance:str='spherical', # 'spherical' (one variance a class) or 'diagonal' (one for each feature)
-)->float: # From -C(C-1) for classes that coincide to 0 for classes that do not overlap
-    "Gaussian Bhattacharyya Coefficient (Pándy et al., CVPR 2022, section 3)"
-    x,y = _checked(features, labels, 'gbc')
-    x = x[:,x.any(0)] if n_dims is None else _components(x, n_dims)
-    sums,counts = _class_sums(x, y)
+def _class_gaussians(x, y, covariance):
+    "Means [C,k] and variances [C,k] of the classes `y` of `x` [n,k]"
+    sums,counts = class_sums(x, y)
     mean = sums/counts[:,None]
-    square = _class_sums((x-mean[y]).square(), y)[0]
+    square = class_sums((x-mean[y]).square(), y)[0]
     several = counts>1
     pooled = square[several].sum(0)/counts[several].sum()
-    var,least = torch.where(several[:,None], square/counts[:,None], pooled), 1e-6*x.var(0, correction=0)
-    if covariance=='spherical': var,least = var.mean(1, keepdim=True).expand_as(mean), least.mean()
-    var = var.maximum(least)
+    var = torch.where(several[:,None], square/counts[:,None], pooled)
+    least = 1e-6*x.var(0, correction=0)
+    if covariance=='spherical': var,least = var.mean(1, keepdim=True).expand_as(mean),least.mean()
+    return mean, var.maximum(least)
+
+def _overlap(mean, var):
+    "Bhattacharyya coefficients of all pairs of Gaussians with `mean` [C,k] and diagonal `var` [C,k], added up"
     log = var.log().sum(1)
     total = 0.
     for i in range(len(mean)-1):
         both = (var[i]+var[i+1:])/2
         d = (mean[i]-mean[i+1:]).square().div(both).sum(1)/8 + (both.log().sum(1) - (log[i]+log[i+1:])/2)/2
-        total = total - 2*(-d).exp().sum().item()
+        total = total + 2*(-d).exp().sum().item()
     return total
+
+# %% ../../nbs/estimators/05_covariances.ipynb #est50006
+@register_metric(range=(None,0.), times=20, caution='blind to correlated features; sees the largest components only')
+@checked(n_dims=Maybe(Count(2)))
+def gbc(
+    features, # features [n,d]
+    labels, # class labels [n]
+    n_dims:int=64, # principal components to keep at most; None leaves the features as they are
+    covariance:str='spherical', # 'spherical' (one variance per class) or 'diagonal' (one for each feature)
+)->float: # from -C(C-1) for classes that coincide to 0 for classes that do not overlap
+    """Gaussian Bhattacharyya Coefficient (Pándy et al., CVPR 2022, section 3).
+    Raises `ValueError` if no class has two images."""
+    x,y = _checked(features, labels, 'gbc')
+    x = x[:,x.any(0)] if n_dims is None else _components(x, n_dims)
+    return 0. - _overlap(*_class_gaussians(x, y, covariance))
 
 # %% ../../nbs/estimators/05_covariances.ipynb #b9cd93b2
 def _fisher(x, y, ridge, a=None):
-    "Discriminant scores [n,C] of regularised FDA on centred `x`; `ridge` None for exp(-a*largest eigenvalue of S_W). Also class means [C,d] and the ridge"
-    sums,counts = _class_sums(x, y)
+    """Discriminant scores [n,C] of regularised FDA on centred `x`; `ridge` None for exp(-a*largest eigenvalue of S_W).
+    Also class means [C,d] and the ridge"""
+    sums,counts = class_sums(x, y)
     mean = sums/counts[:,None]
     within = (x-mean[y])/len(x)**0.5
     w = _gram(within)
@@ -187,18 +207,20 @@ def _log_odds(score, y):
     right = score.gather(1, y[:,None])
     return (right - score.scatter(1, y[:,None], -torch.inf).logsumexp(1, keepdim=True)).squeeze(1)
 
-@register_metric(range=(None,0.), rotation=True, times=20, caution='0 for any source with fewer images than features; depends on the scale of the features')
+@register_metric(range=(None,0.), rotation=True, times=20,
+    caution='0 for any source with fewer images than features; depends on the scale of the features')
 @checked(a=Range(0, 1e6, above=True), shrinkage=Range(0, 1, above=True))
 def sfda(
-    features, # Features [n,d]
-    labels, # Class labels [n]
-    a:float=5., # Less regularisation for larger values
-    shrinkage:float=None, # Regularisation λ itself, more than 0 and at most 1, instead of exp(-a*largest eigenvalue)
-    soften:bool=True, # Take the softmax of the probabilities before mixing, as the authors' code does
-)->float: # Mean log-probability of the right class, up to 0
-    "Self-challenging Fisher Discriminant Analysis (Shao et al., ECCV 2022, section 3). Warns if there are not more images than features."
+    features, # features [n,d]
+    labels, # class labels [n]
+    a:float=5., # less regularisation for larger values
+    shrinkage:float=None, # regularisation λ itself, more than 0 and at most 1, instead of exp(-a*largest eigenvalue)
+    soften:bool=True, # take the softmax of the probabilities before mixing, as the authors' code does
+)->float: # mean log-probability of the right class, up to 0
+    """Self-challenging Fisher Discriminant Analysis (Shao et al., ECCV 2022, section 3). Warns (`SmallProbeWarning`) if
+    n <= d and `shrinkage` is None; raises `ValueError` if no class has two images."""
     x,y = _checked(features, labels, 'sfda')
-    if shrinkage is None: _warn_small(x, 'sfda', "h_score, or give shrinkage, such as 0.5")
+    if shrinkage is None: warn_small(x, 'sfda', "h_score, or give shrinkage, such as 0.5")
     x = _span(x)
     score,mean,ridge = _fisher(x, y, shrinkage, a)
     p = (score.softmax(1).softmax(1) if soften else score.softmax(1)).gather(1, y[:,None])

@@ -1,4 +1,4 @@
-"""How likely are the labels, if they are a linear function of the features plus noise, all such functions considered?
+"""How likely are the labels, if they are a linear function of the features plus noise, averaged over all such functions?
 
 Docs: https://distill-nb.github.io/distill_nb/estimators/evidence.html.md"""
 
@@ -9,38 +9,53 @@ __all__ = ['logme']
 
 # %% ../../nbs/estimators/03_evidence.ipynb #8de47a02
 import math, torch
-from .core import _class_sums, _inputs, _warn_small, register_metric
+from .core import check_inputs, class_sums, register_metric, warn_small
 
-# %% ../../nbs/estimators/03_evidence.ipynb #281b650e
-_floor = 1e-12      # Least t, relative to the largest eigenvalue: of that size is the rounding of the eigenvalues of a few thousand images
+# %% ../../nbs/estimators/03_evidence.ipynb #est30001
+_floor = 1e-12      # least t as a share of the largest eigenvalue: the rounding of eigenvalues of a few thousand images
 
 def _evidence(t, lam, n, z2, r2):
-    "L(t)/n of images [n] for `t` [...,P]: eigenvalues [m], squared projections [P,m] and residual norms [P] of P columns of labels"
+    """L(t)/n of images [n] for `t` [...,P]: eigenvalues [m], squared projections [P,m] and residual norms [P]
+    of P columns of labels"""
     s = lam + t[...,None]
     fit = (z2/s).sum(-1) + r2/t
     return -.5*(1 + math.log(2*math.pi/n) + fit.log() + (s.log().sum(-1) + (n-len(lam))*t.log())/n)
 
-def _max_evidence(lam, n, z2, r2, y2):
-    "The greatest L/n and the t where it is, for each of C columns: eigenvalues [m], squared projections [C,m], squared norms of residuals and labels [C]"
-    top = lam.max()
-    grid = top*torch.linspace(math.log(_floor), math.log(1e6), 168, dtype=lam.dtype, device=lam.device).exp()
+# %% ../../nbs/estimators/03_evidence.ipynb #est30003
+def _grid_peaks(lam, n, z2, r2):
+    "A grid of t, and the peaks of L on it: columns [P] and positions [P]"
+    grid = lam.max()*torch.linspace(math.log(_floor), math.log(1e6), 168, dtype=lam.dtype, device=lam.device).exp()
     s = lam + grid[:,None]                                                          # [168,m]
     fit = z2 @ (1/s).T + r2[:,None]/grid
     l = -.5*(fit.log() + (s.log().sum(1) + (n-len(lam))*grid.log())/n)              # [C,168], less a constant
     pad = torch.nn.functional.pad(l, (1,1), value=-math.inf)
-    col,peak = ((l>=pad[:,:-2]) & (l>=pad[:,2:])).nonzero().T                       # each peak of the grid
-    a,b = [grid[(peak+i).clamp(0, len(grid)-1)].log() for i in (-1,1)]
-    z2,r2,golden = z2[col],r2[col],(5**.5-1)/2
+    col,peak = ((l>=pad[:,:-2]) & (l>=pad[:,2:])).nonzero().T
+    return grid, col, peak
+
+def _golden(f, a, b, steps=30):
+    "Maximum of `f` between `a` and `b` [P], and where it is; 30 steps shrink the bracket by a factor of 2 million"
+    golden = (5**.5-1)/2
     u,v = b-golden*(b-a),a+golden*(b-a)
-    lu,lv = [_evidence(o.exp(), lam, n, z2, r2) for o in (u,v)]
-    for _ in range(30):                                                             # the bracket shrinks by 2 million
-        left = lu>=lv
+    fu,fv = f(u),f(v)
+    for _ in range(steps):
+        left = fu>=fv
         a,b = torch.where(left, a, u),torch.where(left, v, b)
         new = torch.where(left, b-golden*(b-a), a+golden*(b-a))
-        ln = _evidence(new.exp(), lam, n, z2, r2)
-        u,v,lu,lv = torch.where(left, new, v),torch.where(left, u, new),torch.where(left, ln, lv),torch.where(left, lu, ln)
-    t = torch.cat([torch.where(lu>=lv, u, v).exp(), grid[peak]])                    # the ends of the grid may be peaks
-    best = torch.cat([torch.maximum(lu, lv), _evidence(grid[peak], lam, n, z2, r2)])
+        fn = f(new)
+        u,v = torch.where(left, new, v),torch.where(left, u, new)
+        fu,fv = torch.where(left, fn, fv),torch.where(left, fu, fn)
+    return torch.maximum(fu, fv), torch.where(fu>=fv, u, v)
+
+# %% ../../nbs/estimators/03_evidence.ipynb #281b650e
+def _max_evidence(lam, n, z2, r2, y2):
+    """The greatest L/n and the t where it is, for each of C columns: eigenvalues [m], squared projections [C,m],
+    squared norms of residuals and labels [C]"""
+    grid,col,peak = _grid_peaks(lam, n, z2, r2)
+    z2,r2 = z2[col],r2[col]
+    a,b = [grid[(peak+i).clamp(0, len(grid)-1)].log() for i in (-1,1)]
+    inner,log_t = _golden(lambda o: _evidence(o.exp(), lam, n, z2, r2), a, b)
+    t = torch.cat([log_t.exp(), grid[peak]])
+    best = torch.cat([inner, _evidence(grid[peak], lam, n, z2, r2)])
     col = torch.cat([col,col])
     out = -.5*(1 + (2*math.pi*y2/n).log())                                          # t infinite
     out = out.scatter_reduce(0, col, best, 'amax')
@@ -51,9 +66,10 @@ def _max_evidence(lam, n, z2, r2, y2):
 
 # %% ../../nbs/estimators/03_evidence.ipynb #14e20b1e
 def _spectrum(x, y, exact):
-    "Eigenvalues [m] of FF', and of the columns of `y` (codes [n] or a matrix [n,k]) the squared projections [C,m] and the squared norms outside of the span [C]"
+    """Eigenvalues [m] of FF', and of the columns of `y` (codes [n] or a matrix [n,k]) the squared projections [C,m],
+    the squared norms outside of the span [C], and the squared norms [C]"""
     n,d = x.shape
-    def product(a): return _class_sums(a, y)[0] if y.ndim==1 else y.T@a            # Y'a
+    def product(a): return class_sums(a, y)[0] if y.ndim==1 else y.T@a            # Y'a
     y2 = torch.bincount(y).double() if y.ndim==1 else y.square().sum(0)
     if exact:
         u,s,_ = torch.linalg.svd(x, full_matrices=False)
@@ -80,14 +96,17 @@ def _logme(x, y):
         if not (t<1e-8).any(): break
     return score,t
 
-@register_metric(range=(None,None), multi_label=True, rotation=True, times=20, caution='needs more images than features')
+# %% ../../nbs/estimators/03_evidence.ipynb #est30006
+@register_metric(range=(None,None), multi_label=True, rotation=True, times=20,
+    caution='needs more images than features')
 def logme(
-    features, # [n,d], one row an image, not centred
-    labels, # Class labels [n], or a matrix [n,k]: several labels an image as 0 and 1, or numbers to predict
-)->float: # Mean over classes (columns) of the logarithm of the maximum evidence, per image; any real number
-    """Logarithm of maximum evidence, You et al., ICML 2021, equation 2, at its global maximum over alpha/beta >= 1e-12 of the largest eigenvalue of F F'.
-    Columns of a label matrix that are the same for all images ask nothing and are left out. SmallProbeWarning if n <= d."""
-    x,y = _inputs(features, labels)
-    _warn_small(x, 'logme', 'cka(debiased=True) or h_score(shrinkage=True)')
+    features, # [n,d], one row per image, not centred
+    labels, # class labels [n], or a matrix [n,k]: several labels per image as 0 and 1, or numbers to predict
+)->float: # mean over classes (columns) of the logarithm of the maximum evidence, per image; any real number
+    """Logarithm of maximum evidence, You et al., ICML 2021, equation 2, at its global maximum over alpha/beta >= 1e-12 of
+    the largest eigenvalue of F F'. Columns of a label matrix that are the same for all images are left out.
+    Warns (`SmallProbeWarning`) if n <= d."""
+    x,y = check_inputs(features, labels)
+    warn_small(x, 'logme', 'cka(debiased=True) or h_score(shrinkage=True)')
     if y.ndim==2: y = y[:,(y!=y[0]).any(0)]
     return _logme(x, y)[0].mean().item()

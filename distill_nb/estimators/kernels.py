@@ -1,4 +1,4 @@
-"""Are the inner products of images' features in line with those of their labels?
+"""Do the inner products of images' features agree with those of their labels?
 
 Docs: https://distill-nb.github.io/distill_nb/estimators/kernels.html.md"""
 
@@ -10,12 +10,12 @@ __all__ = ['cka', 'dds']
 # %% ../../nbs/estimators/02_kernels.ipynb #1947c614
 import numpy as np, torch
 import torch.nn.functional as F
-from .core import _class_sums, _inputs, _standardise, register_metric
 from ..core import OneOf, checked
+from .core import check_inputs, class_sums, register_metric, standardise
 
 # %% ../../nbs/estimators/02_kernels.ipynb #92a0afe2
 def _centred(x):
-    "Columns to mean 0, the largest number to size 1"
+    "Columns with mean 0, scaled so that the largest number has size 1"
     x = x - x.mean(0)
     low,high = x.aminmax()
     return x.div_(torch.maximum(-low, high))
@@ -42,13 +42,14 @@ def _debias(cross, a, b):
     return cross - n/(n-2)*(a@b) + a.sum()*b.sum()/((n-1)*(n-2))
 
 def _align(xy, xx, yy, least_x, least_y):
-    "Cosine from inner products; ValueError where one of the two has nothing that varies from pair to pair"
+    "Cosine from inner products; raises `ValueError` where one of the two has nothing that varies from pair to pair"
     for o,least,name in [(xx,least_x,'features'), (yy,least_y,'labels')]:
         if o<=1e-12*least:
             raise ValueError(f"{name}: all pairs of images are equally alike (as if each image were a class of its own), "
-                             "so there is nothing to align; use more images, debiased=False, or with an RBF kernel a larger sigma")
+                             "so there is nothing to align; use more images, debiased=False, or a larger sigma of an RBF kernel")
     return (xy/(xx.sqrt()*yy.sqrt())).item()
 
+# %% ../../nbs/estimators/02_kernels.ipynb #est20001
 def _label_norm(p):
     "||Y'Y||_F^2 of centred one-hot labels over n^2, from the shares `p` of the classes"
     s = p.square().sum()
@@ -56,9 +57,10 @@ def _label_norm(p):
 
 def _linear_cka(x, y, debiased):
     "Linear CKA of features [n,d] and of class codes [n] or a matrix [n,k]"
-    x,n = _centred(x),len(x)
+    n = len(x)
+    x = _centred(x)
     if y.ndim==1:
-        sums,counts = _class_sums(x, y)
+        sums,counts = class_sums(x, y)
         p = counts/n
         xy,yy,b = _sq(sums),n*n*_label_norm(p),(1 - 2*p + p.square().sum())[y]
     else:
@@ -72,12 +74,15 @@ def _linear_cka(x, y, debiased):
 # %% ../../nbs/estimators/02_kernels.ipynb #9e70a558
 def _sq_distances(x, rows=1024):
     "Squared Euclidean distances [n,n] between the rows of a matrix, up to a common factor"
-    x,n = _centred(x),len(x)
-    a,d = x.square().sum(1),x.new_empty(n, n)
+    n = len(x)
+    x = _centred(x)
+    a = x.square().sum(1)
+    d = x.new_empty(n, n)
     for i in range(0, n, rows):
         size = a[i:i+rows,None] + a[i:]
         b = torch.addmm(size, x[i:i+rows], x[i:].T, alpha=-2)
-        for r,c in ((p[:,0],p[:,1]) for p in (b <= 1e-6*size).nonzero().split(10**7//x.shape[1]+1)):
+        for p in (b <= 1e-6*size).nonzero().split(10**7//x.shape[1]+1):
+            r,c = p.T
             b[r,c] = (x[i+r]-x[i+c]).square_().sum(1)       # a difference of nearly equal numbers: exactly
         d[i:i+rows,i:] = b
         d[i:,i:i+rows] = b.T
@@ -87,7 +92,7 @@ def _median_distance(d):
     "Median distance over pairs of images (over those that differ, if most do not) from squared distances [n,n]"
     v,zeros = d.ravel(),len(d)
     while True:
-        m = (len(v)-zeros)//2                               # each pair is there twice
+        m = (len(v)-zeros)//2                               # each pair occurs twice
         k = [zeros + 2*((m-1)//2), zeros + 2*(m//2)]
         s = torch.from_numpy(np.partition(v.numpy(), k)) if v.device.type=='cpu' else v.sort().values
         median = s[k].sqrt().mean()
@@ -100,6 +105,7 @@ def _rbf(x, sigma):
     d.div_(-2*(sigma*_median_distance(d))**2)
     return d.exp_() if sigma<.5 else d.expm1_()
 
+# %% ../../nbs/estimators/02_kernels.ipynb #est20003
 def _centre(k, debiased):
     """Centre a symmetric matrix in place, so that inner products are n^2 HSIC or, debiased, n(n-3) HSIC_1.
     Returns it, its squared norm, and the squared norm that it had before"""
@@ -113,45 +119,52 @@ def _centre(k, debiased):
     return k, _sq(k), before
 
 def _kernel_cka(k, l, debiased):
-    "CKA of a kernel matrix [n,n] and of class codes [n] or another kernel; both kernels are used up"
+    "CKA of a kernel matrix [n,n] and of class codes [n] or another kernel; both kernels are overwritten"
     n = len(k)
     k,kk,before = _centre(k, debiased)
     if l.ndim==2:
         l,ll,l_before = _centre(l, debiased)
         return _align(k.ravel()@l.ravel(), kk, ll, before, l_before)
-    sums,counts = _class_sums(k, l)
+    sums,counts = class_sums(k, l)
     p = counts/n
     ll,b = n*n*_label_norm(p),(1 - 2*p + p.square().sum())[l]
     return _align(sums.gather(0, l[None]).sum(), kk, _debias(ll, b, b) if debiased else ll, before, ll)
 
 # %% ../../nbs/estimators/02_kernels.ipynb #dc38cb6f
-@register_metric(range=(0.,1.), multi_label=True, rotation=True, caution='wide features on few images look good: debiased=True')
+@register_metric(range=(0.,1.), multi_label=True, rotation=True,
+    caution='wide features on few images look good: debiased=True')
 @checked
 def cka(
-    features, # [n,d], one row an image
-    labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)
+    features, # [n,d], one row per image
+    labels, # class labels [n], or a matrix [n,k] (several labels per image, or the features of a reference model)
     kernel:str='linear', # 'linear', or 'rbf' for what straight lines do not separate
-    sigma:float=1., # Width of the RBF kernel, as a fraction of the median distance between images
-    debiased:bool=False, # Use the unbiased estimate of HSIC: fair to models of different width; may be negative
-)->float: # From 0 to 1; debiased from -1 to 1
-    """Centred kernel alignment, Kornblith et al., ICML 2019, section 3; debiased by HSIC_1 of Song et al., JMLR 2012, as Nguyen et al., ICLR 2021.
-    RBF: the width is `sigma` times the median distance over all pairs of images, over those that differ if most are identical."""
-    x,y = _inputs(features, labels, least=4 if debiased else 3)
+    sigma:float=1., # width of the RBF kernel, as a fraction of the median distance between images
+    debiased:bool=False, # use the unbiased estimate of HSIC: fair to models of different width; may be negative
+)->float: # from 0 to 1; debiased from -1 to 1
+    """Centred kernel alignment, Kornblith et al., ICML 2019, section 3; debiased by HSIC_1 of Song et al., JMLR 2012, as
+    Nguyen et al., ICLR 2021. RBF: the width is `sigma` times the median distance over all pairs of images, over those
+    that differ if most are identical. Raises `ValueError` if all pairs of images are equally alike."""
+    x,y = check_inputs(features, labels, least=4 if debiased else 3)
     if kernel=='linear': return _linear_cka(x, y, debiased)
     return _kernel_cka(_rbf(x, sigma), y if y.ndim==1 else _rbf(y, sigma), debiased)
 
 # %% ../../nbs/estimators/02_kernels.ipynb #23ff2502
 def _unit_rows(x, f, name):
-    "Rows to length 1, for 'pearson' after subtracting their mean; ValueError where that is undefined"
+    "Rows scaled to length 1, for 'pearson' after subtracting their mean; raises `ValueError` where that is undefined"
     if f=='pearson':
-        if x.shape[1]<2: raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2; use f='euclidean'")
+        if x.shape[1]<2:
+            raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2; "
+                             "use f='euclidean'")
         x = x - x.mean(1, keepdim=True)
     norm = x.norm(dim=1, keepdim=True)
     flat = (norm <= 1e-10*x.norm()/len(x)**0.5).squeeze(1)
-    if flat.any(): raise ValueError(f"{name}: f={f!r} is undefined in {int(flat.sum())} of {len(x)} rows without length or variance, the first is row {int(flat.nonzero()[0,0])}: "
-                                    "leave these images out, or use f='euclidean'")
+    if flat.any():
+        raise ValueError(f"{name}: f={f!r} is undefined in {int(flat.sum())} of {len(x)} rows without length or variance, "
+                         f"the first is row {int(flat.nonzero()[0,0])}: leave these images out, or use f='euclidean'")
     x = x/norm
-    if (x-x[0]).abs().max()<1e-12: raise ValueError(f"{name}: all pairs of images are equally alike by f={f!r}, so there is nothing to align; use f='euclidean'")
+    if (x-x[0]).abs().max()<1e-12:
+        raise ValueError(f"{name}: all pairs of images are equally alike by f={f!r}, so there is nothing to align; "
+                         "use f='euclidean'")
     return x
 
 def _similarity(x, f, sigma):
@@ -160,20 +173,22 @@ def _similarity(x, f, sigma):
     if f=='euclidean': return _sq_distances(x).sqrt_().neg_()
     return torch.cdist(x, x, p=1).div_(-x.shape[1]).expm1_()
 
+# %% ../../nbs/estimators/02_kernels.ipynb #est20007
 @register_metric(range=(0.,1.), multi_label=True, caution='wide features on few images look good: debiased=True')
 @checked(f=OneOf(('cosine','pearson','euclidean','linear','rbf','laplacian')))
 def dds(
-    features, # [n,d], one row an image
-    labels, # Features of a reference model [n,k], or labels: a matrix [n,k], or classes [n] (as one-hot vectors)
-    f:str='cosine', # How two images are compared: 'cosine', 'pearson', 'euclidean', 'linear', 'rbf', 'laplacian'
-    zscore:bool=True, # Standardise each column of features and labels first
-    sigma:float=.5, # Width of f='rbf', as a fraction of the median distance between images
-    debiased:bool=False, # The unbiased centring: fair to models of different width; may be negative
-)->float: # From 0 to 1; debiased from -1 to 1
-    "Duality diagram similarity, Dwivedi et al., ECCV 2020. `f='linear', zscore=False` is linear CKA."
-    x,y = _inputs(features, labels, least=4 if debiased else 3)
+    features, # [n,d], one row per image
+    labels, # features of a reference model [n,k], or labels: a matrix [n,k], or classes [n] (as one-hot vectors)
+    f:str='cosine', # how two images are compared: 'cosine', 'pearson', 'euclidean', 'linear', 'rbf', 'laplacian'
+    zscore:bool=True, # standardise each column of features and labels first
+    sigma:float=.5, # width of f='rbf', as a fraction of the median distance between images
+    debiased:bool=False, # the unbiased centring: fair to models of different width; may be negative
+)->float: # from 0 to 1; debiased from -1 to 1
+    """Duality diagram similarity, Dwivedi et al., ECCV 2020. `f='linear', zscore=False` is linear CKA.
+    Raises `ValueError` if `f` is undefined for an image, or if all pairs of images are equally alike."""
+    x,y = check_inputs(features, labels, least=4 if debiased else 3)
     if y.ndim==1: y = F.one_hot(y).double()
-    if zscore: x,y = _standardise(x),_standardise(y)
+    if zscore: x,y = standardise(x),standardise(y)
     if f in ('cosine','pearson'): x,y = _unit_rows(x, f, 'features'),_unit_rows(y, f, 'labels')
     if f in ('cosine','pearson','linear'): return _linear_cka(x, y, debiased)
     return _kernel_cka(_similarity(x, f, sigma), _similarity(y, f, sigma), debiased)

@@ -10,45 +10,51 @@ __all__ = ['dissimilarity', 'parc', 'rsa']
 # %% ../../nbs/estimators/01_pairs.ipynb #b4d3d06a
 import numpy as np, torch
 from torch import Tensor
-from .core import _classes, _inputs, _matrix, _principal, _standardise, register_metric, spearman
 from ..core import checked
+from .core import (check_inputs, check_matrix, class_codes, principal_components, register_metric,
+                                        spearman, standardise)
 
 # %% ../../nbs/estimators/01_pairs.ipynb #15cd9d6a
 def _unit_rows(x, name):
-    "Rows of a float64 matrix [n,d] centred and brought to norm 1, *in place*: their products are Pearson correlations. ValueError for rows without variance"
+    "Rows of a float64 matrix [n,d], centred and scaled to norm 1 *in place*: their products are Pearson correlations"
     if x.shape[1]<2:
-        raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2 (class indices are 1-d, [n])")
+        raise ValueError(f"{name} have one column: the Pearson correlation of two images needs at least 2 "
+                         "(class indices are 1-d, [n])")
     size = x.norm()/len(x)**0.5
     x -= x.mean(1, keepdim=True)
     norm = x.norm(dim=1, keepdim=True)
     flat = (norm <= 1e-10*size).squeeze(1)
-    if flat.any(): raise ValueError(f"{name} are the same number in all columns of {int(flat.sum())} of {len(x)} rows, the first is row "
-        f"{int(flat.nonzero()[0,0])}: Pearson correlation is undefined there; leave these images out")
+    if flat.any():
+        raise ValueError(f"{name} are the same number in all columns of {int(flat.sum())} of {len(x)} rows, the first is "
+                         f"row {int(flat.nonzero()[0,0])}: Pearson correlation is undefined there; leave these images out")
     return x.div_(norm)
 
 def _pearson_rows(x, name):
     "1 - Pearson between all rows of a float64 matrix [n,d]"
     z = _unit_rows(x.clone(), name)
-    return (1 - z@z.T).round_(decimals=12).add_(0.)     # adding turns -0 into 0
+    return (1 - z@z.T).round_(decimals=12).add_(0.)     # adding 0 turns -0 into 0
 
-def dissimilarity(
-    x, # Features [n,d], a label matrix [n,k], or class labels [n]
-)->Tensor: # [n,n], float64, from 0 (alike) to 2 (opposite)
-    "One minus the Pearson correlation of each pair of images; class labels count as one-hot vectors. ValueError if a row has no variance."
-    one_a_row = (x if isinstance(x, Tensor) else np.asarray(x)).ndim==1
-    return _label_rows(_classes(x)) if one_a_row else _pearson_rows(_matrix(x, 'x'), 'x')
-
+# %% ../../nbs/estimators/01_pairs.ipynb #est10002
 def _label_rows(y):
     "Dissimilarity of class codes [n] or of a label matrix [n,k]"
     if y.ndim==2: return _pearson_rows(y, 'labels')
     c = y.max().item()+1
     return (y[:,None]!=y[None]).double() * (c/(c-1))
 
+def dissimilarity(
+    x, # features [n,d], a label matrix [n,k], or class labels [n]
+)->Tensor: # [n,n], float64, from 0 (the same pattern) to 2 (opposite)
+    """One minus the Pearson correlation of each pair of images; class labels count as one-hot vectors.
+    Raises `ValueError` if a row has no variance."""
+    is_class = (x if isinstance(x, Tensor) else np.asarray(x)).ndim==1
+    return _label_rows(class_codes(x)) if is_class else _pearson_rows(check_matrix(x, 'x'), 'x')
+
 # %% ../../nbs/estimators/01_pairs.ipynb #04145bf6
 _most = 2**48       # more than any dissimilarity in units of 1e-14
 
 def _pair_keys(z, y, lo=0, hi=_most):
-    "Blocks of int64: 2*(dissimilarity in 1e-14) + (1 if of one class), of pairs of unit rows `z` [n,d] with class codes `y` [n], from `lo` to below `hi`"
+    """Blocks of int64 keys, 2*(dissimilarity in 1e-14) + (1 if of one class), of pairs of unit rows `z` [n,d]
+    with class codes `y` [n], from `lo` to below `hi`"""
     n,one = len(z),z.new_tensor(1e14)
     rows = max(1, min(2**22//n, -(-n//4)))                           # blocks below the diagonal are never computed
     for i in range(0, n, rows):
@@ -66,7 +72,7 @@ def _sort(k):
 _same = 100         # dissimilarities in units of 1e-14 that differ by less than this are tied
 
 def _tied_sums(k):
-    "Sum of the ranks (from 1) of same-class pairs among the sorted keys `k` and their number, and the sum of t^3-t over groups of t tied ones"
+    "Of sorted keys `k`: sum of the ranks (from 1) of same-class pairs, their number, sum of t^3-t over groups of t ties"
     new = torch.diff(k)>2*_same
     if new.all():                   # no ties: the ranks are the positions
         at = (k&1).nonzero()
@@ -107,25 +113,31 @@ def _gather(blocks, room):
         n += len(b)
     return out[:n]
 
+# %% ../../nbs/estimators/01_pairs.ipynb #est10004
 def _one_value(blocks):
     "`_rank_sums` of keys that are all tied, without holding them"
     size,same = map(sum, zip(*((len(k),int((k&1).sum())) for k in blocks)))
     return same*(size+1)/2, same, size, float(size)**3 - size
 
+# %% ../../nbs/estimators/01_pairs.ipynb #est10006
 def _n_pairs(y):
     "How many pairs the class codes `y` [n] make, and how many of these share a class"
     n,c = len(y),torch.bincount(y)
     m1 = int((c*(c-1)).sum())//2
-    if not m1: raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
+    if not m1:
+        raise ValueError("labels: no two images share a class, so there is no order of pairs to compare; use more images")
     return n*(n-1)//2, m1
 
+_no_order = "all pairs of images are equally alike, so there is no order of pairs to compare; use more images"
+
 def _rho(m, m1, S, T):
-    "Spearman's correlation of `m` pairs, `m1` of one class, from the sum `S` of the ranks of these and the correction `T` for ties"
-    if T >= (m**3-m)*(1-1e-15): raise ValueError("features: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
+    "Spearman's correlation of `m` pairs from the sum `S` of the ranks of `m1` same-class pairs and the correction `T` for ties"
+    if T >= (m**3-m)*(1-1e-15): raise ValueError(f"features: {_no_order}")
     return (m1*(m+1)/2 - S) / (m1*(m-m1)/m * (m**3-m-T)/12)**0.5
 
 def _spearman_classes(z, y, room=3*2**23):
-    "Spearman's correlation, over pairs, of 1 - products of unit rows `z` [n,d] and of different classes `y` [n]; `room`: about how many pairs are held at a time"
+    """Spearman's correlation, over pairs, of 1 - products of unit rows `z` [n,d] and of different classes `y` [n];
+    `room`: about how many pairs are held at a time"""
     m,m1 = _n_pairs(y)
     ends = [0,_most] if m<=room else _ranges(z, y, 1 + m//room)
     below,S,T = 0,0.,0.
@@ -134,23 +146,24 @@ def _spearman_classes(z, y, room=3*2**23):
         if hi-lo<=_same: s,same,size,t = _one_value(blocks)
         else:
             k = _sort(_gather(blocks, min(m, room+room//2)))
-            (s,same,t),size = _rank_sums(k),len(k)
+            size = len(k)
+            s,same,t = _rank_sums(k)
         S,T,below = S + s + below*same, T + t, below + size
     return _rho(m, m1, S, T)
 
 # %% ../../nbs/estimators/01_pairs.ipynb #c0a1e001
 def _compare(x, y):
-    "Spearman's correlation of the pairwise dissimilarities of checked features (overwritten) and labels; matrices of labels need O(n^2) memory"
+    "Spearman's correlation of the dissimilarities of features (overwritten) and labels; O(n^2) memory for matrix labels"
     if y.ndim==1: return _spearman_classes(_unit_rows(x, 'features'), y)
     i,j = torch.triu_indices(len(x), len(x), 1, device=x.device)
-    a,b = [_pearson_rows(o, name)[i,j] for o,name in ((x,'features'), (y,'labels'))]
+    a,b = _pearson_rows(x, 'features')[i,j],_pearson_rows(y, 'labels')[i,j]
     for o,name in ((a,'features'), (b,'labels')):
-        if (o==o[0]).all(): raise ValueError(f"{name}: all pairs of images are equally alike, so there is no order of pairs to compare; use more images")
+        if (o==o[0]).all(): raise ValueError(f"{name}: {_no_order}")
     return spearman(a, b)
 
 # %% ../../nbs/estimators/01_pairs.ipynb #c0a1e003
 def _standard_halves(x, halves):
-    "For each half, its rows of the float64 matrix `x` [n,d], standardised there as by `_standardise`"
+    "For each half, its rows of the float64 matrix `x` [n,d], standardised there as by `standardise`"
     take = x.new_zeros(len(halves), len(x))
     for t,o in zip(take, halves): t[o] = 1/len(o)
     mean,square = take@x,take@x.square()
@@ -160,34 +173,35 @@ def _standard_halves(x, halves):
     for o,s,shift,k in zip(halves, scale, -mean*scale, odd):
         z = x[o]
         torch.addcmul(shift, z, s, out=z)
-        if k.any(): z[:,k] = _standardise(x[o][:,k])
+        if k.any(): z[:,k] = standardise(x[o][:,k])
         yield z
 
 def _parc_on_halves(features, labels, halves, n_dims=None):
     "PARC on each of `halves`; None for a matrix of labels and for reduced features"
-    x,y = _inputs(features, labels)
+    x,y = check_inputs(features, labels)
     if y.ndim==2 or n_dims is not None: return
     halves = [torch.as_tensor(o, device=x.device) for o in halves]
     return [_spearman_classes(_unit_rows(z, 'features'), y[o]) for o,z in zip(halves, _standard_halves(x, halves))]
 
 # %% ../../nbs/estimators/01_pairs.ipynb #c0a1e005
 def _pair_ranks(z):
-    "Ranks of the dissimilarities of unit rows `z` [n,d] as a symmetric matrix [n,n] with a diagonal of 0, and the correction for ties"
+    "Ranks of the dissimilarities of unit rows `z` [n,d] as a matrix [n,n] with a diagonal of 0; the correction for ties"
     n = len(z)
     i,j = torch.triu_indices(n, n, 1, device=z.device)
     k,order = torch.cat(list(_pair_keys(z, torch.arange(n, device=z.device)))).sort()
-    _,size = torch.unique_consecutive(torch.cumsum(torch.diff(k, prepend=k[:1])>2*_same, 0), return_counts=True)
-    size = size.double()
+    group = torch.cumsum(torch.diff(k, prepend=k[:1])>2*_same, 0)
+    size = torch.unique_consecutive(group, return_counts=True)[1].double()
     rank = (size.cumsum(0) - (size-1)/2).repeat_interleave(size.long())
     out = z.new_zeros(n, n)
     out[i[order],j[order]] = rank
     return out + out.T, (size**3 - size).sum().item()
 
 def _parc_on_shuffled(features, labels, orders, n_dims=None):
-    "PARC with the labels in each of `orders`; None for a matrix of labels, for reduced features, and for too many images"
-    x,y = _inputs(features, labels)
+    "PARC with the labels in each of `orders`; None for a matrix of labels, reduced features, and too many images"
+    x,y = check_inputs(features, labels)
     if y.ndim==2 or n_dims is not None or len(x)>2048: return
-    (m,m1),(ranks,T) = _n_pairs(y),_pair_ranks(_unit_rows(_standardise(x), 'features'))
+    m,m1 = _n_pairs(y)
+    ranks,T = _pair_ranks(_unit_rows(standardise(x), 'features'))
     own = torch.nn.functional.one_hot(y).to(x)
     def score(o):
         p = own[torch.as_tensor(o, device=x.device)]
@@ -195,24 +209,29 @@ def _parc_on_shuffled(features, labels, orders, n_dims=None):
     return [score(o) for o in orders]
 
 # %% ../../nbs/estimators/01_pairs.ipynb #59ae7152
-@register_metric(multi_label=True, times=50, on_halves=_parc_on_halves, on_shuffled=_parc_on_shuffled, caution='all pairs count alike, so near classes (breeds, species) hardly show; its ceiling falls with the number of classes')
+@register_metric(multi_label=True, times=50, on_halves=_parc_on_halves, on_shuffled=_parc_on_shuffled,
+    caution='all pairs count equally, so near classes (breeds, species) hardly show; '
+            'its ceiling falls with the number of classes')
 @checked
 def parc(
-    features, # [n,d], one row an image
-    labels, # Class labels [n], or a matrix [n,k] (several labels an image, or the features of a reference model)
-    n_dims:int=None, # Reduce features to this many principal components first (fewer if they span fewer)
-)->float: # From -1 to 1
-    "PARC: do images that share a label look alike to the source? Bolya et al., NeurIPS 2021, section 4. For class labels exact in blocks, without an n by n matrix."
-    x,y = _inputs(features, labels)
-    x = _standardise(x if n_dims is None else _principal(x, n_dims))
+    features, # [n,d], one row per image
+    labels, # class labels [n], or a matrix [n,k] (several labels per image, or the features of a reference model)
+    n_dims:int=None, # reduce features to this many principal components first (fewer if they span fewer)
+)->float: # from -1 to 1
+    """PARC: do images that share a label look alike to the source? Bolya et al., NeurIPS 2021, section 4.
+    For class labels exact in blocks, without an n by n matrix.
+    Raises `ValueError` if an image has the same number in all features."""
+    x,y = check_inputs(features, labels)
+    x = standardise(x if n_dims is None else principal_components(x, n_dims))
     return _compare(x, y)
 
 # %% ../../nbs/estimators/01_pairs.ipynb #5f0b6801
 @register_metric(multi_label=True, caution='one feature of large scale drowns the rest')
 def rsa(
-    features, # [n,d], one row an image
-    labels, # Features of a reference model [n,k], or class labels [n]
-)->float: # From -1 to 1
-    "RSA: Spearman's correlation of the pairwise 1 - Pearson of features, as they are, and of a reference. Dwivedi & Roig, CVPR 2019."
-    x,y = _inputs(features, labels)
+    features, # [n,d], one row per image
+    labels, # features of a reference model [n,k], or class labels [n]
+)->float: # from -1 to 1
+    """RSA: Spearman's correlation of the pairwise 1 - Pearson of features, as they are, and of a reference.
+    Dwivedi & Roig, CVPR 2019. Raises `ValueError` if an image has the same number in all features."""
+    x,y = check_inputs(features, labels)
     return _compare(x.clone(), y)

@@ -1,4 +1,4 @@
-"""k-nearest neighbours and the linear probe: not a formula, but the answer to nearly the question itself
+"""k-nearest neighbours and the linear probe: not a formula, but an answer to almost the question itself
 
 Docs: https://distill-nb.github.io/distill_nb/estimators/probes.html.md"""
 
@@ -12,9 +12,9 @@ import warnings
 import torch
 from torch.nn.functional import one_hot
 from ..core import OneOf, checked
-from .core import register_metric, _inputs
+from .core import check_inputs, register_metric
 
-# %% ../../nbs/estimators/06_probes.ipynb #3c310d93
+# %% ../../nbs/estimators/06_probes.ipynb #est60001
 def _unit(x, distance):
     "Centred rows; of length one for 'cosine' (an image at the mean stays 0), of mean square length one for 'euclidean'"
     x = x/x.abs().max()
@@ -25,35 +25,50 @@ def _unit(x, distance):
     near = size <= 1e-12*size.max()
     return torch.where(near, torch.zeros_like(x), x/size.where(~near, torch.ones_like(size)))
 
+def _similarities(x, length, i, rows, distance):
+    "Similarity of the rows from `i` on to all rows of `x` [n,d] with squared norms `length` [n], of an image to itself -inf"
+    s = x[i:i+rows]@x.T
+    if distance=='euclidean': s = -(length[i:i+rows,None] + length - 2*s).clamp(min=0)
+    s[torch.arange(len(s)), torch.arange(i, i+len(s))] = -torch.inf
+    return s
+
+# %% ../../nbs/estimators/06_probes.ipynb #est60003
+def _voices(s, k):
+    "Votes [m,n] of the `k` nearest: those as near as the k-th share the places that are left"
+    kth = s.topk(k, dim=1).values[:,-1:]
+    nearer,tied = s>kth+1e-10,(s-kth).abs()<=1e-10
+    return nearer + tied*((k - nearer.sum(1, keepdim=True)).double()/tied.sum(1, keepdim=True))
+
 def _credit(score, y, tol):
     "Per row of `score` [m,C], 1 if the greatest is that of class `y` [m]; equal ones (up to `tol`) share"
     best = (score >= score.amax(1, keepdim=True)-tol).double()
     return (best/best.sum(1, keepdim=True)).gather(1, y[:,None]).squeeze(1)
 
-@register_metric(range=(0.,1.), rotation=True, times=20, caution='chance is the share of the most frequent class; duplicated images count as knowledge')
+# %% ../../nbs/estimators/06_probes.ipynb #3c310d93
+@register_metric(range=(0.,1.), rotation=True, times=20,
+    caution='chance is the share of the most frequent class; duplicated images count as knowledge')
 @checked
 def knn(
-    features, # [n,d], one row an image
-    labels, # Class labels [n]
-    k:int=5, # Neighbours that vote
+    features, # [n,d], one row per image
+    labels, # class labels [n]
+    k:int=5, # neighbours that vote
     distance:str='cosine', # 'cosine', seen from the mean of all images, or 'euclidean'
-    block:int=2**22, # Pairs of images held in memory at a time
-)->float: # Accuracy, from 0 to 1
-    "Leave-one-out accuracy of k nearest neighbours. A baseline of Bolya et al., NeurIPS 2021; Renggli et al., CVPR 2022. O(n^2 d) time, ties shared."
-    x,y = _inputs(features, labels, classes_for='knn')
+    block:int=2**22, # pairs of images held in memory at a time
+)->float: # accuracy, from 0 to 1
+    """Leave-one-out accuracy of k nearest neighbours, ties shared. A baseline of Bolya et al., NeurIPS 2021; Renggli et
+    al., CVPR 2022. O(n^2 d) time. Raises `ValueError` if `k` is not below n, or if no two images share a class."""
+    x,y = check_inputs(features, labels, classes_for='knn')
     n,c = len(x),int(y.max())+1
     if not k<n: raise ValueError(f"`k` is {k}: between 1 and {n-1} neighbours can vote among {n} images")
     if c==n: raise ValueError("labels: no two images share a class, so no neighbour can be right; use more images")
     x,member = _unit(x, distance),one_hot(y, c).double()
-    length,right,rows = x.square().sum(1),0.,max(1, block//n)
+    length,rows = x.square().sum(1),max(1, block//n)
+    least = -8*length.max()-1                                   # in place of -inf, below any similarity
+    right = 0.
     for i in range(0, n, rows):
-        s = x[i:i+rows]@x.T
-        if distance=='euclidean': s = -(length[i:i+rows,None] + length - 2*s).clamp(min=0)
-        s[torch.arange(len(s)), torch.arange(i, i+len(s))] = -torch.inf
-        kth = s.topk(k, dim=1).values[:,-1:]
-        nearer,tied = s>kth+1e-10,(s-kth).abs()<=1e-10
-        voice = nearer + tied*((k - nearer.sum(1, keepdim=True)).double()/tied.sum(1, keepdim=True))
-        s = s.clamp(min=-8*length.max()-1)
+        s = _similarities(x, length, i, rows, distance)
+        voice = _voices(s, k)
+        s = s.clamp(min=least)
         if distance=='euclidean': s = -(-s).sqrt()
         votes,near = voice@member,(voice*s)@member
         leading = votes >= votes.amax(1, keepdim=True)-1e-9
@@ -87,8 +102,10 @@ def _axes(t, v):
     s,u = s2[keep].sqrt(),u[:,keep]
     return (u*s, v@(t.T@(u/s)), s) if wide else (t@u, v@u, s)
 
-def _softmax_regression(t, y, s, C, tol=1e-6, max_iter=2000):
-    "Weights [r+1,c], the last row the intercepts, of L2-regularised softmax regression of class codes `y` on rows `t` in principal axes of extent `s`"
+# %% ../../nbs/estimators/06_probes.ipynb #est60007
+def _softmax_regression(t, y, s, C, tol=1e-6, max_iter=2000, level=4):
+    """Weights [r+1,c], the last row the intercepts, of L2-regularised softmax regression of class codes `y`
+    on rows `t` in principal axes of extent `s`"""
     n,c = len(t),int(y.max())+1
     scale = torch.cat([(s.square()/(2*c) + 1/C).rsqrt(), s.new_full((1,), (2*c/n)**.5)])
     t = torch.cat([t, t.new_ones(n, 1)], 1)*scale
@@ -100,55 +117,66 @@ def _softmax_regression(t, y, s, C, tol=1e-6, max_iter=2000):
         logp = (t@w).log_softmax(1)
         w.grad = t.T@(logp.exp()-target) + penalty*w
         return -(logp*target).sum() + (penalty*w.square()).sum()/2
-    torch.optim.LBFGS([w], max_iter=max_iter, max_eval=2*max_iter, history_size=20, tolerance_grad=tol, tolerance_change=1e-12,
-                      line_search_fn='strong_wolfe').step(loss)
-    if w.grad.abs().max()>1e-3: warnings.warn(f"linear_probe: softmax regression with C={C} did not converge in {max_iter} steps; use a smaller C", stacklevel=4)
+    torch.optim.LBFGS([w], max_iter=max_iter, max_eval=2*max_iter, history_size=20, tolerance_grad=tol,
+                      tolerance_change=1e-12, line_search_fn='strong_wolfe').step(loss)
+    if w.grad.abs().max()>1e-3:
+        warnings.warn(f"linear_probe: softmax regression with C={C} did not converge in {max_iter} steps; "
+                      "use a smaller C", stacklevel=level)
     return w*scale[:,None]
 
 # %% ../../nbs/estimators/06_probes.ipynb #99d35e68
-@register_metric(range=(0.,1.), times=5, caution='chance is the share of the most frequent class; a standard error of sqrt(a(1-a)/n); slow')
+def _held_out(x, y, train, C):
+    "Log-probabilities [m,C] of the rows of `x` outside of `train`, by a classifier fitted to `train`; unknown classes -inf"
+    known,code = y[train].unique(return_inverse=True)
+    z = _scaled(x, train)
+    t,v,s = _axes(z[train], z[~train])
+    w = _softmax_regression(t, code, s, C, level=5)
+    logp = v.new_full((len(v), int(y.max())+1), -torch.inf)
+    logp[:,known] = (v@w[:-1] + w[-1]).log_softmax(1)
+    return logp
+
+@register_metric(range=(0.,1.), times=5,
+    caution='chance is the share of the most frequent class; a standard error of sqrt(a(1-a)/n); slow')
 @checked(score=OneOf(('accuracy','log_likelihood')))
 def linear_probe(
-    features, # [n,d], one row an image
-    labels, # Class labels [n]
-    folds:int=5, # Parts of the images, each judged by a classifier fitted to the others
-    seed:int=0, # Of the division into folds
-    C:float=0.1, # Inverse strength of the penalty, as in scikit-learn
-    score:str='accuracy', # Or 'log_likelihood': mean log-probability of the right class, at most 0
-)->float: # Accuracy from 0 to 1, or a log-likelihood
-    """Cross-validated accuracy of a linear classifier: L2-regularised softmax regression on standardised features; as Kornblith, Shlens & Le, CVPR 2019.
-    ValueError if no two images share a class; with score='log_likelihood', if a class has one image."""
-    x,y = _inputs(features, labels, classes_for='linear_probe')
+    features, # [n,d], one row per image
+    labels, # class labels [n]
+    folds:int=5, # parts of the images, each judged by a classifier fitted to the others
+    seed:int=0, # of the division into folds
+    C:float=0.1, # inverse strength of the penalty, as in scikit-learn
+    score:str='accuracy', # or 'log_likelihood': mean log-probability of the right class, at most 0
+)->float: # accuracy from 0 to 1, or a log-likelihood
+    """Cross-validated accuracy of a linear classifier: L2-regularised softmax regression on standardised features; as
+    Kornblith, Shlens & Le, CVPR 2019. Raises `ValueError` if no two images share a class; with score='log_likelihood',
+    if a class has one image."""
+    x,y = check_inputs(features, labels, classes_for='linear_probe')
     if not folds<=len(x): raise ValueError(f"`folds` is {folds}: between 2 and {len(x)} for {len(x)} images")
     counts = torch.bincount(y)
-    if counts.max()==1: raise ValueError("labels: no two images share a class, so nothing can be learnt about any; use more images")
+    if counts.max()==1:
+        raise ValueError("labels: no two images share a class, so nothing can be learnt about any; use more images")
     if score=='log_likelihood' and counts.min()==1:
-        raise ValueError(f"labels: {int((counts==1).sum())} classes have one image, and the log-likelihood of a class that was never seen is infinite; "
-                         "leave them out or use score='accuracy'")
-    total,fold = 0.,_folds(y, folds, seed).to(x.device)
+        raise ValueError(f"labels: {int((counts==1).sum())} classes have one image, and the log-likelihood of a class that "
+                         "was never seen is infinite; leave them out or use score='accuracy'")
+    fold = _folds(y, folds, seed).to(x.device)
     x = x/x.abs().amax(0).clamp(min=1e-300)
+    total = 0.
     for f in range(folds):
-        train = fold!=f
-        known,code = y[train].unique(return_inverse=True)
-        z = _scaled(x, train)
-        t,v,s = _axes(z[train], z[~train])
-        w = _softmax_regression(t, code, s, C)
-        logp = v.new_full((len(v), len(counts)), -torch.inf)
-        logp[:,known] = (v@w[:-1] + w[-1]).log_softmax(1)
-        total += (_credit(logp, y[~train], 1e-5) if score=='accuracy' else logp.gather(1, y[~train][:,None])).sum().item()
+        logp,own = _held_out(x, y, fold!=f, C),y[fold==f]
+        total += (_credit(logp, own, 1e-5) if score=='accuracy' else logp.gather(1, own[:,None])).sum().item()
     return total/len(x)
 
 # %% ../../nbs/estimators/06_probes.ipynb #3470e936
 @checked
 def fit_probe(
-    features, # [n,d], one row an image
-    labels, # Class labels [n]
-    C:float=0.1, # Inverse strength of the penalty, as in scikit-learn
-)->tuple: # Weights [d,c] and intercepts [c] of the c classes that occur, in sorted order; float64
-    "A linear classifier: L2-regularised softmax regression, fitted to all images; `features@weights + intercepts` are its logits"
-    x,y = _inputs(features, labels, classes_for='fit_probe')
+    features, # [n,d], one row per image
+    labels, # class labels [n]
+    C:float=0.1, # inverse strength of the penalty, as in scikit-learn
+)->tuple: # weights [d,c] and intercepts [c] of the c classes that occur, in sorted order; float64
+    """A linear classifier: L2-regularised softmax regression, fitted to all images; its logits are
+    `features@weights + intercepts`. Raises `ValueError` if all images are of one class."""
+    x,y = check_inputs(features, labels, classes_for='fit_probe')
     middle,spread = x.mean(0),x.var(0, correction=0)
-    scale = (spread + spread.mean()).rsqrt()        # a column that hardly moves on the few images is not blown up
+    scale = (spread + spread.mean()).rsqrt()        # a column that hardly varies on few images is not blown up
     z = (x-middle)*scale
     t,turn,s = _axes(z, torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
     w = _softmax_regression(t, y, s, C)

@@ -10,31 +10,33 @@ __all__ = ['half_samples', 'replicate_scores', 'null_scores']
 # %% ../../nbs/estimators/07_trust.ipynb #77b6648d
 import numpy as np, torch
 from ..core import checked
-from .core import metrics, _whole_labels
+from .core import check_labels
 
 # %% ../../nbs/estimators/07_trust.ipynb #309bc3f4
 @checked
 def half_samples(
-    labels, # Class of each image [n], or a matrix [n,k], whose halves ignore it
-    times:int=100, # How many
-    seed:int=42, # Which
+    labels, # class of each image [n], or a matrix [n,k], whose halves ignore it
+    times:int=100, # how many
+    seed:int=42, # which
 )->list: # `times` sorted int64 index arrays of about n/2 images
-    "Random halves of the images without replacement, half of each class; odd ones by chance, a class of one image stays in"
-    labels,rng = _whole_labels(labels),np.random.default_rng(seed)
+    "Random halves of the images, half of each class (odd ones rounded at random); a class of one image stays in"
+    rng = np.random.default_rng(seed)
+    labels = check_labels(labels)
     codes = np.unique(labels, return_inverse=True)[1] if labels.ndim==1 else np.zeros(len(labels), int)
     groups = [np.flatnonzero(codes==c) for c in range(codes.max()+1)]
     def half(g): return rng.permutation(g)[:max(1, (len(g)+rng.integers(2))//2)]
     return [np.sort(np.concatenate([half(g) for g in groups])) for _ in range(times)]
 
+# %% ../../nbs/estimators/07_trust.ipynb #est70002
 def _rows(x, o): return x[torch.as_tensor(o, device=x.device)] if isinstance(x, torch.Tensor) else np.asarray(x)[o]
 
 def _narrow(f, x):
-    "Features [n,d] with d>n as [n,n] with the same inner products, if `f` depends on these alone: the same score for less work"
+    "Features [n,d] with d>n as [n,n] with the same inner products, if `f` depends on these alone: the same score, less work"
     if not getattr(f, 'rotation', False) or x.shape[1]<=len(x): return x
     return torch.linalg.qr(torch.as_tensor(x).double().T)[1].T
 
 def _scores(f, shortcut, x, labels, orders, one, kwargs):
-    "Scores of `x` for each of `orders`: by the metric's shortcut, or `one` by one where it has none or declines"
+    "Scores of `x` for each of `orders`: by the estimator's shortcut, or `one` by one where it has none or declines"
     quick = getattr(f, shortcut, None) if len(orders) else None
     scores = quick and quick(x, labels, orders, **kwargs)
     return [one(o) for o in orders] if scores is None else scores
@@ -42,19 +44,22 @@ def _scores(f, shortcut, x, labels, orders, one, kwargs):
 # %% ../../nbs/estimators/07_trust.ipynb #a38aeece
 @checked
 def replicate_scores(
-    f, # An estimator (features or probs, labels) -> float
-    xs, # What each of S sources makes of the images: S matrices of n rows
-    labels, # Class of each image [n], or a matrix [n,k]
-    scores=None, # The S scores on all images, where they are known
-    times:int=100, # How many halves
-    seed:int=42, # Which
-    **kwargs, # Options of `f`
+    f, # an estimator (features or probs, labels) -> float
+    xs, # what each of S sources makes of the images: S matrices of n rows
+    labels, # class of each image [n], or a matrix [n,k]
+    scores=None, # the S scores on all images, where they are known
+    times:int=100, # how many halves
+    seed:int=42, # which
+    **kwargs, # options of `f`
 )->np.ndarray: # [times,S]
-    "Scores that could have been: the score of each source plus its deviations on random halves (delete-half jackknife; Shao and Wu, 1989)"
+    """Scores that could have been: each source's score plus its deviations on random halves
+    (delete-half jackknife; Shao and Wu, 1989)"""
     halves = half_samples(labels, times, seed)
     xs = [_narrow(f, x) for x in xs]
     if scores is None: scores = [f(x, labels, **kwargs) for x in xs]
-    def on_halves(x): return _scores(f, 'on_halves', x, labels, halves, lambda o: f(_rows(x, o), _rows(labels, o), **kwargs), kwargs)
+    def on_halves(x):
+        def one(o): return f(_rows(x, o), _rows(labels, o), **kwargs)
+        return _scores(f, 'on_halves', x, labels, halves, one, kwargs)
     out = np.array([on_halves(x) for x in xs]).reshape(len(xs), times).T
     kept = np.mean([len(o) for o in halves]) if halves else 1
     return np.asarray(scores) + np.sqrt(kept/max(1, len(labels)-kept))*(out-out.mean(0) if times else out)
@@ -62,16 +67,19 @@ def replicate_scores(
 # %% ../../nbs/estimators/07_trust.ipynb #d64e1612
 @checked
 def null_scores(
-    f, # An estimator (features or probs, labels) -> float
-    xs, # What each of S sources makes of the images: S matrices of n rows
-    labels, # Class of each image [n], or a matrix [n,k]
-    times:int=20, # How many shufflings
-    seed:int=42, # Which
-    **kwargs, # Options of `f`
+    f, # an estimator (features or probs, labels) -> float
+    xs, # what each of S sources makes of the images: S matrices of n rows
+    labels, # class of each image [n], or a matrix [n,k]
+    times:int=20, # how many shufflings
+    seed:int=42, # which
+    **kwargs, # options of `f`
 )->np.ndarray: # [times,S]
     "Scores of each source under shuffled labels, the same shufflings for all"
-    rng,xs = np.random.default_rng(seed),[_narrow(f, x) for x in xs]
-    _whole_labels(labels)
+    rng = np.random.default_rng(seed)
+    xs = [_narrow(f, x) for x in xs]
+    check_labels(labels)
     shuffled = [rng.permutation(len(labels)) for _ in range(times)]
-    def on_shuffled(x): return _scores(f, 'on_shuffled', x, labels, shuffled, lambda o: f(x, _rows(labels, o), **kwargs), kwargs)
+    def on_shuffled(x):
+        def one(o): return f(x, _rows(labels, o), **kwargs)
+        return _scores(f, 'on_shuffled', x, labels, shuffled, one, kwargs)
     return np.array([on_shuffled(x) for x in xs]).reshape(len(xs), times).T
