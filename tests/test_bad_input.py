@@ -10,7 +10,7 @@ from distill_nb.images import open_image
 from distill_nb.data import few_labels, get_images, image_dls
 from distill_nb.deploy import load_student, save_student
 from distill_nb.student import create_student
-from distill_nb.distill import distill_loss
+from distill_nb.teachers import distill_loss
 from distill_nb.infer import find_images, read_rgb
 from distill_nb.store import Store
 from distill_nb.outputs import get_outputs
