@@ -37,10 +37,10 @@ def calls_that_write(module):
     return res
 
 known = {   # what else writes, and why it may
-    'checks': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
+    'files': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
     'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},                         # runs without the package
-    'outputs': {('_new_table','np.lib.format.open_memmap')},                                          # into the part of a `whole_file`
-    'images': {('KeptImages','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
+    'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},                                        # into the part of a `whole_file`
+    'kept': {('write','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
     'cli': {('_png','figure.savefig')},                                                               # into memory
     'deploy': {('save_student','safetensors.torch.save'), ('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'), # into memory
                ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},                                  # into a temporary folder
@@ -49,7 +49,7 @@ known = {   # what else writes, and why it may
 def test_no_writer_is_forgotten():
     for module in Path(distill_nb.__file__).parent.glob('*.py'):
         if module.stem == '_modidx': continue
-        assert set(calls_that_write(module)) <= known.get(module.stem, set()), f"{module.stem}: write through `checks.write_whole` or `checks.whole_file`"
+        assert set(calls_that_write(module)) <= known.get(module.stem, set()), f"{module.stem}: write through `files.write_whole` or `files.whole_file`"
 
 def test_the_search_finds_writers(tmp_path):
     lines = "open(p,'w')", "p.open('wb')", "p.write_text('')", "df.to_csv(p)", "fig.savefig(p)", "np.save(p, a)", "torch.save(a, p)", "os.replace(a, b)", "shutil.copy(a, b)", "json.dump(a, f)"
