@@ -13,7 +13,8 @@ def test_bounds_of_a_count():
 
 @pytest.mark.parametrize('v', [-.1, 1.1, math.nan, 'half', '.5', None, [.5,.5], 10**400, True])
 def test_what_is_not_a_share(v):
-    with pytest.raises(ValueError, match='`lam` must be a number at least 0 and at most 1'): check_number('lam', v, 0, 1)
+    with pytest.raises(ValueError, match='`lam` must be a number at least 0 and at most 1'):
+        check_number('lam', v, 0, 1)
 
 def test_bounds_that_are_excluded():
     with pytest.raises(ValueError, match='`T` must be a number above 0, got 0'): check_number('T', 0, 0, above=True)
