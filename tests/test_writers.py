@@ -1,8 +1,10 @@
-"Every file that the package writes is whole and new, or as it was: on a full disk, and when its writer is killed. The code is searched for writers, so that none is forgotten"
+"""Every file that the package writes is complete and new, or as it was: on a full disk, and when its writer is killed.
+The code is searched for writers, so that none is forgotten"""
 import ast, json, os, resource, signal, subprocess, sys, tempfile, warnings
 from contextlib import closing
 from pathlib import Path
-import matplotlib; matplotlib.use('Agg')
+import matplotlib
+matplotlib.use('Agg')
 import numpy as np, pytest, torch
 import distill_nb
 from distill_nb import infer
@@ -18,7 +20,9 @@ from distill_nb.sources import Source
 
 # All of them
 
-writing = 'write_text write_bytes to_csv to_parquet to_json to_pickle savefig open_memmap replace rename renames link symlink copy copy2 copyfile move save savez savez_compressed dump save_file save_model export extractall tofile savetxt urlretrieve'.split()
+writing = '''write_text write_bytes to_csv to_parquet to_json to_pickle savefig open_memmap replace rename renames link symlink
+    copy copy2 copyfile move save savez savez_compressed dump save_file save_model export extractall tofile savetxt
+    urlretrieve'''.split()
 modules_that_write = 'os shutil np torch pickle json joblib safetensors onnx'.split()
 
 def calls_that_write(module):
@@ -36,14 +40,22 @@ def calls_that_write(module):
             if opened or method or function: res.append((getattr(top, 'name', '?'), f))
     return res
 
-known = {   # what else writes, and why it may
+known = { # what else writes, and why it may
     'files': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
-    'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},                         # runs without the package
-    'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},                                        # into the part of a `whole_file`
-    'kept': {('write','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
-    'cli': {('_png','figure.savefig')},                                                               # into memory
-    'deploy': {('save_student','safetensors.torch.save'), ('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'), # into memory
-               ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},                                  # into a temporary folder
+    # runs without the package
+    'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},
+    # into the part of a `whole_file`
+    'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},
+    # into memory
+    'cli': {('_png','figure.savefig')},
+    'demo': {('_figure','ax.figure.savefig')},
+    'deploy': {('save_student','safetensors.torch.save')},
+    'kept': {('write','np.save')},
+    'plots': {('figure_png','fig.savefig')},
+    'resume': {('write_state','torch.save')},
+    # into memory, or a temporary folder
+    'export': {('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'),
+               ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},
 }
 
 def test_no_writer_is_forgotten():
