@@ -80,6 +80,21 @@ def open_encoded(
     formats = [o for o in Image.ID if o not in program_formats]
     return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=formats)
 
+# %% ../nbs/04_images.ipynb #lft40015
+def is_encoded(
+    item, # image item
+)->bool: # True for a path or bytes, or a view of one
+    "Must `open_image` decode `item`?"
+    return isinstance(item.item if isinstance(item, ImageView) else item, (Path,str,bytes))
+
+def pixel_size(
+    item, # encoded image item
+)->tuple: # (width, height); None if it cannot be read
+    "Size of an image, from its header"
+    try:
+        with open_encoded(bare_item(item)) as im: return im.size
+    except Exception: return None
+
 # %% ../nbs/04_images.ipynb #opn00005
 def grey_bits(
     im, # PIL image of mode I or I;16

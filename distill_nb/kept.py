@@ -16,7 +16,7 @@ from fastai.vision.all import *
 from .core import Count, check_type, checked
 from .files import cache_folder, seal, unseal, write_whole
 from .identity import parts_of
-from .images import OpenImage, ImageView, bare_item, image_key, open_encoded, open_image
+from .images import OpenImage, image_key, is_encoded, open_image, pixel_size
 
 # %% ../nbs/05_kept.ipynb #img00041
 class Halves:
@@ -193,20 +193,6 @@ def open(self:KeptImages,
     return img
 
 # %% ../nbs/05_kept.ipynb #img00071
-def is_encoded(
-    item, # image item
-)->bool: # True for a path or bytes, or a view of one
-    "Must `open_image` decode `item`?"
-    return isinstance(item.item if isinstance(item, ImageView) else item, (Path,str,bytes))
-
-def pixel_size(
-    item, # encoded image item
-)->tuple: # (width, height); None if it cannot be read
-    "Size of an image, from its header"
-    try:
-        with open_encoded(bare_item(item)) as im: return im.size
-    except Exception: return None
-
 @checked(n=Count(), most=Count())
 def pays(
     items, # a few of the images
