@@ -68,7 +68,6 @@ def of_12_bits():
     "A TIFF that says that its greys have 12 bits"
     a = grey(12)
     packed = np.unpackbits(a.astype('>u2').view(np.uint8).reshape(24,30,2), axis=2)[...,4:].reshape(24,-1)
-    data = saved(Image.fromarray(a.astype(np.uint16)), 'TIFF')
     raw = np.packbits(packed, axis=1).tobytes()
     from PIL import TiffImagePlugin
     ifd = TiffImagePlugin.ImageFileDirectory_v2()
