@@ -54,7 +54,7 @@ free = { # why a parameter has neither
     'other tests hand over tables of the wrong length or width': 'Distill.teachers Distill.probes Distill.hints Ranking.replicates Ranking.null Ranking.check.accuracies Ranking.only.names FixMatch.align fixmatch_learner.align PseudoLabels.classes',
     'parts of the store and of the cache, which hand each other what they wrote; their files are fuzzed': 'Store.folder.source Store.drop.path Store.place.path Store.widths.source Store.widths.outlines Store.write.source Store.write.keys Store.write.features Store.write.logits Store.write.sizes Store.index.source Store.read.path Store.rows.source Store.rows.keys '
         'Store.clear.source Store.image_keys.images KeptImages.file.item KeptImages.file.view KeptImages.read.item KeptImages.read.view KeptImages.write.item KeptImages.write.view KeptImages.write.img KeptImages.keep.item KeptImages.keep.halves KeptImages.keep.views KeptImages.open.item KeptImages.open.view KeptImages.open.opener '
-        'pays.view compute_outputs.keep',
+        'compute_outputs.keep',
     'shown as it is': 'Ranking.failed Ranking.eliminated save_hub.results save_hub.title save_hub.license plot_features.classes',
     'a function or an array of yours, whose own errors say more than ours could': 'replicate_scores.f replicate_scores.xs replicate_scores.scores null_scores.f null_scores.xs',
     'None, true or false, each with a meaning of its own': 'save_hub.onnx SourceNet.mute',

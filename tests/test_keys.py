@@ -1,5 +1,5 @@
 "Two networks whose outputs differ have two keys, whatever makes them differ; copies, modes and processes have one"
-import copy, subprocess, sys, types
+import copy, os, subprocess, sys, types
 from collections import OrderedDict
 from functools import partial
 import numpy as np, pytest, timm, torch
@@ -35,7 +35,8 @@ def helped(k):
     return Own(lambda x: helper(x))
 
 def method(f):
-    m = Own(); m.forward = types.MethodType(f, m)
+    m = Own()
+    m.forward = types.MethodType(f, m)
     return m
 
 def hooked(f, pre=False):
@@ -46,7 +47,8 @@ def hooked(f, pre=False):
 def buffered(v, persistent=False):
     class Buffered(Own):
         def forward(self, x): return self.net(x)*self.b
-    m = Buffered(); m.register_buffer('b', torch.tensor(v), persistent=persistent)
+    m = Buffered()
+    m.register_buffer('b', torch.tensor(v), persistent=persistent)
     return m
 
 def ordered(*names):
@@ -62,15 +64,20 @@ def ordered(*names):
 def seq(**layers): return nn.Sequential(OrderedDict(net=base(), **layers))
 
 class _Times(nn.Module):
-    def __init__(self, k): super().__init__(); self.k = k
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
     def forward(self, w): return w*self.k
 
 def parametrized(k):
-    m = base(); parametrize.register_parametrization(m[2], 'weight', _Times(k))
+    m = base()
+    parametrize.register_parametrization(m[2], 'weight', _Times(k))
     return m
 
 class _First(nn.Module):
-    def __init__(self, k=1.): super().__init__(); self.k = k
+    def __init__(self, k=1.):
+        super().__init__()
+        self.k = k
     def forward(self, x): return x[0]*self.k
 
 class _Chain:
@@ -95,31 +102,55 @@ tables = [torch.ones(5), torch.arange(5.)]
 weight_of = lambda k: (lambda m: (m[2].weight.data.mul_(k), m)[1])(base())
 heads = lambda n: timm.create_model('test_vit', img_size=16, num_heads=n, num_classes=5, dynamic_img_size=True)
 
-kinds = {                                                                          # pairs that share every weight
-    'a function': (lambda: Own(torch.tanh), lambda: Own(torch.sin)), 'a lambda': (lambda: Own(lambda x: x+1), lambda: Own(lambda x: x+2)),
-    'a partial': (lambda: Own(partial(F.leaky_relu, negative_slope=.1)), lambda: Own(partial(F.leaky_relu, negative_slope=.2))),
-    'a closure': (lambda: Own((lambda k: lambda x: x*k)(2)), lambda: Own((lambda k: lambda x: x*k)(3))), 'a default': (lambda: Own(lambda x, k=2: x*k), lambda: Own(lambda x, k=3: x*k)),
-    'a closure of tensors': (lambda: Own((lambda k: lambda x: x*k)(tables[0])), lambda: Own((lambda k: lambda x: x*k)(tables[1]))),
-    'a helper': (lambda: helped(1), lambda: helped(2)), 'a global': (lambda: with_global(1.), lambda: with_global(2.)), 'a class in a function': (lambda: local(1.), lambda: local(2.)),
+def scaled_by_k(self, x): return self.net(x)*getattr(self, 'k', 1)
+def with_k():
+    m = method(scaled_by_k)
+    m.k = 2
+    return m
+
+def padded(pad): return nn.Sequential(pad(1), base()[0], nn.AdaptiveAvgPool2d(6), *base()[1:])
+def times(k): return lambda x: x*k
+
+kinds = { # pairs that share every weight
+    'a function': (lambda: Own(torch.tanh), lambda: Own(torch.sin)),
+    'a lambda': (lambda: Own(lambda x: x+1), lambda: Own(lambda x: x+2)),
+    'a partial': (lambda: Own(partial(F.leaky_relu, negative_slope=.1)),
+                  lambda: Own(partial(F.leaky_relu, negative_slope=.2))),
+    'a closure': (lambda: Own(times(2)), lambda: Own(times(3))),
+    'a default': (lambda: Own(lambda x, k=2: x*k), lambda: Own(lambda x, k=3: x*k)),
+    'a closure of tensors': (lambda: Own(times(tables[0])), lambda: Own(times(tables[1]))),
+    'a helper': (lambda: helped(1), lambda: helped(2)),
+    'a global': (lambda: with_global(1.), lambda: with_global(2.)),
+    'a class in a function': (lambda: local(1.), lambda: local(2.)),
     'forward': (lambda: method(lambda self, x: self.net(x)), lambda: method(lambda self, x: self.net(x)-1)),
-    'a hook': (lambda: hooked(lambda m, a, y: y+1), lambda: hooked(lambda m, a, y: y+2)), 'a hook or none': (base, lambda: hooked(lambda m, a, y: y+2)),
+    'a hook': (lambda: hooked(lambda m, a, y: y+1), lambda: hooked(lambda m, a, y: y+2)),
+    'a hook or none': (base, lambda: hooked(lambda m, a, y: y+2)),
     'a hook before': (lambda: hooked(lambda m, a: (a[0]+1,), True), lambda: hooked(lambda m, a: (a[0]+2,), True)),
-    'a buffer that is not saved': (lambda: buffered(1.), lambda: buffered(2.)), 'a buffer': (lambda: buffered(1., True), lambda: buffered(2., True)),
-    'the order of layers': (lambda: ordered('a','b'), lambda: ordered('b','a')), 'a layer without weights': (lambda: seq(a=nn.ReLU()), lambda: seq(a=nn.Tanh())),
-    'an option of a layer': (lambda: seq(a=nn.LeakyReLU(.1)), lambda: seq(a=nn.LeakyReLU(.3))), 'a layer more': (lambda: seq(a=nn.ReLU()), lambda: seq(a=nn.ReLU(), b=nn.Tanh())),
-    'the order of a dictionary': (lambda: Own(_Chain(a=torch.tanh, b=F.softplus)), lambda: Own(_Chain(b=F.softplus, a=torch.tanh))),
-    'a parametrization': (lambda: parametrized(2.), lambda: parametrized(3.)), 'a weight': (base, lambda: weight_of(1.001)), 'a key of its own': (lambda: Own(Keyed(2.)), lambda: Own(Keyed(3.))),
-    'heads of a transformer': (lambda: heads(2), lambda: heads(4)), 'padding': (lambda: nn.Sequential(nn.ZeroPad2d(1), base()[0], nn.AdaptiveAvgPool2d(6), *base()[1:]), lambda: nn.Sequential(nn.ReflectionPad2d(1), base()[0], nn.AdaptiveAvgPool2d(6), *base()[1:])),
-    'a recurrent layer': (lambda: seq(a=nn.LSTM(5, 5), b=_First()), lambda: seq(a=nn.LSTM(5, 5, num_layers=1, batch_first=False), b=_First(-1.))),
-    'epsilon': (lambda: seq(a=nn.LayerNorm(5, eps=1e-5)), lambda: seq(a=nn.LayerNorm(5, eps=.1))), 'an attribute': (lambda: method(lambda self, x: self.net(x)*getattr(self, 'k', 1)), lambda: (lambda m: (setattr(m, 'k', 2), m)[1])(method(lambda self, x: self.net(x)*getattr(self, 'k', 1)))),
-}
+    'a buffer that is not saved': (lambda: buffered(1.), lambda: buffered(2.)),
+    'a buffer': (lambda: buffered(1., True), lambda: buffered(2., True)),
+    'the order of layers': (lambda: ordered('a','b'), lambda: ordered('b','a')),
+    'a layer without weights': (lambda: seq(a=nn.ReLU()), lambda: seq(a=nn.Tanh())),
+    'an option of a layer': (lambda: seq(a=nn.LeakyReLU(.1)), lambda: seq(a=nn.LeakyReLU(.3))),
+    'a layer more': (lambda: seq(a=nn.ReLU()), lambda: seq(a=nn.ReLU(), b=nn.Tanh())),
+    'the order of a dictionary': (lambda: Own(_Chain(a=torch.tanh, b=F.softplus)),
+                                  lambda: Own(_Chain(b=F.softplus, a=torch.tanh))),
+    'a parametrization': (lambda: parametrized(2.), lambda: parametrized(3.)),
+    'a weight': (base, lambda: weight_of(1.001)),
+    'a key of its own': (lambda: Own(Keyed(2.)), lambda: Own(Keyed(3.))),
+    'heads of a transformer': (lambda: heads(2), lambda: heads(4)),
+    'padding': (lambda: padded(nn.ZeroPad2d), lambda: padded(nn.ReflectionPad2d)),
+    'a recurrent layer': (lambda: seq(a=nn.LSTM(5, 5), b=_First()),
+                          lambda: seq(a=nn.LSTM(5, 5, num_layers=1, batch_first=False), b=_First(-1.))),
+    'epsilon': (lambda: seq(a=nn.LayerNorm(5, eps=1e-5)), lambda: seq(a=nn.LayerNorm(5, eps=.1))),
+    'an attribute': (lambda: method(scaled_by_k), with_k)}
 
 def made(f):
     torch.manual_seed(0)
     return f()
 def key(m, **kw): return Source.from_module(m, .5, .5, probe.shape[-1], **{'classifier': False, **kw}).key
 def out(m):
-    with torch.no_grad(): return m.eval()(F.interpolate(probe, 16) if type(m).__name__ == 'VisionTransformer' else probe)
+    x = F.interpolate(probe, 16) if type(m).__name__ == 'VisionTransformer' else probe
+    with torch.no_grad(): return m.eval()(x)
 
 @pytest.mark.parametrize('kind', kinds)
 def test_outputs_that_differ_have_two_keys(kind):
@@ -140,16 +171,18 @@ def test_every_pair_of_kinds_has_two_keys():
     for same in seen.values(): assert all(torch.equal(same[0], o) for o in same)
 
 script = """
-import sys; sys.path.insert(0, sys.argv[1])
+import sys
+sys.path.insert(0, sys.argv[1])
 import test_keys as t
 for kind in t.kinds:
     if kind != 'heads of a transformer': print(kind, *[t.key(t.made(f)) for f in t.kinds[kind]])
 """
 
 def test_another_process_has_the_same_keys(request):
-    said = subprocess.run([sys.executable, '-W', 'ignore', '-c', script, request.path.parent], capture_output=True, text=True, check=True, env={**__import__('os').environ, 'PYTHONHASHSEED': '7'}).stdout
-    here = ''.join(' '.join([k, *[key(made(f)) for f in fs]])+'\n' for k,fs in kinds.items() if k != 'heads of a transformer')
-    assert said == here
+    there = subprocess.check_output([sys.executable, '-W', 'ignore', '-c', script, request.path.parent], text=True,
+                                    env={**os.environ, 'PYTHONHASHSEED': '7'})
+    here = {k: [key(made(f)) for f in fs] for k,fs in kinds.items() if k != 'heads of a transformer'}
+    assert there == ''.join(' '.join([k, *keys])+'\n' for k,keys in here.items())
 
 def test_the_store_keeps_them_apart(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (3,8,8,3), dtype=np.uint8)
@@ -176,8 +209,9 @@ def test_what_builds_a_network_of_ones_own_is_part_of_the_key():
     assert len({mine(partial(made, f)).key for f in kinds['a layer without weights']}) == 2
 
 def test_arguments_of_an_architecture_are_told_by_what_they_are():
-    keys = [Source.from_timm('test_resnet', pretrained=False, act_layer=a).key for a in (nn.ReLU, nn.ReLU6, partial(nn.LeakyReLU, .1), partial(nn.LeakyReLU, .3))]
-    assert len(set(keys)) == 4 and Source.from_timm('test_resnet', pretrained=False, act_layer=partial(nn.LeakyReLU, .3)).key == keys[3]
+    def key(act): return Source.from_timm('test_resnet', pretrained=False, act_layer=act).key
+    keys = [key(o) for o in (nn.ReLU, nn.ReLU6, partial(nn.LeakyReLU, .1), partial(nn.LeakyReLU, .3))]
+    assert len(set(keys)) == 4 and key(partial(nn.LeakyReLU, .3)) == keys[3]
 
 def test_arrays_are_those_of_their_images():
     a,b = np.zeros((2,4,4,3), np.uint8),np.stack([np.zeros((4,4,3)), np.full((4,4,3), 9)]).astype(np.uint8)

@@ -1,8 +1,10 @@
-"Every file that the package writes is whole and new, or as it was: on a full disk, and when its writer is killed. The code is searched for writers, so that none is forgotten"
+"""Every file that the package writes is complete and new, or as it was: on a full disk, and when its writer is killed.
+The code is searched for writers, so that none is forgotten"""
 import ast, json, os, resource, signal, subprocess, sys, tempfile, warnings
 from contextlib import closing
 from pathlib import Path
-import matplotlib; matplotlib.use('Agg')
+import matplotlib
+matplotlib.use('Agg')
 import numpy as np, pytest, torch
 import distill_nb
 from distill_nb import infer
@@ -18,7 +20,11 @@ from distill_nb.sources import Source
 
 # All of them
 
-writing = 'write_text write_bytes to_csv to_parquet to_json to_pickle savefig open_memmap replace rename renames link symlink copy copy2 copyfile move save savez savez_compressed dump save_file save_model export extractall tofile savetxt urlretrieve'.split()
+writing = '''write_text write_bytes to_csv to_parquet to_json to_pickle savefig open_memmap replace rename renames
+    link symlink copy copy2 copyfile move save savez savez_compressed dump save_file save_model export extractall tofile
+    savetxt urlretrieve'''.split()
+modes = 'w wb a ab x xb r+ r+b w+ w+b'.split()
+tables_of_pandas = 'to_csv to_parquet to_json to_pickle'.split()
 modules_that_write = 'os shutil np torch pickle json joblib safetensors onnx'.split()
 
 def calls_that_write(module):
@@ -30,29 +36,41 @@ def calls_that_write(module):
             if not isinstance(n, ast.Call): continue
             f,args = name(n.func),[ast.unparse(a) for a in n.args] + [ast.unparse(k.value) for k in n.keywords]
             last = f.split('.')[-1]
-            opened = last == 'open' and any(a.strip("'") in ('w','wb','a','ab','x','xb','r+','r+b','w+','w+b') or a == 'mode' for a in args)
-            method = last in ('write_text','write_bytes','savefig','tofile') or last in ('to_csv','to_parquet','to_json','to_pickle') and n.args
+            opened = last == 'open' and any(a.strip("'") in modes or a == 'mode' for a in args)
+            method = last in ('write_text','write_bytes','savefig','tofile') or last in tables_of_pandas and n.args
             function = last in writing and '.' in f and f.split('.')[0] in modules_that_write
             if opened or method or function: res.append((getattr(top, 'name', '?'), f))
     return res
 
-known = {   # what else writes, and why it may
-    'checks': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
-    'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},                         # runs without the package
-    'outputs': {('_new_table','np.lib.format.open_memmap')},                                          # into the part of a `whole_file`
-    'images': {('KeptImages','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
-    'cli': {('_summarize','plot_suite(rows, chosen).flat[0].figure.savefig')},                         # into a `whole_file`
-    'deploy': {('save_student','safetensors.torch.save'), ('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'), # into memory
-               ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},                                  # into a temporary folder
+known = { # what else writes, and why it may
+    'files': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
+    # runs without the package
+    'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},
+    # into the part of a `whole_file`
+    'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},
+    # into memory
+    # into a `whole_file`
+    'cli': {('_summarize','plot_suite(rows, chosen).flat[0].figure.savefig')},
+    # into memory
+    'demo': {('_figure','ax.figure.savefig')},
+    'deploy': {('save_student','safetensors.torch.save')},
+    'kept': {('write','np.save')},
+    'plots': {('figure_png','fig.savefig')},
+    'resume': {('write_state','torch.save')},
+    # into memory, or a temporary folder
+    'export': {('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'),
+               ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},
 }
 
 def test_no_writer_is_forgotten():
     for module in Path(distill_nb.__file__).parent.glob('*.py'):
         if module.stem == '_modidx': continue
-        assert set(calls_that_write(module)) <= known.get(module.stem, set()), f"{module.stem}: write through `checks.write_whole` or `checks.whole_file`"
+        unknown = set(calls_that_write(module)) - known.get(module.stem, set())
+        assert not unknown, f"{module.stem}: {unknown} should write through `files.write_whole` or `files.whole_file`"
 
 def test_the_search_finds_writers(tmp_path):
-    lines = "open(p,'w')", "p.open('wb')", "p.write_text('')", "df.to_csv(p)", "fig.savefig(p)", "np.save(p, a)", "torch.save(a, p)", "os.replace(a, b)", "shutil.copy(a, b)", "json.dump(a, f)"
+    lines = ["open(p,'w')", "p.open('wb')", "p.write_text('')", "df.to_csv(p)", "fig.savefig(p)", "np.save(p, a)",
+             "torch.save(a, p)", "os.replace(a, b)", "shutil.copy(a, b)", "json.dump(a, f)"]
     (tmp_path/'m.py').write_text('\n'.join(lines))
     assert len(calls_that_write(tmp_path/'m.py')) == len(lines)
     (tmp_path/'m.py').write_text("open(p)\nopen(p,'rb')\ndf.to_csv()\ns.replace('a','b')\nx.copy()")
@@ -78,15 +96,19 @@ def data(k, n=40): return list(np.random.default_rng(0).integers(0, 255, (n,16,1
 
 def report(d, k):
     rank = Ranking([f'source {i}' for i in range(3)], np.linspace(.5,.1,3)+.01*k, 'cka', 50)
-    write_report(d, rank, Comparison([dict(method=m, seed=s, accuracy=.5+.1*k+.01*s, seconds=1.) for m in ('transfer','b') for s in (0,1)]), title=str(k))
+    runs = [dict(method=m, seed=s, accuracy=.5+.1*k+.01*s, seconds=1.) for m in ('transfer','b') for s in (0,1)]
+    write_report(d, rank, Comparison(runs), title=str(k))
 def answers(d, k):
-    images = pictures/str(k); images.mkdir(exist_ok=True)
+    images = pictures/str(k)
+    images.mkdir(exist_ok=True)
     for i in range(30+k): (images/f"{i}{'x'*100}.png").touch()
     infer.main(['x', str(images), '--csv', str(d/'o.csv')])
 def source():
     "One whose outputs are exact, in whatever order they are added up"
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 200))
-    with torch.no_grad(): net[1].weight.copy_(torch.eye(768)[:200]); net[1].bias.zero_()
+    with torch.no_grad():
+        net[1].weight.copy_(torch.eye(768)[:200])
+        net[1].bias.zero_()
     return Source.from_module(net, .5, .5, 16, name='exact')
 def store(d, k): get_outputs(source(), data(k)[:20+k], Store(d, chunk=8), bs=4, progress=False)
 def tables(d, k): pseudo_labels([source()], data(k), store=d, memory=0, T=1.+k, progress=False)
@@ -94,26 +116,33 @@ def kept(d, k): [KeptImages(d).open(o, ResizeView((40,40), True, False, 2)) for 
 def text(d, k): write_whole(d/'a.txt', f'{k}'*9000)
 writers = dict(report=report, answers=answers, store=store, tables=tables, kept=kept, text=text)
 
-def content(d): return {p.relative_to(d): p.read_bytes() for p in d.rglob('*') if p.is_file() and not p.name.startswith(('files.sqlite','.tmp-'))}
+def content(d):
+    files = [p for p in d.rglob('*') if p.is_file() and not p.name.startswith(('files.sqlite','.tmp-'))]
+    return {p.relative_to(d): p.read_bytes() for p in files}
 
 @pytest.fixture(scope='module', params=writers)
 def writer(request, tmp_path_factory):
     "A writer, and what its first and second call leave"
     f,d = writers[request.param],tmp_path_factory.mktemp('w')/'d'
-    d.mkdir(); f(d, 0); first = content(d)
+    d.mkdir()
+    f(d, 0)
+    first = content(d)
     f(d, 1)
     return f,first,content(d)
 
 class Children:
     "Processes that write, each forked from one without threads, which has all imports done"
     def __init__(self):
-        self.server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.server = subprocess.Popen([sys.executable, __file__], text=True, env=env, **pipes)
     def __call__(self, how, f, d, n):
         "Exit status of a child that writes into `d`: 0 if nothing was raised"
         print(json.dumps([how, f.__name__, str(d), str(pictures), n]), file=self.server.stdin, flush=True)
         return int(self.server.stdout.readline())
     def close(self):
-        self.server.stdin.close(); self.server.stdout.close()
+        self.server.stdin.close()
+        self.server.stdout.close()
         self.server.wait()
 
 @pytest.fixture(scope='module')
@@ -122,7 +151,8 @@ def in_a_child():
 
 def full(f, d, room):
     "No file may grow beyond `room` bytes"
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     f(d, 1)
 
 def killed(f, d, n):
@@ -160,8 +190,11 @@ def as_it_should_be(d, first, second):
     return now
 
 def start(f, first, tmp_path):
-    d = tmp_path/'d'; d.mkdir()
-    for p,b in first.items(): (d/p).parent.mkdir(parents=True, exist_ok=True); (d/p).write_bytes(b)
+    d = tmp_path/'d'
+    d.mkdir()
+    for p,b in first.items():
+        (d/p).parent.mkdir(parents=True, exist_ok=True)
+        (d/p).write_bytes(b)
     return d
 
 @pytest.mark.parametrize('room', [0,1000])
@@ -172,7 +205,8 @@ def test_full_disk(writer, room, tmp_path, in_a_child):
     assert rc in ((0,) if f is kept else (2,3) if room == 0 else (0,2,3))         # images need not be kept
     as_it_should_be(d, first, second)
     assert not list(d.rglob('.tmp-*'))
-    f(d, 1); assert content(d) == second
+    f(d, 1)
+    assert content(d) == second
 
 def test_killed(writer, tmp_path, in_a_child):
     f,first,second = writer
@@ -183,7 +217,7 @@ def test_killed(writer, tmp_path, in_a_child):
         n += 1
     assert rc in (0,-signal.SIGKILL) and (n or f is kept)
     f(d, 1)
-    assert content(d) == second                                                     # and nothing that the dead have left
+    assert content(d) == second                                 # and nothing that the dead have left
 
 def test_ctrl_c_leaves_a_file_as_it_was(tmp_path):
     for whole in (whole_file, infer._whole_file):
