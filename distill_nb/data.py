@@ -28,8 +28,8 @@ def _label_array(labels, name='labels'):
     raw = labels if plain else np.asarray(labels, dtype=object)
     none = np.unique(np.nonzero(pd.isna(raw))[0]) if raw.ndim else []
     if len(none):
-        raise ValueError(f"{name}: {len(none)} of {len(raw)} images have none (rows {_numbers(none)}): give one integer or name per image. "
-                         "Leave these images out, or put them into the pool")
+        raise ValueError(f"{name}: {len(none)} of {len(raw)} images have none (rows {_numbers(none)}): "
+                         "give one integer or name per image, without gaps. Leave these images out, or put them into the pool")
     return np.asarray(labels)
 
 # %% ../nbs/06_data.ipynb #dat00002
