@@ -184,7 +184,8 @@ def _csv(task, file, columns):
     "These columns of a table"
     try: return pd.read_csv(file, usecols=columns).dropna(how='all')
     except Exception as e:
-        raise ValueError(f"'{file}' is not the list of task '{task}' ({type(e).__name__}: {e}): its columns are {', '.join(columns)}") from e
+        why = f'{type(e).__name__}: {e}'
+        raise ValueError(f"'{file}' is not the list of task '{task}' ({why}): its columns are {', '.join(columns)}") from e
 
 def _chestx_test(root, entry, names):
     "is_test of each image, by the two official lists"

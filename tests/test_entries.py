@@ -13,6 +13,7 @@ from distill_nb.kept import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
+from distill_nb.data import own_opener
 from distill_nb.kept import KeptImages
 from distill_nb.core import *
 from distill_nb.sources import *

@@ -283,3 +283,9 @@ def test_download_not_offered(tmp_path):
     for name in set(paper_tasks)-set(tasks.task_downloads):
         with pytest.raises(ValueError, match='cannot be fetched') as e: load_task(name, tmp_path, download=True)
         assert tasks.task_homes[name] in str(e.value)
+
+def test_another_seed_draws_another_test_part(tmp_path):
+    for o in 'AnnualCrop','Forest':
+        for i in range(10): paint(tmp_path/o/f'{o}_{i}.jpg')
+    a,b,c = (load_task('eurosat', tmp_path, seed=s).is_test for s in (0,0,1))
+    assert (a==b).all() and (a!=c).any()
