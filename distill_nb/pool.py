@@ -30,7 +30,7 @@ def copied_tfms(
     "Copies of the item and batch transforms of `dl`"
     return {k:_copy_pipe(getattr(dl, k)) for k in ('after_item','before_batch','after_batch')}
 
-def opened_alike(
+def with_open_image(
     ds # fastai Datasets
 )->Datasets: # `ds` itself if nothing changes
     "A copy of `ds` that opens images by `open_image` where `ds` opens them as fastai does"
@@ -71,7 +71,7 @@ def loader_like(
                         "or give the class a method `new` that hands its arguments on")
     own = _own_settings(dl, idxs)
     if issubclass(kwargs.get('cls') or type(dl), KeptDL): own.pop('partial_n', None)             # which draws `n` anyway
-    return dl.new(opened_alike(dl.dataset if dataset is None else dataset), **{**copied_tfms(dl), **own, **kwargs})
+    return dl.new(with_open_image(dl.dataset if dataset is None else dataset), **{**copied_tfms(dl), **own, **kwargs})
 
 # %% ../nbs/07_pool.ipynb #dat00033
 def dls_like(
@@ -133,7 +133,7 @@ def opened_as(
 def _opening(ds):
     "The transform that opens pool images for `ds`"
     if own_opener(ds): return OpenByOwn()
-    f = first(opened_alike(ds).tls[0].tfms.fs[opener_index(ds):])
+    f = first(with_open_image(ds).tls[0].tfms.fs[opener_index(ds):])
     return f if isinstance(f, OpenImage) else OpenImage()
 
 @checked
