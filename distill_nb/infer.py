@@ -1,4 +1,4 @@
-"""The student at work: a file of ONNX, a folder of images, and a list of answers. ONNX Runtime and Pillow are all that it takes.
+"""Predictions of an exported student, with nothing but ONNX Runtime and Pillow: one ONNX file, a folder of images, and a table of answers
 
 Docs: https://distill-nb.github.io/distill_nb/infer.html.md"""
 
@@ -17,42 +17,50 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 try: import fcntl
-except ImportError: fcntl = None # Windows
+except ImportError: fcntl = None                                               # Windows
 
 # %% ../nbs/03_infer.ipynb #3acb6eac
 def _to_8_bits(im):
-    "An image of deep greys in 8 bits"
+    "A grey image of more than 8 bits, in 8"
     a = np.asarray(im).astype(np.int64)
     low,high = int(a.min()),int(a.max())
     if low < 0 or high >= 2**16: raise ValueError(f'grey levels from {low} to {high} are neither of 8 nor of 16 bits, scale them to 0-255')
-    bits = getattr(im, 'tag_v2', {}).get(258, (32,))[0]        # TIFF: BitsPerSample
+    bits = getattr(im, 'tag_v2', {}).get(258, (32,))[0]                        # TIFF: BitsPerSample
     if bits > 16: bits = 16 if im.mode != 'I' or im.format in ('PNG','PPM','JPEG2000') or high >= 2**8 else 8
     res = (a*2**8 >> bits).astype(np.uint8)
-    if res.max() < 16 <= high-low: warnings.warn(f'an image of {bits} bits comes out nearly black, since it uses the lowest of its values only: scale such images to 8 bits')
+    if res.max() < 16 <= high-low:
+        warnings.warn(f'an image of {bits} bits comes out nearly black, since it uses the lowest of its values only: '
+                      'scale such images to 8 bits')
     return Image.fromarray(res)
 
-_programs = ('EPS','WMF','IPTC') # opening one may start a program
-_whole = dict(La='LA', RGBa='RGBA', PA='RGBA') # modes that Pillow converts to RGB by way of another
+# %% ../nbs/03_infer.ipynb #inf00042
+_programs = ('EPS','WMF','IPTC')                                               # opening one may start a program
+_by_way_of = dict(La='LA', RGBa='RGBA', PA='RGBA')                             # modes that Pillow converts to RGB in two steps
+
+def _decode(item):
+    "The PIL image of an item, in whatever mode it has"
+    if isinstance(item, np.ndarray):
+        if item.dtype != np.uint8: raise TypeError(f'{item.dtype} is not uint8')
+        return Image.fromarray(np.ascontiguousarray(item))
+    if isinstance(item, Image.Image):
+        if item.format in _programs: raise TypeError(f'a program would have to open {item.format}')
+        return item
+    encoded = isinstance(item, bytes)
+    if not encoded and not stat.S_ISREG(os.stat(item).st_mode): raise OSError('a folder, pipe or device, not a file')
+    Image.init()
+    with Image.open(BytesIO(item) if encoded else item, formats=[o for o in Image.ID if o not in _programs]) as im: im.load()
+    return im
 
 def read_rgb(
     item # path, bytes of an encoded file, uint8 array [H,W] or [H,W,3], or PIL image
 )->Image.Image: # in RGB
-    "Open an image; ValueError if it cannot be read"
+    "Open an image. Raises `ValueError` if it cannot be read"
     try:
-        if isinstance(item, np.ndarray):
-            if item.dtype != np.uint8: raise TypeError(f'{item.dtype} is not uint8')
-            im = Image.fromarray(np.ascontiguousarray(item))
-        elif isinstance(item, Image.Image):
-            if item.format in _programs: raise TypeError(f'a program would have to open {item.format}')
-            im = item
-        else:
-            if not isinstance(item, bytes) and not stat.S_ISREG(os.stat(item).st_mode): raise OSError('a folder, pipe or device, not a file')
-            Image.init()
-            with Image.open(BytesIO(item) if isinstance(item, bytes) else item, formats=[o for o in Image.ID if o not in _programs]) as im: im.load()
+        im = _decode(item)
         if not all(im.size): raise ValueError('it has no pixels')
         if im.mode == 'F': raise TypeError('floating-point pixels')
         if im.mode.startswith('I'): im = _to_8_bits(im)
-        if im.mode in _whole: im = im.convert(_whole[im.mode])
+        if im.mode in _by_way_of: im = im.convert(_by_way_of[im.mode])
         return (im.convert('RGBA') if 'transparency' in im.info else im).convert('RGB')
     except Exception as e:
         name = f"'{item}'" if isinstance(item, (str,Path)) else f'of type {type(item).__name__}'
@@ -68,22 +76,24 @@ def check_geometry(
     interpolation, # name in `interpolations`
     crop_mode # name in `crop_modes`
 ):
-    "`ValueError` names what is out of range"
-    if isinstance(crop_pct, bool) or not isinstance(crop_pct, (int,float)) or not 0 < crop_pct <= 1: raise ValueError(f"`crop_pct` must be a number above 0 and at most 1, got {crop_pct!r}")
+    "Raises `ValueError`, which names what is out of range"
+    if isinstance(crop_pct, bool) or not isinstance(crop_pct, (int,float)) or not 0 < crop_pct <= 1:
+        raise ValueError(f"`crop_pct` must be a number above 0 and at most 1, got {crop_pct!r}")
     for name,v,known in (('interpolation', interpolation, interpolations), ('crop_mode', crop_mode, crop_modes)):
         if v not in known: raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {v!r}")
 
 def height_width(
     size # side in px, or (height, width)
 )->tuple: # (height, width)
-    "Both sides; `ValueError` if they are not whole numbers above 0"
+    "Both sides. Raises `ValueError` if they are not integers above 0"
     hw = tuple(size) if isinstance(size, (tuple,list)) else (size,size)
-    if len(hw) == 2 and all(not isinstance(o, bool) and isinstance(o, (int,np.integer)) and o > 0 for o in hw): return tuple(map(int, hw))
+    def fits(o): return not isinstance(o, bool) and isinstance(o, (int,np.integer)) and o > 0
+    if len(hw) == 2 and all(map(fits, hw)): return tuple(map(int, hw))
     raise ValueError(f"`size` must be a whole number of pixels, at least 1, or two (height, width), got {size!r}")
 
 # %% ../nbs/03_infer.ipynb #prp00001
 def _surround(img, box, how, fill):
-    "The part of `img` in `box` (left, top, right, bottom), which may reach beyond it"
+    "The part of `img` in `box` (left, top, right, bottom), which may extend beyond it"
     (x,y,r,b),(w,h) = box,img.size
     inside = img.crop((max(x,0), max(y,0), min(r,w), min(b,h)))
     if inside.size == (r-x,b-y): return inside
@@ -99,7 +109,7 @@ def fit_image(
     size, # side in px, or (height, width)
     crop_pct:float=1., # it is resized to `size/crop_pct`, and the middle of that is kept
     interpolation:str='bilinear', # filter of the resize
-    crop_mode:str='center', # 'center': a part from the middle; 'squash': the whole image, squeezed; 'border', 'pad-zeros', 'pad-reflection', 'pad-border': the whole image and bars around it
+    crop_mode:str='center', # 'center', 'squash', or a way to pad: 'border', 'pad-zeros', 'pad-reflection', 'pad-border'
     fill=0 # colour of the bars of 'border'
 )->Image.Image: # of that size
     "Crop and resize an image as fastai does in validation"
@@ -111,10 +121,12 @@ def fit_image(
         m = (min if crop_mode == 'center' else max)(iw/sw, ih/sh)
         cw,ch = max(1, int(m*sw)),max(1, int(m*sh))
     x,y = int(.5*(iw-cw)),int(.5*(ih-ch))
-    img = _surround(img, (x, y, x+cw, y+ch), crop_mode, fill).resize((sw,sh), Image.Resampling[_filters[interpolation.removesuffix('-pil')]])
+    resample = Image.Resampling[_filters[interpolation.removesuffix('-pil')]]
+    img = _surround(img, (x, y, x+cw, y+ch), crop_mode, fill).resize((sw,sh), resample)
     x,y = (sw-w)//2,(sh-h)//2
     return img if (sw,sh) == (w,h) else img.crop((x, y, x+w, y+h))
 
+# %% ../nbs/03_infer.ipynb #inf00046
 def prepare(
     img:Image.Image, # in RGB, or grey ('L')
     size, # side in px, or (height, width)
@@ -125,65 +137,83 @@ def prepare(
     return np.ascontiguousarray((x[None] if x.ndim == 2 else x.transpose(2,0,1))/255)
 
 # %% ../nbs/03_infer.ipynb #fld00002
-model_fields = dict(           # (type, least, most) of a number, of a text's length; in a list, (..., its length, or None)
-    arch=(str, 1, 200), layout=('timm','student'), num_classes=(int, 0, 10**6), labels=(str, 0, 10**4, None),
-    input_size=(int, 1, 10**4, 3), min_size=(int, 0, 10**4), mean=(float, -1e3, 1e3, None), std=(float, 1e-6, 1e3, None), crop_pct=(float, .01, 1),
-    interpolation=interpolations, crop_mode=crop_modes,
-    normalize=(bool, 0, 1), softmax=(bool, 0, 1),
-    task=(str, 0, 10**4), license=(str, 0, 10**4), origin=(str, 0, 10**4), library=(str, 0, 200)) # or the words that there are
+_long = (str, 0, 10**4)
+model_fields = dict(                                                           # field -> the words it may have, or what `_fits` takes
+    arch=(str, 1, 200), layout=('timm','student'), num_classes=(int, 0, 10**6), labels=(*_long, None),
+    input_size=(int, 1, 10**4, 3), min_size=(int, 0, 10**4), mean=(float, -1e3, 1e3, None), std=(float, 1e-6, 1e3, None),
+    crop_pct=(float, .01, 1), interpolation=interpolations, crop_mode=crop_modes, normalize=(bool, 0, 1), softmax=(bool, 0, 1),
+    task=_long, license=_long, origin=_long, library=(str, 0, 200))
 
 def _fits(v, kind, least, most, *length):
-    "Is `v` what a line of `model_fields` says?"
+    "Is `v` of that type and range (of a text: the range of its length), or a list of such values, of that `length` (None: of any)?"
     if length: return isinstance(v, list) and length[0] in (None,len(v)) and all(_fits(o, kind, least, most) for o in v)
     if not (type(v) is kind or kind is float and type(v) is int): return False
     size = len(v) if kind is str else v
-    return least <= size <= most                                               # NaN is neither
+    return least <= size <= most                                               # false of NaN
 
 def _in_words(kind, least, most, *length):
+    "How an error describes a value that would fit"
     what = {int: 'whole number', float: 'number', str: 'text', bool: 'true or false'}[kind]
     size = '' if kind is bool else f" of {least} to {most} characters" if kind is str else f" from {least:g} to {most:g}"
-    return f"a list of {length[0] or ''} {what}s, each{size}".replace('  ', ' ') if length else f"{'a ' * (kind is not bool)}{what}{size}"
+    if length: return f"a list of {length[0] or ''} {what}s, each{size}".replace('  ', ' ')
+    return f"{'a ' * (kind is not bool)}{what}{size}"
+
+# %% ../nbs/03_infer.ipynb #inf00048
+def _check_together(meta, what):
+    "ValueError unless channels, mean and std fit each other, and labels the number of classes"
+    if meta.get('input_size'): channels = meta['input_size'][0]
+    else: channels = 1 if len(meta.get('mean') or meta.get('std') or [0]*3) == 1 else 3
+    if channels not in (1,3):
+        raise ValueError(f"{what}: input_size={meta['input_size']!r} makes no sense, "
+                         "it must be [channels, height, width], with 3 channels or 1")
+    for k in ('mean','std'):
+        if meta.get(k) is not None and len(meta[k]) != channels:
+            raise ValueError(f"{what}: {k}={meta[k]!r:.100} makes no sense, it must be a list of {channels} numbers")
+    labels,n = meta.get('labels'),meta.get('num_classes')
+    if None not in (labels,n) and len(labels) != n: raise ValueError(f"{what}: {len(labels)} labels for {n} classes")
 
 def check_fields(
-    meta, # what a file says of a model
-    what:str, # how errors call it
+    meta, # description of a model that was read from a file
+    what:str, # what errors call it
     needed=() # fields that must be there
 )->dict: # `meta`
-    "ValueError unless each field that `model_fields` knows has its type and range, or is None where it is not needed"
+    "Raises `ValueError` unless each field that `model_fields` knows has its type and range, or is None where it is not needed"
     if not isinstance(meta, dict): raise ValueError(f"{what} must be an object, field -> value, not {meta!r:.100}")
     if lost := [k for k in needed if meta.get(k) is None]: raise ValueError(f"{what} lacks {', '.join(lost)}")
     for k,v in meta.items():
         field = model_fields.get(k)
         if field is None or v is None: continue
-        words = isinstance(field[0], str)
-        if words and (not isinstance(v, str) or v not in field): raise ValueError(f"{what}: {k}={v!r:.100} makes no sense, it must be one of {', '.join(field)}")
-        if not words and not _fits(v, *field): raise ValueError(f"{what}: {k}={v!r:.100} makes no sense, it must be {_in_words(*field)}")
-    channels = (meta.get('input_size') or [3 if len(meta.get('mean') or meta.get('std') or [0]*3) != 1 else 1])[0]
-    if channels not in (1,3): raise ValueError(f"{what}: input_size={meta['input_size']!r} makes no sense, it must be [channels, height, width], with 3 channels or 1")
-    if odd := [k for k in ('mean','std') if meta.get(k) is not None and len(meta[k]) != channels]: raise ValueError(f"{what}: {odd[0]}={meta[odd[0]]!r:.100} makes no sense, it must be a list of {channels} numbers")
-    labels,n = meta.get('labels'),meta.get('num_classes')
-    if labels is not None and n is not None and len(labels) != n: raise ValueError(f"{what}: {len(labels)} labels for {n} classes")
+        if isinstance(field[0], str): fits,wanted = isinstance(v, str) and v in field,f"one of {', '.join(field)}"
+        else: fits,wanted = _fits(v, *field),_in_words(*field)
+        if not fits: raise ValueError(f"{what}: {k}={v!r:.100} makes no sense, it must be {wanted}")
+    _check_together(meta, what)
     return meta
 
 # %% ../nbs/03_infer.ipynb #fld00006
+def _once(pairs):
+    res = dict(pairs)
+    if len(res) == len(pairs): return res
+    twice = next(k for i,(k,_) in enumerate(pairs) if k in dict(pairs[:i]))
+    raise ValueError(f"it says {twice!r:.100} twice")
+
+def _finite(s):
+    if not math.isfinite(float(s)): raise ValueError(f"{s:.100} is not a finite number")
+    return float(s)
+
 def strict_json(
     text:str # JSON
-):
-    "What `text` says; ValueError if it says a name twice, holds NaN, infinity or a number too large to be one, or is nested too deeply"
-    def once(pairs):
-        res = dict(pairs)
-        if len(res) < len(pairs): raise ValueError(f"it says {next(k for i,(k,_) in enumerate(pairs) if k in dict(pairs[:i]))!r:.100} twice")
-        return res
-    def finite(s):
-        if not math.isfinite(float(s)): raise ValueError(f"{s:.100} is not a finite number")
-        return float(s)
-    try: return json.loads(text, object_pairs_hook=once, parse_constant=finite, parse_float=finite)
+): # dict, list, str, number, bool or None
+    "The value of `text`. Raises `ValueError` if a name occurs twice, a number is not finite, or the nesting is too deep"
+    try: return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError as e: raise ValueError(f"it is not JSON: {e}") from e
     except RecursionError: raise ValueError("it is nested too deeply") from None
 
 # %% ../nbs/03_infer.ipynb #fld00009
-_parts = dict(model={7: 'graph', 20: 'training', 25: 'function'}, graph={1: 'node', 5: 'tensor', 15: 'sparse'}, training={1: 'graph', 2: 'graph'}, function={7: 'node', 11: 'attribute'},
-              node={5: 'attribute'}, attribute={5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph', 22: 'sparse', 23: 'sparse'}, sparse={1: 'tensor', 2: 'tensor'}, tensor={})
+_parts = dict(                                                                 # message -> {number of a field: message in it}
+    model={7: 'graph', 20: 'training', 25: 'function'}, graph={1: 'node', 5: 'tensor', 15: 'sparse'},
+    training={1: 'graph', 2: 'graph'}, function={7: 'node', 11: 'attribute'}, node={5: 'attribute'},
+    attribute={5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph', 22: 'sparse', 23: 'sparse'}, sparse={1: 'tensor', 2: 'tensor'},
+    tensor={})
 
 def _varint(data, i):
     "(number at `i`, where it ends) of a protocol buffer"
@@ -193,39 +223,44 @@ def _varint(data, i):
         i,shift = i+1,shift+7
         if not data[i-1] & 128: return v,i
 
-def _refers(data, kind='model'):
-    "Does a message of ONNX name another file?"
+def _fields(data):
+    "(number, wire type, value or content) of each field of a protocol buffer"
     i = 0
     while i < len(data):
         tag,i = _varint(data, i)
         number,wire = tag>>3,tag&7
         if wire not in (0,1,2,5): raise ValueError("not a protocol buffer")
         if wire == 0: value,end = _varint(data, i)
-        elif wire == 2:
-            size,i = _varint(data, i)
-            end = i+size
-        else: end = i+(8 if wire == 1 else 4)
+        else:
+            size,i = _varint(data, i) if wire == 2 else (8 if wire == 1 else 4, i)
+            value,end = data[i:i+size],i+size
         if end > len(data): raise ValueError("cut short")
-        if kind == 'tensor' and (number == 13 or number == 14 and wire == 0 and value == 1): return True
-        if wire == 2 and number in _parts[kind] and _refers(data[i:end], _parts[kind][number]): return True
+        yield number,wire,value
         i = end
+
+def _refers(data, kind='model'):
+    "Does an ONNX message name another file?"
+    for number,wire,value in _fields(data):
+        if kind == 'tensor' and (number == 13 or number == 14 and wire == 0 and value == 1): return True
+        if wire == 2 and number in _parts[kind] and _refers(value, _parts[kind][number]): return True
     return False
 
+# %% ../nbs/03_infer.ipynb #inf00049
 def read_graph(
     path # .onnx file, or its bytes
 )->bytes: # the graph, which names no other file
-    "Read a graph of ONNX; ValueError if it would open other files, or is none"
-    name = 'the graph'
-    if isinstance(path, bytes): data = path
+    "Read an ONNX graph. Raises `ValueError` if it is not one, or would open other files"
+    if isinstance(path, bytes): data,name = path,'the graph'
     else:
         path = Path(path)
-        name = f"'{path.name}'"
         if not path.exists(): raise FileNotFoundError(f"`path`: there is no file '{path}'")
         if not path.is_file(): raise ValueError(f"`path`: '{path}' is not a file")
-        data = path.read_bytes()
+        data,name = path.read_bytes(),f"'{path.name}'"
     try: refers = _refers(memoryview(data))
     except (ValueError,IndexError,RecursionError) as e: raise ValueError(f"`path`: {name} is not a graph of ONNX ({e})") from e
-    if refers: raise ValueError(f"`path`: {name} keeps its numbers in other files, and nothing is opened because a file says so. Save it as one: onnx.save(onnx.load(path), path)")
+    if refers:
+        raise ValueError(f"`path`: {name} keeps its numbers in other files, and nothing is opened because a file says so. "
+                         "Save it as one: onnx.save(onnx.load(path), path)")
     return data
 
 # %% ../nbs/03_infer.ipynb #prp00003
@@ -233,7 +268,7 @@ def prepare_item(
     item, # as `read_rgb` takes it
     meta:dict # description: input_size [C,H,W], and crop_pct, interpolation, crop_mode and mean, if it has them
 )->np.ndarray: # float32 [C,H,W] in [0,1], not yet normalised
-    "An image as a description has it"
+    "An image, preprocessed as a description states"
     (c,*size),img = meta['input_size'],read_rgb(item)
     if c == 1: img = img.convert('L')
     kwargs = {k: meta[k] for k in ('crop_pct','interpolation','crop_mode') if meta.get(k) is not None}
@@ -243,113 +278,148 @@ def prepare_item(
     return prepare(img, size, **kwargs)
 
 # %% ../nbs/03_infer.ipynb #0ce932ba
+def _open_session(data, name, threads, providers):
+    "ONNX Runtime's session of a graph"
+    try: import onnxruntime as ort
+    except ImportError as e: raise ImportError("predicting needs ONNX Runtime: pip install onnxruntime") from e
+    opts = ort.SessionOptions()
+    opts.log_severity_level = 3
+    if threads is not None and not (type(threads) is int and threads > 0):
+        raise ValueError(f"`threads` must be a whole number of at least 1, got {threads!r}")
+    if threads: opts.intra_op_num_threads = threads
+    there = ort.get_available_providers()
+    try: return ort.InferenceSession(data, opts, providers=[o for o in providers if o in there])
+    except Exception as e:
+        why = str(e).splitlines()[0][:200]
+        raise ValueError(f"`path`: '{name}' is not a graph that ONNX Runtime can open ({why})") from e
+
+def _read_meta(session, name):
+    "The checked description of a graph"
+    found = session.get_modelmeta().custom_metadata_map
+    try: meta = {k: strict_json(v) for k,v in found.items() if k in model_fields or k == 'kwargs'}
+    except ValueError as e: raise ValueError(f"`path`: what '{name}' says of itself is not JSON ({e})") from e
+    needed = ['input_size','normalize','softmax']
+    if lacking := [k for k in needed if k not in meta]:
+        raise ValueError(f"`path`: '{name}' was not written by `to_onnx` of distill_nb: it does not say {', '.join(lacking)}")
+    return check_fields(meta, f"`path`: '{name}'", needed + ['mean','std'] * (meta['normalize'] is False))
+
+def _check_shapes(session, meta, name):
+    "ValueError unless the graph maps images of the described size to the described classes"
+    ins,outs = ([o.shape for o in f()] for f in (session.get_inputs,session.get_outputs))
+    n = len(meta['labels']) if meta.get('labels') else meta.get('num_classes')
+    fits = len(ins) == len(outs) == 1 and list(ins[0][1:]) == meta['input_size'] and len(outs[0]) == 2
+    if not (fits and isinstance(outs[0][1], int) and n in (None,outs[0][1])):
+        raise ValueError(f"`path`: '{name}' says that it maps images {meta['input_size']} to {'some' if n is None else n} classes, "
+                         f"but its graph maps {ins} to {outs}")
+
+# %% ../nbs/03_infer.ipynb #inf00051
+def _probabilities(z, has_softmax, name):
+    "Rows of `z` as probabilities; ValueError if they are not what `has_softmax` states"
+    n,sums = z.shape[1],z.sum(1)
+    def within(tol): return (z >= -tol).all() and (abs(sums-1) <= tol).all()
+    if has_softmax:
+        if within(.01 + .002*n): return z                                      # in 8 bits each is rounded by .002
+        raise ValueError(f"'{name}' says that it gives probabilities (softmax=true), but they do not add up to 1: it gives logits. "
+                         "Write it again with `to_onnx`")
+    if n > 1 and len(z) and within(1e-5):
+        raise ValueError(f"'{name}' says that it gives logits (softmax=false), but it gives probabilities: "
+                         "the network ends in a softmax. Export it without")
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e/e.sum(1, keepdims=True)
+
+# %% ../nbs/03_infer.ipynb #inf00052
 class Predictor:
     "A student in a file of `to_onnx`: `predictor(images)` gives probabilities [n,C]"
     def __init__(self,
         path, # .onnx file, or its bytes
-        threads:int=None, # of ONNX Runtime; by default its own choice
-        providers=('CPUExecutionProvider',) # of ONNX Runtime, the first that there is
+        threads:int=None, # threads of ONNX Runtime; None: its own choice
+        providers=('CPUExecutionProvider',) # execution providers of ONNX Runtime, in order of preference
     ):
         data,self.name = read_graph(path),'the graph' if isinstance(path, bytes) else Path(path).name
-        try: import onnxruntime as ort
-        except ImportError as e: raise ImportError("predicting needs ONNX Runtime: pip install onnxruntime") from e
-        opts = ort.SessionOptions()
-        opts.log_severity_level = 3
-        if threads is not None and not (type(threads) is int and threads > 0): raise ValueError(f"`threads` must be a whole number of at least 1, got {threads!r}")
-        if threads: opts.intra_op_num_threads = threads
-        try: self.session = ort.InferenceSession(data, opts, providers=[o for o in providers if o in ort.get_available_providers()])
-        except Exception as e: raise ValueError(f"`path`: '{self.name}' is not a graph that ONNX Runtime can open ({str(e).splitlines()[0][:200]})") from e
-        try: self.meta = {k: strict_json(v) for k,v in self.session.get_modelmeta().custom_metadata_map.items() if k in model_fields or k == 'kwargs'}
-        except ValueError as e: raise ValueError(f"`path`: what '{self.name}' says of itself is not JSON ({e})") from e
-        if lacking := [k for k in ('input_size','normalize','softmax') if k not in self.meta]:
-            raise ValueError(f"`path`: '{self.name}' was not written by `to_onnx` of distill_nb: it does not say {', '.join(lacking)}")
-        check_fields(self.meta, f"`path`: '{self.name}'", ['input_size','normalize','softmax'] + ['mean','std'] * (self.meta['normalize'] is False))
-        self._check_shapes()
+        self.session = _open_session(data, self.name, threads, providers)
+        self.meta = _read_meta(self.session, self.name)
+        _check_shapes(self.session, self.meta, self.name)
         self.channels,*sides = self.meta['input_size']
         self.size = sides[0] if sides[0] == sides[1] else tuple(sides)
         self.labels = self.meta.get('labels') or [str(i) for i in range(self.session.get_outputs()[0].shape[1])]
 
-    def _check_shapes(self):
-        "ValueError unless the graph maps images of the size it tells of to its classes"
-        ins,outs,meta = self.session.get_inputs(),self.session.get_outputs(),self.meta
-        n = len(meta['labels']) if meta.get('labels') else meta.get('num_classes')
-        if not (len(ins) == len(outs) == 1 and list(ins[0].shape[1:]) == meta['input_size'] and len(outs[0].shape) == 2 and isinstance(outs[0].shape[1], int) and n in (None,outs[0].shape[1])):
-            raise ValueError(f"`path`: '{self.name}' says that it maps images {meta['input_size']} to {'some' if n is None else n} classes, but its graph maps {[o.shape for o in ins]} to {[o.shape for o in outs]}")
-
     def prepare(self, item):
-        "An image as the graph wants it, float32 [3,size,size]; [1,...] and [...,height,width] where the student's were"
+        "An image as the graph takes it, float32 [C,height,width]"
         x = prepare_item(item, self.meta)
         if self.meta['normalize']: return x
         mean,std = (np.array(self.meta[k], np.float32)[:,None,None] for k in ('mean','std'))
         return (x-mean)/std
 
     def run(self,
-        x:np.ndarray # float32 [n,3,size,size], as `prepare` makes them
+        x:np.ndarray # float32 [n,C,height,width], as `prepare` makes them
     )->np.ndarray: # probabilities [n,C]
         "The graph on a batch, and the softmax if it has none"
         z = self.session.run(None, {self.session.get_inputs()[0].name: np.ascontiguousarray(x, np.float32)})[0]
-        n,sums = z.shape[1],z.sum(1)
-        within = lambda tol: (z >= -tol).all() and (abs(sums-1) <= tol).all()
-        if self.meta['softmax']:
-            if not within(.01 + .002*n): raise ValueError(f"'{self.name}' says that it gives probabilities (softmax=true), but they do not add up to 1: it gives logits. Write it again with `to_onnx`")
-            return z                                                           # eight bits round each by .002
-        if n > 1 and len(z) and within(1e-5): raise ValueError(f"'{self.name}' says that it gives logits (softmax=false), but it gives probabilities: the network ends in a softmax. Export it without")
-        e = np.exp(z - z.max(1, keepdims=True))
-        return e/e.sum(1, keepdims=True)
+        return _probabilities(z, self.meta['softmax'], self.name)
 
     def __call__(self,
-        items, # images as `read_rgb` takes them
+        items, # list of images, each as `read_rgb` takes it
         bs:int=32 # images that are held at a time
     )->np.ndarray: # probabilities [n,C]
-        "What the student says of each image"
-        one = isinstance(items, (str,bytes,Path,Image.Image)) or isinstance(items, np.ndarray) and items.ndim < 4 and items.shape[-1:] in ((3,),(4,))
-        if one: raise TypeError(f"`items` are a list of images, not one {type(items).__name__}")
-        items = list(items)
-        if bs < 1: raise ValueError(f"`bs`: at least one image at a time, not {bs}")
-        parts = [self.run(np.stack([self.prepare(o) for o in items[i:i+bs]])) for i in range(0, len(items), bs)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
+        "The student's answer to each image"
+        return _predict(self, items, bs)
 
-    def __repr__(self): return f"Predictor({len(self.labels)} classes, {'×'.join(map(str, height_width(self.size))) if isinstance(self.size, tuple) else self.size} px)"
+    def __repr__(self):
+        return f"Predictor({len(self.labels)} classes, {'×'.join(map(str, dict.fromkeys(height_width(self.size))))} px)"
+
+# %% ../nbs/03_infer.ipynb #inf00053
+def _predict(predictor, items, bs):
+    "`Predictor.__call__`"
+    array = isinstance(items, np.ndarray) and items.ndim < 4 and items.shape[-1:] in ((3,),(4,))
+    if array or isinstance(items, (str,bytes,Path,Image.Image)):
+        raise TypeError(f"`items` are a list of images, not one {type(items).__name__}")
+    if bs < 1: raise ValueError(f"`bs`: at least one image at a time, not {bs}")
+    items = list(items)
+    parts = [predictor.run(np.stack([predictor.prepare(o) for o in items[i:i+bs]])) for i in range(0, len(items), bs)]
+    return np.concatenate(parts) if parts else np.zeros((0, len(predictor.labels)), np.float32)
 
 # %% ../nbs/03_infer.ipynb #4ceb7e40
 def find_images(
     folder # searched with all its subfolders; links are not followed
 )->list: # paths, sorted
-    "The files with an image's ending"
+    "The files with an image's extension. Raises `ValueError` if there is none"
     if not Path(folder).is_dir(): raise ValueError(f"`folder`: there is no folder '{folder}'")
     ends = {k for k,v in Image.registered_extensions().items() if v in Image.OPEN and v not in _programs}
-    def is_special(f): return f.exists() and not f.is_file()                    # a pipe would never end
-    files = sorted(o for d,_,fs in os.walk(folder) for f in fs if Path(f).suffix.lower() in ends and not is_special(o := Path(d)/f))
+    paths = (Path(d)/f for d,_,fs in os.walk(folder) for f in fs if Path(f).suffix.lower() in ends)
+    files = sorted(o for o in paths if o.is_file() or not o.exists())          # a pipe would never end
     if not files: raise ValueError(f"`folder`: there is no image in '{folder}'")
     return files
+
+def _answer(predictor, p, top, min_prob):
+    "The columns of one answer: label and probability of the `top` classes"
+    row = {}
+    for k,c in enumerate(np.argsort(-p)[:top], 1):
+        nth = k if k > 1 else ''
+        row |= {f'label{nth}': predictor.labels[c], f'probability{nth}': round(float(p[c]), 4)}
+    return row if p.max() >= min_prob else {**row, 'label': '', 'note': f"unsure: {row['label']}"}
 
 def predict_files(
     predictor:Predictor, # the student
     files, # paths
-    min_prob:float=0., # an answer below is none
-    top:int=1, # classes in a line
+    min_prob:float=0., # an answer of less probability is withheld
+    top:int=1, # classes per row
     bs:int=32 # images that are held at a time
 ): # yields dicts: file, label, probability (label2, probability2, ...), note
-    "One row a file, in order; `label` is empty where the note says why"
+    "One row per file, in order; `label` is empty where `note` says why. Raises `ValueError` if `min_prob` or `top` is out of range"
     if not 0 <= min_prob <= 1: raise ValueError(f"`min_prob` is a probability, from 0 to 1, not {min_prob}")
     if not 1 <= top <= len(predictor.labels): raise ValueError(f"`top` is from 1 to the {len(predictor.labels)} classes, not {top}")
     def attempt(f):
         try: return predictor.prepare(f)
-        except ValueError as e: return f'cannot be read ({type(e.__cause__).__name__})'
+        except ValueError as e: return dict(label='', note=f'cannot be read ({type(e.__cause__).__name__})')
     for i in range(0, len(files), bs):
         opened = [(f, attempt(f)) for f in files[i:i+bs]]
-        good = [o for _,o in opened if not isinstance(o, str)]
+        good = [o for _,o in opened if not isinstance(o, dict)]
         probs = iter(predictor.run(np.stack(good)) if good else ())
-        for f,o in opened:
-            row = dict(file=str(f))
-            if isinstance(o, str): yield {**row, 'label': '', 'note': o}; continue
-            p = next(probs)
-            for k,c in enumerate(np.argsort(-p)[:top], 1): row.update({f"label{k if k>1 else ''}": predictor.labels[c], f"probability{k if k>1 else ''}": round(float(p[c]), 4)})
-            yield row if p.max() >= min_prob else {**row, 'label': '', 'note': f"unsure: {row['label']}"}
+        for f,o in opened: yield dict(file=str(f)) | (o if isinstance(o, dict) else _answer(predictor, next(probs), top, min_prob))
 
 # %% ../nbs/03_infer.ipynb #inf00032
 def _as_named(e):
-    "For a codec: bytes of a file's name as they are, other characters that cannot be shown as backslash and number"
+    "For a codec: bytes of a file name as they are; other characters that cannot be encoded, as an escape"
     try: return codecs.lookup_error('surrogateescape')(e)
     except UnicodeError: return codecs.backslashreplace_errors(e)
 codecs.register_error('distill_nb.as_named', _as_named)
@@ -364,27 +434,34 @@ def _screen():
     finally:
         if change: change(errors=was)
 
+class _Lines:
+    "Ends csv's lines in LF. csv itself writes CR LF, so that it quotes a name that holds either"
+    def __init__(self, f): self.f = f
+    def write(self, line): return self.f.write(line.removesuffix('\r\n') + '\n')
+
+# %% ../nbs/03_infer.ipynb #inf00056
 def _clear_parts(folder):
-    "Remove the unfinished files of writers that are no more"
+    "Remove the unfinished files of writers that are no longer running"
     for name in os.listdir(folder) if fcntl else ():
         if not name.startswith('.tmp-'): continue
         try:
             with open(os.path.join(folder, name), 'rb') as f:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(f.name)
-        except OSError: pass                                                   # its writer lives
+        except OSError: pass                                                   # its writer is running
 
 @contextmanager
-def _whole_file(path):
-    "A text file that becomes `path` when the block ends; if it fails, `path` stays as it was"
+def whole_file(
+    path # file to write
+): # text file, UTF-8
+    "A file that becomes `path` when the block ends; if the block fails, `path` stays as it was"
     kwargs = dict(mode='w', newline='', encoding='utf-8', errors='distill_nb.as_named')
     if os.path.exists(path) and not os.path.isfile(path):                      # /dev/stdout, a pipe
         with open(path, **kwargs) as f: yield f
         return
     real = os.path.realpath(path)
-    folder = os.path.dirname(real)
-    part = os.path.join(folder, f'.tmp-{uuid.uuid4().hex}')
-    _clear_parts(folder)
+    part = os.path.join(os.path.dirname(real), f'.tmp-{uuid.uuid4().hex}')
+    _clear_parts(os.path.dirname(real))
     try:
         with open(part, **kwargs) as f:
             if fcntl: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -397,33 +474,29 @@ def _whole_file(path):
     finally:
         if os.path.exists(part): os.unlink(part)
 
-class _Lines:
-    "What csv writes with lines that end in CR LF, so that a name with either is quoted, with lines that end in LF"
-    def __init__(self, f): self.f = f
-    def write(self, line): return self.f.write(line.removesuffix('\r\n') + '\n')
-
 # %% ../nbs/03_infer.ipynb #291c819c
 def parser(
-    prog='infer.py' # how it was called
-)->argparse.ArgumentParser:
-    "What `distill_nb predict` and this file alone understand"
-    res = argparse.ArgumentParser(prog, description='What a student says of each image in a folder.')
+    prog='infer.py' # name of the command, in its help
+)->argparse.ArgumentParser: # of `distill_nb predict`, and of this file alone
+    "The command line"
+    res = argparse.ArgumentParser(prog, description='Classify each image in a folder with a student.')
     res.add_argument('student', help='graph that to_onnx wrote (.onnx)')
     res.add_argument('folder', help='images, with all subfolders')
     res.add_argument('--csv', help='write the answers to this file (default: to the screen)')
-    res.add_argument('--min-prob', type=float, default=0., help='an answer below this probability is none')
-    res.add_argument('--top', type=int, default=1, help='so many classes for each image')
-    res.add_argument('--threads', type=int, help='of ONNX Runtime (default: its own choice)')
+    res.add_argument('--min-prob', type=float, default=0., help='withhold an answer whose probability is lower')
+    res.add_argument('--top', type=int, default=1, help='number of classes for each image')
+    res.add_argument('--threads', type=int, help='threads of ONNX Runtime (default: its own choice)')
     return res
 
 def predict(
     a # arguments, as `parser` names them
 ):
-    "Answers for all images of a folder, as comma-separated lines"
+    "Write the answers for all images of a folder, as comma-separated lines"
     predictor,files = Predictor(a.student, a.threads),find_images(a.folder)
-    names = ['file'] + [f"{o}{k if k>1 else ''}" for k in range(1, min(a.top, len(predictor.labels))+1) for o in ('label','probability')] + ['note']
+    nth = [k if k > 1 else '' for k in range(1, min(a.top, len(predictor.labels))+1)]
+    names = ['file', *(f'{o}{k}' for k in nth for o in ('label','probability')), 'note']
     rows,silent = predict_files(predictor, files, a.min_prob, a.top),0
-    with _whole_file(a.csv) if a.csv else _screen() as f:
+    with whole_file(a.csv) if a.csv else _screen() as f:
         w = csv.DictWriter(_Lines(f), names, lineterminator='\r\n')
         w.writeheader()
         for r in rows:
@@ -431,11 +504,12 @@ def predict(
             silent += not r['label']
     print(f"{len(files)} images, {len(files)-silent} answered" + (f", {silent} not: see the notes" if silent else ''), file=sys.stderr)
 
+# %% ../nbs/03_infer.ipynb #inf00058
 def main(
-    argv=None, # by default the command line
-    prog='infer.py' # how it was called
+    argv=None, # arguments; None: those of the command line
+    prog='infer.py' # name of the command, in its help
 ):
-    "`python infer.py STUDENT FOLDER`"
+    "`python infer.py STUDENT FOLDER`; an error ends the program with one line"
     try: predict(parser(prog).parse_args(argv))
     except (ValueError, OSError, ImportError) as e: raise SystemExit(f'{prog}: {e}')
 

@@ -1,4 +1,4 @@
-"""A data set in one file, and the demo's target
+"""A complete data set in one file, and a target task that needs no download
 
 Docs: https://distill-nb.github.io/distill_nb/packs.html.md"""
 
@@ -11,24 +11,37 @@ __all__ = ['load_pack', 'pack_dls', 'digits_dls']
 from fastai.vision.all import *
 from .core import Count, checked
 from .files import reading
-from .data import Pack, few_label_dls, few_labels, image_dls
+from .data import Pack, few_labels, image_dls
+from .pool import few_label_dls
 
 # %% ../nbs/08_packs.ipynb #32959e76
-_pack_kinds = dict(jpeg='u', offsets='iu', labels='iu', is_test='b', classes='U')  # what numpy calls bytes, whole numbers, true and false, text
+_pack_kinds = dict(jpeg='u', offsets='iu', labels='iu', is_test='b', classes='U')  # numpy's: unsigned, integers, bool, text
+
+def _check_pack(d):
+    "ValueError unless the arrays of a pack are of the right kind and fit each other"
+    odd = [f'{k} of {v.dtype} {list(v.shape)}' for k,v in d.items() if v.ndim != 1 or v.dtype.kind not in _pack_kinds[k]]
+    if not odd and d['jpeg'].itemsize != 1: odd = [f"jpeg of {d['jpeg'].dtype}"]
+    if odd: raise ValueError(f"it holds {', '.join(odd)}")
+    n,offs,labels = len(d['labels']),d['offsets'].tolist(),d['labels']
+    if not len(offs)-1 == n == len(d['is_test']):
+        raise ValueError(f"its arrays do not fit: {len(offs)} offsets, {n} labels, {len(d['is_test'])} is_test")
+    if offs[:1] != [0] or offs[-1] != len(d['jpeg']) or offs != sorted(offs):
+        raise ValueError(f"its offsets do not lead from 0 to the {len(d['jpeg'])} bytes of jpeg")
+    if n and not 0 <= labels.min() <= labels.max() < len(d['classes']):
+        raise ValueError(f"its labels are {labels.min()} to {labels.max()}, but there are {len(d['classes'])} classes")
 
 def load_pack(
     path # .npz file
-)->Pack:
-    "Read a pack: arrays `jpeg` uint8 [bytes], `offsets` [N+1], `labels` [N], `is_test` bool [N], `classes` str [C]; `ValueError` if they are of another kind or do not fit"
+)->Pack: # its items are encoded bytes
+    """Read a pack: arrays `jpeg` uint8 [bytes], `offsets` [N+1], `labels` [N], `is_test` bool [N], `classes` str [C]
+
+    Raises `ValueError` if they do not fit each other"""
     with reading(path, 'image pack', 'See load_pack for its arrays'):
         with np.load(path, allow_pickle=False) as z: d = {k: z[k] for k in _pack_kinds}
-        if odd := [f'{k} of {v.dtype} {list(v.shape)}' for k,v in d.items() if v.ndim != 1 or v.dtype.kind not in _pack_kinds[k]] or ['jpeg of ' + str(d['jpeg'].dtype)] * (d['jpeg'].itemsize != 1):
-            raise ValueError(f"it holds {', '.join(odd)}")
-        jpeg,offs,labels,n = d['jpeg'].tobytes(),d['offsets'].tolist(),d['labels'].astype(np.int64),len(d['labels'])
-        if not len(offs)-1 == n == len(d['is_test']): raise ValueError(f"its arrays do not fit: {len(offs)} offsets, {n} labels, {len(d['is_test'])} is_test")
-        if offs[:1] != [0] or offs[-1] != len(jpeg) or offs != sorted(offs): raise ValueError(f"its offsets do not lead from 0 to the {len(jpeg)} bytes of jpeg")
-        if n and not 0 <= labels.min() <= labels.max() < len(d['classes']): raise ValueError(f"its labels are {labels.min()} to {labels.max()}, but there are {len(d['classes'])} classes")
-    return Pack(L(jpeg[a:b] for a,b in zip(offs,offs[1:])), labels, d['is_test'], L(d['classes'].tolist()))
+        _check_pack(d)
+    jpeg,offs = d['jpeg'].tobytes(),d['offsets'].tolist()
+    items = L(jpeg[a:b] for a,b in zip(offs,offs[1:]))
+    return Pack(items, d['labels'].astype(np.int64), d['is_test'], L(d['classes'].tolist()))
 
 # %% ../nbs/08_packs.ipynb #0811c193
 @checked(n=Count(), size=Count())
@@ -37,33 +50,35 @@ def pack_dls(
     n:int=None, # labelled images per class; with neither `n` nor `frac` all training images are labelled
     frac:float=None, # share of each class in (0,1]
     size:int=128, # side in px
-    seed:int=42, # which images are labelled
+    seed:int=42, # seed of the draw
     bs:int=32, # batch size
     batch_tfms=None, # None: fastai's `aug_transforms()`
-    **kwargs
+    **kwargs # for `image_dls`
 )->tuple: # (DataLoaders, L of the image items of the unlabelled training images)
-    "Target task from a pack: few labels, the other training images as pool, the test part as `valid`. `kwargs` go to `image_dls`"
+    "Target task from a pack: few labels, the other training images as pool, the test part as `valid`"
     if not isinstance(pack, Pack): pack = load_pack(pack)
-    dls = image_dls(*pack.train, *pack.test, vocab=pack.classes, size=size, seed=seed, bs=bs,
-                    batch_tfms=aug_transforms() if batch_tfms is None else batch_tfms, **kwargs)
+    if batch_tfms is None: batch_tfms = aug_transforms()
+    dls = image_dls(*pack.train, *pack.test, vocab=pack.classes, size=size, seed=seed, bs=bs, batch_tfms=batch_tfms, **kwargs)
     return (dls,L()) if n is None and frac is None else few_label_dls(dls, n=n, frac=frac, seed=seed)
 
 # %% ../nbs/08_packs.ipynb #f9347d01
 @checked(n=Count(), size=Count())
 def digits_dls(
     n:int=5, # labelled images per digit
-    seed:int=42, # which images are labelled
+    seed:int=42, # seed of the draw
     size:int=32, # side in px to which the 8x8 scans are enlarged
     bs:int=64, # batch size
     batch_tfms=None, # None: slight rotation, zoom and warp, no flip
-    **kwargs
+    **kwargs # for `image_dls`
 )->tuple: # (DataLoaders, L of the image items of the unlabelled training images)
-    "Small target task on scikit-learn's 1,797 handwritten digits, a fixed third of them held out in `valid`. `kwargs` go to `image_dls`"
+    "Small target task on scikit-learn's 1,797 handwritten digits, a fixed third of which are held out in `valid`"
     from sklearn.datasets import load_digits
     x,y = load_digits(return_X_y=True)
     imgs = [Image.fromarray(o).resize((size,size), Image.BICUBIC) for o in (x.reshape(-1,8,8)*(255/16)).round().astype(np.uint8)]
     imgs = np.stack([np.asarray(o.convert('RGB')) for o in imgs])
     test,train = few_labels(y, frac=1/3, seed=0)
-    if batch_tfms is None: batch_tfms = aug_transforms(do_flip=False, max_rotate=10., max_zoom=1.1, max_warp=0.1, max_lighting=0)
-    dls = image_dls(imgs[train], y[train], imgs[test], y[test], vocab=[str(o) for o in range(10)], bs=bs, batch_tfms=batch_tfms, **kwargs)
+    if batch_tfms is None:
+        batch_tfms = aug_transforms(do_flip=False, max_rotate=10., max_zoom=1.1, max_warp=0.1, max_lighting=0)
+    vocab = [str(o) for o in range(10)]
+    dls = image_dls(imgs[train], y[train], imgs[test], y[test], vocab=vocab, bs=bs, batch_tfms=batch_tfms, **kwargs)
     return few_label_dls(dls, n=n, seed=seed)

@@ -1,4 +1,4 @@
-"""The eight target tasks of the paper, each read from the files that its authors publish.
+"""The eight target tasks of the paper, each read from the files that its authors publish
 
 Docs: https://distill-nb.github.io/distill_nb/tasks.html.md"""
 
@@ -17,7 +17,7 @@ from .core import checked
 from .data import Pack, few_labels
 
 # %% ../nbs/10_tasks.ipynb #c9ec677a
-_homes = dict(
+task_homes = dict( # task -> its files, and where to get them
     cub200='CUB_200_2011.tgz of https://www.vision.caltech.edu/datasets/cub_200_2011/',
     chestx='the images, Data_Entry_2017.csv, train_val_list.txt and test_list.txt of https://nihcc.app.box.com/v/ChestXray-NIHCC',
     eurosat='EuroSAT_RGB.zip of https://zenodo.org/records/7711810',
@@ -39,7 +39,7 @@ def _torchvision(path, name):
 
 _isic = 'https://isic-challenge-data.s3.amazonaws.com/2018/ISIC2018_Task3_Training_'
 _dogs = 'http://vision.stanford.edu/aditya86/ImageNetDogs/'
-_fetch = dict(
+task_downloads = dict( # task -> function of a folder that fetches its files
     cub200=lambda path: untar_data(URLs.CUB_200_2011, base=path),
     eurosat=lambda path: _torchvision(path, 'EuroSAT'),
     oxford_pets=lambda path: _torchvision(path, 'OxfordIIITPet'),
@@ -48,8 +48,9 @@ _fetch = dict(
 
 # %% ../nbs/10_tasks.ipynb #56f1a34b
 def _lost(task, what, path):
-    auto = f", or load_task('{task}', path, download=True)" if task in _fetch else ''
-    return FileNotFoundError(f"task '{task}': no {what} in '{path}'. Unpack there {_homes[task]}{auto}")
+    "The error for a missing file"
+    auto = f", or load_task('{task}', path, download=True)" if task in task_downloads else ''
+    return FileNotFoundError(f"task '{task}': no {what} in '{path}'. Unpack there {task_homes[task]}{auto}")
 
 def _root(task, path, marker, *folders):
     "The first of `path` and `folders` below it that holds `marker`"
@@ -58,143 +59,184 @@ def _root(task, path, marker, *folders):
         if (o/marker).exists(): return o
     raise _lost(task, f"'{marker}'", path)
 
+def _task(task, path, items, labels, is_test, classes):
+    "A `Pack` of files, all of which exist"
+    items = L(items)
+    if gone := items.filter(lambda o: not o.is_file()):
+        raise _lost(task, f"'{gone[0].relative_to(path)}' ({len(gone)} of {len(items)} images are missing)", path)
+    return Pack(items, np.array(labels, dtype=np.int64), np.array(is_test, dtype=bool), L(classes))
+
+# %% ../nbs/10_tasks.ipynb #dat00121
 def _rows(task, file, n=2):
     "Lines of a list, split at blanks into `n` columns, of which the last keeps its blanks"
     if not file.is_file(): raise _lost(task, f"'{file.name}'", file.parent)
-    res = [o.strip().split(maxsplit=n-1) for o in file.read_text(encoding='utf-8').splitlines() if o.strip() and o[0]!='#']
-    if bad := [o for o in res if len(o)<n]: raise ValueError(f"'{file}': expected {n} columns, got {' '.join(bad[0])!r} ({len(bad)} such lines): is the file complete?")
+    lines = file.read_text(encoding='utf-8').splitlines()
+    res = [o.strip().split(maxsplit=n-1) for o in lines if o.strip() and o[0]!='#']
+    if bad := [o for o in res if len(o)<n]:
+        raise ValueError(f"'{file}': expected {n} columns, got {' '.join(bad[0])!r} ({len(bad)} such lines): is the file complete?")
     return res
 
 def _by_id(task, file):
     "`{first column: second column}` of a list"
     rows = _rows(task, file)
-    if len(res := dict(rows)) < len(rows): raise ValueError(f"'{file}': {len(rows)-len(res)} ids come twice: is this the original file?")
+    res = dict(rows)
+    if len(res) < len(rows): raise ValueError(f"'{file}': {len(rows)-len(res)} ids come twice: is this the original file?")
     return res
 
-def _task(task, path, items, labels, is_test, classes):
-    "A `Pack` of files, all of which are there"
-    items = L(items)
-    if gone := items.filter(lambda o: not o.is_file()): raise _lost(task, f"'{gone[0].relative_to(path)}' ({len(gone)} of {len(items)} images are missing)", path)
-    return Pack(items, np.array(labels, dtype=np.int64), np.array(is_test, dtype=bool), L(classes))
-
 # %% ../nbs/10_tasks.ipynb #2822609b
+def _check_ids(root, files, label, train, names):
+    "ValueError unless each image has a class, a part and a name"
+    for what,d in ('image_class_labels.txt',label),('train_test_split.txt',train):
+        if odd := [i for i in files if i not in d]:
+            raise ValueError(f"'{root/what}' lacks {len(odd)} of the {len(files)} images of images.txt, the first is {odd[0]}")
+    if odd := {train[i] for i in files}-{'0','1'}:
+        raise ValueError(f"'{root/'train_test_split.txt'}': expected 0 or 1, got {odd.pop()!r}")
+    if odd := {label[i] for i in files}-names.keys(): raise ValueError(f"'{root/'classes.txt'}' has no class {odd.pop()}")
+
 def _id_lists(task, root):
     "Task of the format that CUB and NABirds share"
-    files,label,train,names = (_by_id(task, root/f'{o}.txt') for o in ('images','image_class_labels','train_test_split','classes'))
-    for what,d in ('image_class_labels.txt',label),('train_test_split.txt',train):
-        if odd := [i for i in files if i not in d]: raise ValueError(f"'{root/what}' lacks {len(odd)} of the {len(files)} images of images.txt, the first is {odd[0]}")
-    if odd := {train[i] for i in files}-{'0','1'}: raise ValueError(f"'{root/'train_test_split.txt'}': expected 0 or 1, got {odd.pop()!r}")
-    if odd := {label[i] for i in files}-names.keys(): raise ValueError(f"'{root/'classes.txt'}' has no class {odd.pop()}")
+    lists = 'images','image_class_labels','train_test_split','classes'
+    files,label,train,names = (_by_id(task, root/f'{o}.txt') for o in lists)
+    _check_ids(root, files, label, train, names)
     ids = sorted({label[i] for i in files}, key=int)
     counts = Counter(names[i] for i in ids)
     classes = [names[i] if counts[names[i]]==1 else f'{names[i]} [{i}]' for i in ids]
-    return _task(task, root, (root/'images'/o for o in files.values()), [ids.index(label[i]) for i in files], [train[i]=='0' for i in files], classes)
+    images = (root/'images'/o for o in files.values())
+    return _task(task, root, images, [ids.index(label[i]) for i in files], [train[i]=='0' for i in files], classes)
 
 # %% ../nbs/10_tasks.ipynb #829c4657
 def cub200(
     path # folder that has images.txt, or the one around it
-)->Pack:
+)->Pack: # of files
     "Caltech-UCSD Birds-200-2011 (Wah et al., 2011): 200 species, official split"
-    res = _id_lists('cub200', _root('cub200', path, 'images.txt', 'CUB_200_2011', 'CUB_200_2011/CUB_200_2011', 'data/CUB_200_2011', 'data/CUB_200_2011/CUB_200_2011'))
+    folders = [f'{a}CUB_200_2011{b}' for a in ('','data/') for b in ('','/CUB_200_2011')]
+    res = _id_lists('cub200', _root('cub200', path, 'images.txt', *folders))
     res.classes = res.classes.map(lambda o: re.sub(r'^\d+\.', '', o).replace('_', ' '))
     return res
 
 def nabirds(
     path # folder that has images.txt, or the one around it
-)->Pack:
+)->Pack: # of files
     "NABirds (Van Horn et al., 2015): 555 kinds of North American birds, official split"
     return _id_lists('nabirds', _root('nabirds', path, 'images.txt', 'nabirds'))
 
 # %% ../nbs/10_tasks.ipynb #bfef6584
 def _numbered(task, path, parts, items, numbers, names):
     "Task of two parts whose classes are numbered in the lists and named by the files; `parts` is 0 for training, 1 for test"
-    name = {}
+    name,again = {},'are they the original files?'
     for i,o in zip(numbers, names):
-        if name.setdefault(i, o)!=o: raise ValueError(f"task '{task}': the lists in '{path}' give number {i} to '{name[i]}' and to '{o}': are they the original files?")
-    if len(set(name.values()))<len(name): raise ValueError(f"task '{task}': the lists in '{path}' give two numbers to one class: are they the original files?")
+        if name.setdefault(i, o)!=o:
+            raise ValueError(f"task '{task}': the lists in '{path}' give number {i} to '{name[i]}' and to '{o}': {again}")
+    if len(set(name.values()))<len(name):
+        raise ValueError(f"task '{task}': the lists in '{path}' give two numbers to one class: {again}")
     ids = sorted(name)
     return _task(task, path, items, [ids.index(i) for i in numbers], parts, [name[i].replace('_', ' ') for i in ids])
 
 # %% ../nbs/10_tasks.ipynb #f81e7041
 def oxford_pets(
     path # folder that has images/ and annotations/, or the one around it
-)->Pack:
+)->Pack: # of files
     "Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds of cats and dogs; trainval.txt is the training part, test.txt the test part"
     root = _root('oxford_pets', path, 'annotations', 'oxford-iiit-pet')
-    rows = [(k,*o) for k,f in enumerate(('trainval','test')) for o in _rows('oxford_pets', root/'annotations'/f'{f}.txt', 4)]
-    if odd := [o for o in rows if not o[2].isdigit()]: raise ValueError(f"'{root/'annotations'}': expected a file and three numbers, got {' '.join(odd[0][1:])!r}")
+    notes = root/'annotations'
+    rows = [(k,*o) for k,f in enumerate(('trainval','test')) for o in _rows('oxford_pets', notes/f'{f}.txt', 4)]
+    if odd := [o for o in rows if not o[2].isdigit()]:
+        raise ValueError(f"'{notes}': expected a file and three numbers, got {' '.join(odd[0][1:])!r}")
     part,stem,number,*_ = zip(*rows)
-    return _numbered('oxford_pets', root, part, (root/'images'/f'{o}.jpg' for o in stem), [int(o) for o in number], [o.rsplit('_', 1)[0] for o in stem])
+    files,names = (root/'images'/f'{o}.jpg' for o in stem),[o.rsplit('_', 1)[0] for o in stem]
+    return _numbered('oxford_pets', root, part, files, [int(o) for o in number], names)
 
+# %% ../nbs/10_tasks.ipynb #dat00123
 def _mat(file):
     "(files, numbers of their classes) of a list of Stanford Dogs"
     if not file.is_file(): raise _lost('stanford_dogs', f"'{file.name}'", file.parent)
     try:
         d = loadmat(file)
         files,numbers = [str(o.item()) for o in d['file_list'].ravel()],[int(o) for o in d['labels'].ravel()]
-    except Exception as e: raise ValueError(f"'{file}' is not a list of Stanford Dogs ({type(e).__name__}: {e}): is it complete?") from e
+    except Exception as e:
+        raise ValueError(f"'{file}' is not a list of Stanford Dogs ({type(e).__name__}: {e}): is it complete?") from e
     if not files or len(files)!=len(numbers): raise ValueError(f"'{file}' has {len(files)} files and {len(numbers)} labels")
     return files,numbers
 
 def stanford_dogs(
     path # folder that has Images/, train_list.mat and test_list.mat
-)->Pack:
+)->Pack: # of files
     "Stanford Dogs (Khosla et al., 2011): 120 breeds out of ImageNet, official split"
     root = _root('stanford_dogs', path, 'train_list.mat')
     train,test = _mat(root/'train_list.mat'),_mat(root/'test_list.mat')
     images = _root('stanford_dogs', root, train[0][0], 'Images', 'images')
     files,numbers = (a+b for a,b in zip(train, test))
-    return _numbered('stanford_dogs', images, [0]*len(train[0])+[1]*len(test[0]), (images/o for o in files), numbers, [o.split('/')[0].split('-', 1)[-1] for o in files])
+    parts,names = [0]*len(train[0])+[1]*len(test[0]),[o.split('/')[0].split('-', 1)[-1] for o in files]
+    return _numbered('stanford_dogs', images, parts, (images/o for o in files), numbers, names)
 
 # %% ../nbs/10_tasks.ipynb #7cff507f
 def _draw(labels, groups=None, frac=.2, seed=0):
-    "is_test [N]: `frac` of the groups of each class, at least one; a group is where its first image is"
+    "is_test [N]: `frac` of the groups of each class, at least one; a group counts for the class of its first image"
     groups = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    test,_ = few_labels(np.asarray(labels)[np.unique(groups, return_index=True)[1]], frac=frac, seed=seed)
+    firsts = np.unique(groups, return_index=True)[1]
+    test,_ = few_labels(np.asarray(labels)[firsts], frac=frac, seed=seed)
     return np.isin(groups, test)
 
 # %% ../nbs/10_tasks.ipynb #a84a25ff
 _chestx_classes = ['Atelectasis','Cardiomegaly','Effusion','Infiltration','Mass','Nodule','Pneumothorax']
 
 def _csv(task, file, columns):
+    "These columns of a table"
     try: return pd.read_csv(file, usecols=columns).dropna(how='all')
-    except Exception as e: raise ValueError(f"'{file}' is not the list of task '{task}' ({type(e).__name__}: {e}): its columns are {', '.join(columns)}") from e
+    except Exception as e:
+        why = f'{type(e).__name__}: {e}'
+        raise ValueError(f"'{file}' is not the list of task '{task}' ({why}): its columns are {', '.join(columns)}") from e
+
+def _chestx_test(root, entry, names):
+    "is_test of each image, by the two official lists"
+    train,test = ({o for o, in _rows('chestx', root/f, 1)} for f in ('train_val_list.txt','test_list.txt'))
+    if both := train&test: raise ValueError(f"'{root}': {both.pop()} is in train_val_list.txt and in test_list.txt")
+    if odd := [o for o in names if o not in train|test]:
+        raise ValueError(f"'{root}': {len(odd)} images of {entry} are in neither list, the first is {odd[0]}")
+    return [o in test for o in names]
 
 def chestx(
     path # folder that has Data_Entry_2017.csv, the two lists, and images/ or images_001/ to images_012/
-)->Pack:
-    "ChestX of Guo et al. (2020): X-rays of the NIH (Wang et al., 2017) with exactly one of seven findings; test_list.txt is the test part"
+)->Pack: # of files
+    "ChestX of Guo et al. (2020): X-rays of the NIH (Wang et al., 2017) with exactly one of seven findings, official test list"
     root = Path(path)
     entry = first(o for o in ('Data_Entry_2017.csv','Data_Entry_2017_v2020.csv') if (root/o).is_file())
     if entry is None: raise _lost('chestx', "'Data_Entry_2017.csv'", root)
     df = _csv('chestx', root/entry, ['Image Index','Finding Labels'])
     df = df[df['Finding Labels'].isin(_chestx_classes)]
-    train,test = ({o for o, in _rows('chestx', root/f, 1)} for f in ('train_val_list.txt','test_list.txt'))
-    if both := train&test: raise ValueError(f"'{root}': {both.pop()} is in train_val_list.txt and in test_list.txt")
-    names = df['Image Index'].tolist()
-    if odd := [o for o in names if o not in train|test]: raise ValueError(f"'{root}': {len(odd)} images of {entry} are in neither list, the first is {odd[0]}")
+    names,labels = df['Image Index'].tolist(),[_chestx_classes.index(o) for o in df['Finding Labels']]
+    is_test = _chestx_test(root, entry, names)
     where = {o.name:o for pat in ('images/*.png','images_*/*.png','images_*/images/*.png') for o in root.glob(pat)}
-    return _task('chestx', root, (where.get(o, root/'images'/o) for o in names), [_chestx_classes.index(o) for o in df['Finding Labels']], [o in test for o in names], _chestx_classes)
+    return _task('chestx', root, (where.get(o, root/'images'/o) for o in names), labels, is_test, _chestx_classes)
 
 # %% ../nbs/10_tasks.ipynb #8be49275
+_isic_classes = ['MEL','NV','BCC','AKIEC','BKL','DF','VASC']
+_isic_name = 'ISIC2018_Task3_Training'
+
+def _isic_file(root, kind, *folders):
+    "A table of the challenge, in `root` or a folder of it"
+    name = f'{_isic_name}_{kind}.csv'
+    return _root('isic2018', root, name, *(f'{_isic_name}_{o}' for o in folders))/name
+
 @checked
 def isic2018(
     path, # folder that has ISIC2018_Task3_Training_Input/, ..._GroundTruth/ (or the .csv in it) and ..._LesionGroupings.csv
     test_frac:float=.2, # share of the lesions of each class that is held out, as there is no official test part
-    seed:int=0 # which
-)->Pack:
+    seed:int=0 # seed of the draw
+)->Pack: # of files
     "ISIC 2018 task 3 (Codella et al., 2019; Tschandl et al., 2018): seven kinds of skin lesions, split by lesion"
-    root,pre = Path(path),'ISIC2018_Task3_Training'
-    truth = _root('isic2018', root, f'{pre}_GroundTruth.csv', f'{pre}_GroundTruth')/f'{pre}_GroundTruth.csv'
-    classes = ['MEL','NV','BCC','AKIEC','BKL','DF','VASC']
-    df = _csv('isic2018', truth, ['image',*classes])
-    hot = df[classes].to_numpy()
-    if (odd := (np.sort(hot, 1)!=[0]*6+[1]).any(1)).any(): raise ValueError(f"'{truth}': {odd.sum()} images have not exactly one class, the first is {df.image[odd].iloc[0]}")
-    file = _root('isic2018', root, f'{pre}_LesionGroupings.csv', f'{pre}_GroundTruth', f'{pre}_LesionGroupings')/f'{pre}_LesionGroupings.csv'
+    root = Path(path)
+    truth = _isic_file(root, 'GroundTruth', 'GroundTruth')
+    df = _csv('isic2018', truth, ['image',*_isic_classes])
+    hot = df[_isic_classes].to_numpy()
+    odd = (np.sort(hot, 1)!=[0]*6+[1]).any(1)
+    if odd.any(): raise ValueError(f"'{truth}': {odd.sum()} images have not exactly one class, the first is {df.image[odd].iloc[0]}")
+    file = _isic_file(root, 'LesionGroupings', 'GroundTruth', 'LesionGroupings')
     lesion = _csv('isic2018', file, ['image','lesion_id']).set_index('image').lesion_id.to_dict()
-    if odd := [o for o in df.image if o not in lesion]: raise ValueError(f"'{file}' lacks {len(odd)} of {len(df)} images, the first is {odd[0]}")
-    labels = hot.argmax(1)
-    return _task('isic2018', root, (root/f'{pre}_Input'/f'{o}.jpg' for o in df.image), labels, _draw(labels, [lesion[o] for o in df.image], test_frac, seed), classes)
+    if lost := [o for o in df.image if o not in lesion]:
+        raise ValueError(f"'{file}' lacks {len(lost)} of {len(df)} images, the first is {lost[0]}")
+    labels,items = hot.argmax(1),(root/f'{_isic_name}_Input'/f'{o}.jpg' for o in df.image)
+    return _task('isic2018', root, items, labels, _draw(labels, [lesion[o] for o in df.image], test_frac, seed), _isic_classes)
 
 # %% ../nbs/10_tasks.ipynb #51293734
 def _class_folders(root):
@@ -210,40 +252,48 @@ def _foldered(task, path, items, names, is_test):
 def eurosat(
     path, # folder that has AnnualCrop/, Forest/, ..., or one of those around it
     test_frac:float=.2, # share of each class that is held out, as there is no official test part
-    seed:int=0 # which
-)->Pack:
+    seed:int=0 # seed of the draw
+)->Pack: # of files
     "EuroSAT (Helber et al., 2019), RGB: ten kinds of land use from Sentinel-2"
     root = _root('eurosat', path, 'AnnualCrop', '2750', 'EuroSAT_RGB', 'eurosat/2750')
     items,names = _class_folders(root)
     return _foldered('eurosat', root, items, names, _draw(names, None, test_frac, seed))
 
+# %% ../nbs/10_tasks.ipynb #dat00125
 def _leaves(files, file):
     "The leaf that each photograph of PlantVillage shows"
     try: leaves = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
     except ValueError as e: raise ValueError(f"'{file}' is not JSON ({e}): is it complete?") from e
-    def _leaf(o):
+    def leaf(o):
         key = o.stem.split('___')[-1].split('copy')[0].strip().lower()
         found = leaves.get(key, [])
         return found[0] if len(found)==1 else first(l for l in found if o.parent.name in l) or f'{o.parent.name}/{key}'
-    return [_leaf(o) for o in files]
+    return [leaf(o) for o in files]
+
+# %% ../nbs/10_tasks.ipynb #dat00128
+def _kaggle_parts(root):
+    "CropDisease of the Kaggle copy: its two folders are the parts"
+    if not (root/'test').is_dir(): raise _lost('crop_disease', "'test'", root)
+    (a,an),(b,bn) = _class_folders(root/'train'),_class_folders(root/'test')
+    if odd := set(an)^set(bn): raise ValueError(f"'{root}': class {sorted(odd)[0]} is in only one of train and test")
+    return _foldered('crop_disease', root, a+b, an+bn, [0]*len(a)+[1]*len(b))
 
 @checked
 def crop_disease(
     path, # folder that has train/ and test/ (of the Kaggle copy), or raw/color/ (of the repository), or one of those around it
     test_frac:float=.2, # without a test folder: share of the leaves of each class that is held out
-    seed:int=0 # which
-)->Pack:
-    "CropDisease of Guo et al. (2020), which is PlantVillage (Mohanty et al., 2016): 38 healthy and diseased plants; without a test folder split by leaf"
+    seed:int=0 # seed of the draw
+)->Pack: # of files
+    """CropDisease of Guo et al. (2020), which is PlantVillage (Mohanty et al., 2016): 38 healthy and diseased plants
+
+    Without a test folder it is split by leaf"""
     path = Path(path)
     kaggle = first(o for o in (path, path/'dataset') if (o/'train').is_dir())
-    if kaggle:
-        if not (kaggle/'test').is_dir(): raise _lost('crop_disease', "'test'", kaggle)
-        (a,an),(b,bn) = _class_folders(kaggle/'train'),_class_folders(kaggle/'test')
-        if odd := set(an)^set(bn): raise ValueError(f"'{kaggle}': class {sorted(odd)[0]} is in only one of train and test")
-        return _foldered('crop_disease', kaggle, a+b, an+bn, [0]*len(a)+[1]*len(b))
+    if kaggle: return _kaggle_parts(kaggle)
     root = _root('crop_disease', path, 'Apple___healthy', 'raw/color', 'color', 'PlantVillage-Dataset/raw/color')
     items,names = _class_folders(root)
-    file = first(o/f for o in (root,root.parent,root.parent.parent) for f in ('leaf-map.json','leaf_grouping/leaf-map.json') if (o/f).is_file())
+    maps = [o/f for o in (root,root.parent,root.parent.parent) for f in ('leaf-map.json','leaf_grouping/leaf-map.json')]
+    file = first(o for o in maps if o.is_file())
     if file is None: raise _lost('crop_disease', "'leaf-map.json'", root)
     return _foldered('crop_disease', root, items, names, _draw(names, _leaves(items, file), test_frac, seed))
 
@@ -256,14 +306,15 @@ def load_task(
     path, # folder with its files, or the folder around it
     download:bool=False, # fetch them into `path` if they are not there
     **kwargs # for the reader: `test_frac` and `seed` where there is no official test part
-)->Pack:
-    "One of the paper's eight target tasks; FileNotFoundError says which file is missing and where it comes from"
+)->Pack: # of files
+    "One of the paper's eight target tasks. Raises `FileNotFoundError`, which names the missing file and where to get it"
     if name not in paper_tasks: raise ValueError(f"there is no task '{name}': it is one of {', '.join(paper_tasks)}")
     read,path = partial(paper_tasks[name], **kwargs),Path(path)
     if not download: return read(path)
-    if name not in _fetch: raise ValueError(f"task '{name}' cannot be fetched from here: get {_homes[name]}, and leave download out")
+    if name not in task_downloads:
+        raise ValueError(f"task '{name}' cannot be fetched from here: get {task_homes[name]}, and leave download out")
     try: return read(path)
     except FileNotFoundError:
         path.mkdir(parents=True, exist_ok=True)
-        _fetch[name](path)
+        task_downloads[name](path)
         return read(path)

@@ -1,26 +1,22 @@
 "What the data notebook cannot hold well: every way fastai has to build DataLoaders, bad input, pickles and fresh processes"
-import io, os, pickle, subprocess, sys, warnings
+import copy, io, pickle, subprocess, sys, tempfile, warnings
 from collections import Counter
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn, Tensor
 from PIL import Image
-from fastai.callback.data import PartialDL, WeightedDL
-from fastai.vision.all import (Categorize, CategoryBlock, ColReader, ColSplitter, CrossEntropyLossFlat, DataBlock, Datasets, Flatten, ImageBlock,
-    ImageDataLoaders, IntToFloatTensor, L, Learner, MultiCategorize, MultiCategoryBlock, Normalize, OneHotEncode, PILImage, PILImageBW, RandomSplitter, TensorBase,
-    Resize, TensorImage, TfmdDL, TfmdLists, ToTensor, accuracy, concat, get_image_files, image2tensor, imagenet_stats, noop, parent_label, set_seed)
-from distill_nb.images import *
-from distill_nb.kept import *
-from distill_nb.data import *
-from distill_nb.pool import *
-from distill_nb.packs import *
-from distill_nb.images import OpenImage
-from distill_nb.pool import RepeatDL
-from distill_nb.images import image_key, path_keys
-from distill_nb.teachers import SourceClasses
+from fastai.vision.all import (
+    Categorize, CategoryBlock, ColReader, ColSplitter, CrossEntropyLossFlat, DataBlock, Datasets, Flatten, ImageBlock,
+    ImageDataLoaders, IntToFloatTensor, L, Learner, MultiCategorize, MultiCategoryBlock, OneHotEncode, PILImage, PILImageBW,
+    RandomSplitter, TensorImage, TfmdDL, TfmdLists, ToTensor, accuracy, get_image_files, noop, parent_label)
+from distill_nb import data
+from distill_nb.data import Images, few_labels, get_images, image_dls, image_items, item_labels, labeled_images
+from distill_nb.identity import identity
+from distill_nb.images import ImageView, check_images, image_key, open_image
 from distill_nb.learner import distill_learner, fixmatch_learner, transfer_learner
-from distill_nb.sources import Source
+from distill_nb.packs import digits_dls
+from distill_nb.pool import few_label_dls, repeat_dls, unlabeled_dl
 from distill_nb.zoo import Zoo
 
 rng = np.random.default_rng(0)
@@ -99,67 +95,6 @@ def test_pipeline_that_opens_nothing():
     few,pool = few_label_dls(dls, n=3)
     assert len(pool)==10 and all(isinstance(o, PILImage) for o in pool) and unlabeled_dl(few, pool, bs=10).one_batch()[0].shape==(10,3,12,12)
 
-def test_few_of_repeated():
-    dls,_ = digits_dls(n=10)
-    few,_ = few_label_dls(repeat_dls(dls, 500), n=2)
-    assert len(few.train)==1 and sorted(few.train.get_idxs())==list(range(20))
-
-def test_transforms_do_not_leak():
-    dls,pool = digits_dls()
-    rep = repeat_dls(dls, 100)
-    n = len(dls.train.after_batch.fs)
-    rep.add_tfms([Normalize.from_stats(*imagenet_stats, cuda=False)], 'after_batch')
-    assert [len(d.after_batch.fs) for d in (*dls.loaders,*rep.loaders)]==[n,n,n+1,n+1]
-    dls.add_tfms([Normalize.from_stats([.5]*3, [.5]*3, cuda=False)], 'after_batch')
-    assert [len(d.after_batch.fs) for d in (*dls.loaders,*rep.loaders)]==[n+1]*4
-    u,m = unlabeled_dl(rep, pool),unlabeled_dl(dls, pool)
-    assert u.after_batch.normalize.mean.flatten().tolist()!=m.after_batch.normalize.mean.flatten().tolist()==[.5]*3
-    assert u.one_batch()[0].min()<-1.5
-
-def test_unlabeled_augments_and_repeats():
-    dls,pool = digits_dls()
-    def _run():
-        set_seed(3)
-        dl = unlabeled_dl(dls, pool, bs=256)
-        return [[(x.clone(),i) for x,i in dl] for _ in range(2)]
-    a,b = _run(),_run()
-    for (x,i),(y,j) in zip(concat(*a), concat(*b)): assert torch.equal(i,j) and torch.equal(x,y)
-    assert not torch.equal(a[0][0][1], a[1][0][1])
-    x,i = a[0][0]
-    plain = torch.stack([image2tensor(open_image(pool[k])) for k in i]).float()/255
-    assert (x-plain).abs().mean()>.01
-    dls.train.after_batch.fs.clear(); dls.train.after_batch.add([IntToFloatTensor()])
-    x,i = unlabeled_dl(dls, pool, bs=256).one_batch()
-    assert torch.equal(TensorBase(x), torch.stack([image2tensor(open_image(pool[k])) for k in i]).float()/255)
-
-@settings(max_examples=25, deadline=None)
-@given(n=st.integers(1,200), bs=st.integers(1,80))
-def test_repeat_is_balanced(n, bs):
-    dls = image_dls(images(7,4), list('aabbbab'), images(2,4), list('ab'), bs=5)
-    dl = repeat_dls(dls, n, bs=bs).train
-    a,b = dl.get_idxs(),dl.get_idxs()
-    for o in a,b:
-        c = np.bincount(o, minlength=7)
-        assert len(o)==n and c.max()-c.min()<=1
-    assert len(dl)==n//min(bs,n)>0
-    plain = dl.new(shuffle=False, drop_last=False)
-    assert plain.get_idxs()==list(range(7))
-
-def test_repeat_rejects():
-    dls,_ = digits_dls()
-    for n in 0,-3,1.5:
-        with pytest.raises(ValueError, match='`n` must be'): repeat_dls(dls, n)
-
-def test_pickle_and_workers():
-    dls,pool = digits_dls()
-    rep = repeat_dls(dls, 120, bs=40)
-    p = pickle.loads(pickle.dumps(rep))
-    assert isinstance(p.train, RepeatDL) and len(p.train)==3 and p.vocab==dls.vocab
-    q = pickle.loads(pickle.dumps(unlabeled_dl(rep, pool[:80], bs=40)))
-    assert len(q)==2 and q.one_batch()[0].shape==(40,3,32,32)
-    w = unlabeled_dl(dls, pool[:80], bs=20, num_workers=1)
-    assert sorted(torch.cat([i for _,i in w]).tolist())==list(range(80))
-
 def test_export(tmp_path):
     dls,pool = digits_dls()
     rep = repeat_dls(dls, 100)
@@ -217,10 +152,72 @@ def test_get_images(folder, tmp_path):
     with pytest.raises(TypeError, match='one class per image'):
         item_labels(Datasets([1,2], [[noop],[lambda o: [str(o)], MultiCategorize(), OneHotEncode()]]).train)
 
+def test_images_pass_the_door_once(monkeypatch):
+    "An `Images` comes back as it is; each of its items is hashed once, in slices and sums as well"
+    x,hashed = images(6),[]
+    ims = get_images(x)
+    monkeypatch.setattr(data, '_check_items', None)
+    assert get_images(ims) is ims and type(ims) is Images
+    monkeypatch.undo()
+    monkeypatch.setattr(data, 'image_key', lambda o: hashed.append(o) or image_key(o))
+    keys = ims.keys
+    assert keys==ims.keys==[image_key(o) for o in x] and len(hashed)==6
+    parts = ims[:2],ims[[2,4]],ims[[False,False,False,True,False,True]]
+    assert all(type(o) is Images for o in parts) and [o.keys for o in parts]==[keys[:2],[keys[2],keys[4]],[keys[3],keys[5]]]
+    assert (parts[1]+parts[0]).keys==[keys[2],keys[4],*keys[:2]] and len(hashed)==6
+    assert len((parts[0]+[x[5]]).keys)==3 and len(hashed)==7
+    assert type(ims.map(np.mean)) is L and type([x[0]]+ims) is L and len(ims[:0])==0
+    with pytest.raises(TypeError, match='item 0 is a int'): ims+[3]
+    with pytest.raises(ValueError, match='no image'): get_images(ims[:0])
+
+def test_images_notice_a_file_that_changes(tmp_path):
+    for i,o in enumerate(images(2)): Image.fromarray(o).save(tmp_path/f'{i}.png')
+    ims = get_images(tmp_path)
+    seen = ims+[ImageView(ims[0], 'hflip')]
+    before = seen.keys
+    Image.fromarray(images(1)[0]).save(ims[0])
+    after = seen.keys
+    assert [a==b for a,b in zip(before, after)]==[False,True,False]
+
+def test_images_are_lists_to_all_others(folder):
+    ims = get_images(folder)
+    keys,known = ims.keys,identity(L(list(ims)))
+    assert identity(ims)==known==identity(get_images(folder))
+    for o in (pickle.loads(pickle.dumps(ims)), copy.deepcopy(ims)): assert type(o) is Images and o==ims and o.keys==keys
+    assert len(pickle.dumps(get_images(images(50))[:1])) < 2000
+    ds = Datasets(ims, [[PILImage.create],[parent_label,Categorize]], splits=[range(18),range(18,24)])
+    dls = ds.dataloaders(bs=4, num_workers=0, after_item=ToTensor(), device='cpu')
+    assert dls.one_batch()[0].shape==(4,3,12,12) and get_images(dls)==ims[:18] and len(dls.test_dl(ims).dataset)==24
+
+def test_one_block_is_a_pool(folder):
+    dls = DataBlock(ImageBlock, get_items=get_image_files).dataloaders(folder, num_workers=0)
+    assert len(get_images(dls))==len(dls.train_ds)
+
+def tree(root, *names):
+    "A folder with small images of these names"
+    root = Path(tempfile.mkdtemp(dir=root))
+    for o in names:
+        (root/o).parent.mkdir(parents=True, exist_ok=True)
+        if Path(o).suffix: Image.new('RGB', (8,8)).save(root/o)
+        else: (root/o).mkdir()
+    return root
+
+def test_labeled_images(tmp_path):
+    names = 'cat/monday/1.png','cat/2.png','dog/tuesday/late/1.png','.cache/3.png','dog/.thumbs/4.png'
+    files,labels = labeled_images(tree(tmp_path, *names))
+    assert labels==['cat','cat','dog'] and type(files) is Images
+    with pytest.raises(ValueError, match="`valid`: 'sheet.png'"): labeled_images(tree(tmp_path, 'cat/1.png', 'sheet.png'), 'valid')
+    for names in (('train/cat/1.png','valid/cat/1.png'), ('Train/1.png','test/1.png','models/1.png'), ('val/cat/1.png',)):
+        with pytest.raises(ValueError, match='not classes'): labeled_images(tree(tmp_path, *names))
+    assert labeled_images(tree(tmp_path, 'train/1.png', 'bus/1.png'))[1]==['bus','train']
+    with pytest.warns(UserWarning, match="no image in 'frog'"): labeled_images(tree(tmp_path, 'cat/1.png', 'frog'))
+    with pytest.raises(ValueError, match='`labeled`'): labeled_images(tmp_path/'nowhere')
+
 def test_open_image(tmp_path):
     x = images(1)[0]
     im = Image.fromarray(x)
-    png = io.BytesIO(); im.save(png, 'png')
+    png = io.BytesIO()
+    im.save(png, "png")
     (tmp_path/'a.png').write_bytes(png.getvalue())
     lazy = Image.open(tmp_path/'a.png')
     for o in x,torch.from_numpy(x),im,lazy,png.getvalue(),tmp_path/'a.png',str(tmp_path/'a.png'),TensorImage(torch.from_numpy(x).permute(2,0,1)):
@@ -264,50 +261,6 @@ def test_image_dls():
     with pytest.raises(ValueError, match='label 4'): image_dls(x, y, vocab=list('abcd'))
     for p in 0,1:
         with pytest.raises(ValueError, match='valid_pct'): image_dls(x, y, valid_pct=p)
-
-def _pack(path, n=30, **over):
-    js = []
-    for o in images(n):
-        b = io.BytesIO(); Image.fromarray(o).save(b, 'jpeg'); js.append(b.getvalue())
-    d = dict(jpeg=np.frombuffer(b''.join(js), np.uint8), offsets=np.cumsum([0,*map(len,js)]), labels=(np.arange(n)%3).astype(np.int16),
-             is_test=np.arange(n)>=21, classes=np.array(classes))
-    np.savez(path, **{k:v for k,v in {**d,**over}.items() if v is not None})
-    return js
-
-def test_pack(tmp_path):
-    path = tmp_path/'shapes.npz'
-    js = _pack(path)
-    pack = load_pack(path)
-    assert list(pack.items)==js and len(pack)==30 and pack.labels.dtype==np.int64 and '21 training and 9 test' in repr(pack)
-    assert list(pack.test[0])==js[21:] and pack.train[1].tolist()==[i%3 for i in range(21)] and get_images(pack)==js[:21]
-    dls,pool = pack_dls(path, n=2, size=16)
-    assert dls.vocab==classes and len(dls.train_ds)==6 and len(pool)==15 and len(dls.valid_ds)==9 and dls.one_batch()[0].shape==(6,3,16,16)
-    assert len(unlabeled_dl(dls, pool))==2 and set(pool)<set(js[:21])
-    full,none = pack_dls(pack, size=16)
-    assert len(full.train_ds)==21 and len(none)==0
-    with pytest.raises(ValueError, match='no image'): unlabeled_dl(full, none)
-    for over in dict(classes=None),dict(offsets=np.arange(5)),dict(labels=np.array(['x',None])):
-        _pack(tmp_path/'bad.npz', **over)
-        with pytest.raises(ValueError, match='bad.npz'): load_pack(tmp_path/'bad.npz')
-    (tmp_path/'text.npz').write_text('hello')
-    with pytest.raises(ValueError, match='text.npz'): load_pack(tmp_path/'text.npz')
-    with pytest.raises(FileNotFoundError): load_pack(tmp_path/'gone.npz')
-
-def test_digits():
-    a,pool = digits_dls()
-    b,_ = digits_dls(seed=1)
-    assert len(a.train_ds)==50 and len(a.valid_ds)==599 and len(pool)==1148 and pool[0].shape==(32,32,3) and pool[0].dtype==np.uint8
-    def _set(items): return {o.tobytes() for o in items}
-    assert _set(image_items(a.valid_ds))==_set(image_items(b.valid_ds)) and _set(image_items(a))!=_set(image_items(b))
-    assert Counter(item_labels(a).tolist())=={i:5 for i in range(10)}
-    with pytest.raises(ValueError, match='fewer images'): digits_dls(n=150)
-
-def test_real_packs():
-    path = Path(os.environ.get('DISTILL_NB_DATA', Path(__file__).parents[2]/'shared'/'data'))/'targets'
-    if not path.exists(): pytest.skip('no ../shared/data and no $DISTILL_NB_DATA: real packs are not tested')
-    for name in 'birds','pets':
-        dls,pool = pack_dls(path/f'{name}.npz', n=3)
-        assert len(item_labels(dls))==3*dls.c and unlabeled_dl(dls, pool).one_batch()[0].shape==(32,3,128,128)
 
 # What is a pool
 
@@ -373,61 +326,6 @@ def test_an_error_about_the_pool_names_the_argument(how, folder):
     for f in (lambda o: distill_learner(dls, o, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, store=False, progress=False), lambda o: fixmatch_learner(dls, o, 'test_efficientnet', pretrained=False)):
         with pytest.raises((ValueError,TypeError), match=f'`unlabeled`: .*{match}'): f(make(folder))
 
-# What is in a pool
-
-def dls_and(path, **kw): return ImageDataLoaders.from_folder(path, valid_pct=.25, seed=1, bs=4, num_workers=0, **kw)
-def source(): return Source.from_module(nn.Sequential(nn.Conv2d(3,4,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,3)), .5, .5, 12, name='s')
-def distilled(dls, pool, tmp_path, labeled_too=True, **kw): return distill_learner(dls, pool, source(), 'test_efficientnet', pretrained=False, teach=SourceClasses(labeled_too=labeled_too), store=tmp_path/'store', progress=False, **kw)
-
-@pytest.mark.parametrize('form', ['files','bytes','copies','arrays'])
-def test_a_pool_that_has_the_labelled_and_the_validation_images(form, folder, tmp_path):
-    dls,files = dls_and(folder),get_images(folder)
-    if form=='copies':
-        for f in files: (tmp_path/'pool').mkdir(exist_ok=True); (tmp_path/'pool'/f'_{f.name}').write_bytes(f.read_bytes())
-        pool = tmp_path/'pool'
-    elif form=='arrays':
-        x = np.stack([np.asarray(open_image(o)) for o in files])
-        y = [o.parent.name for o in files]
-        dls,pool = image_dls(x, y, bs=4, valid_pct=.25),x
-    else: pool = files if form=='files' else [o.read_bytes() for o in files]
-    with pytest.warns(UserWarning, match='`unlabeled`: 6 of the 6 validation images are in the pool') as w: learn = distilled(dls, pool, tmp_path)
-    assert len(learn.distill.pool)==24==len({image_key(o) for o in learn.distill.pool})
-    with pytest.warns(UserWarning, match='6 of the 6 validation'): fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False)
-
-def test_a_pool_of_other_images_is_neither_changed_nor_read(folder, tmp_path):
-    dls = dls_and(folder)
-    for i,o in enumerate(images(4, 40)): Image.fromarray(o).save(tmp_path/f'{i}.png')               # of other sizes
-    files,seen = get_images(tmp_path),set(path_keys)
-    fixmatch = fixmatch_learner(dls, files, 'test_efficientnet', pretrained=False)
-    assert fixmatch.fix_match.pool==files and set(path_keys)==seen
-    assert list(map(str, distilled(dls, files, tmp_path).distill.pool))==[*map(str, files), *map(str, image_items(dls))]
-    assert distilled(dls, files, tmp_path, labeled_too=False).distill.pool==files
-
-def test_an_opener_of_ones_own_does_not_hide_an_image(folder):
-    def own(p): return PILImage(Image.open(p).rotate(90))
-    dls = Datasets(get_images(folder), [[own],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).dataloaders(bs=4, num_workers=0, after_item=ToTensor, device='cpu')
-    with pytest.warns(UserWarning, match='2 of the 12 validation'): pool = pool_images(dls, get_images(folder)[:4])
-    assert images_in(image_items(dls), pool)==[True,True]+[False]*10
-
-def test_part_of_the_labelled_images_is_in_the_pool(folder, tmp_path):
-    dls = dls_and(folder)
-    few = image_items(dls)
-    learn = distilled(dls, few[:5], tmp_path)
-    assert list(learn.distill.pool)==[*few[:5], *few[5:]]
-
-def test_unreadable_images_of_the_pool_can_be_left_out(folder, tmp_path):
-    dls = dls_and(folder)
-    for i,o in enumerate(images(4, 40)): Image.fromarray(o).save(tmp_path/f'{i}.png')
-    good = get_images(tmp_path)
-    (tmp_path/'bad.png').write_bytes(b'no image'); (tmp_path/'cut.png').write_bytes(good[0].read_bytes()[:300]); os.mkfifo(tmp_path/'pipe.png')
-    pool = get_images(tmp_path)
-    assert len(pool)==7
-    for f in (lambda **k: distilled(dls, pool, tmp_path, labeled_too=False, **k).distill, lambda **k: fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False, **k).fix_match):
-        with pytest.warns(UserWarning, match="`unlabeled`: 3 of 7 images cannot be read and are left out .first: .*bad.png"): assert f(on_error='skip').pool==good
-        with pytest.raises(ValueError, match='`on_error`'): f(on_error='ignore')
-    with pytest.raises(ValueError, match='cannot read image .*(bad|cut|pipe).png'): distilled(dls, pool, tmp_path)
-    with pytest.raises(ValueError, match='none of its 1 images'): distilled(dls, [tmp_path/'bad.png'], tmp_path, on_error='skip')
-
 # Labels that are missing, and classes that only validation has
 
 def holey(p):
@@ -466,60 +364,3 @@ def test_a_missing_label_is_named(labels):
     for f in (lambda: few_labels(labels, n=1), lambda: image_dls(images(4), labels), lambda: image_dls(images(4), list('aabb'), images(4), labels)):
         with pytest.raises(ValueError, match=r'labels: 1 of 4 images have none \(rows 1\)'): f()
 
-# Weights, and other loaders
-
-def weighted(p, **kw):
-    files = get_image_files(p).sorted()
-    return DataBlock((ImageBlock,CategoryBlock), get_items=lambda p: files, get_y=parent_label, splitter=lambda o: (list(range(0,24,2)),list(range(1,24,2)))).weighted_dataloaders(p, np.arange(1, 25.), bs=4, num_workers=0)
-
-def weight_of(path): return dict(zip(get_image_files(path).sorted().map(str), np.arange(1, 25.)))
-
-def shares(dl, n):
-    with_n = type(dl)(dl.dataset, wgts=dl.wgts, n=n, bs=4, shuffle=True, num_workers=0) if type(dl) is RepeatDL else None
-    return np.bincount(with_n.get_idxs(), minlength=len(dl.dataset))/n
-
-def test_weights_follow_their_images(folder):
-    dls,w = weighted(folder),weight_of(folder)
-    rep = repeat_dls(dls, 50)
-    few,pool = few_label_dls(dls, n=2)
-    few_rep,rep_few = repeat_dls(few, 30),few_label_dls(rep, n=2)[0]
-    for d in (rep, few, few_rep, rep_few, repeat_dls(rep_few, 40), repeat_dls(rep, 20)):
-        want = np.array([w[str(o)] for o in image_items(d)])
-        np.testing.assert_allclose(d.train.wgts, want/want.sum())
-        assert len(d.valid.get_idxs())==12 and d.valid.get_idxs()==list(range(12))
-    assert isinstance(few.train, WeightedDL)
-    for d in (rep, few_rep): assert np.abs(shares(d.train, 20000)-d.train.wgts).max() < .015
-    assert len(rep.train.get_idxs())==50 and rep.train.new(shuffle=False, drop_last=False).get_idxs()==list(range(12))
-    learn = transfer_learner(dls, 'test_efficientnet', pretrained=False)
-    np.testing.assert_allclose(learn.dls.train.wgts, dls.train.wgts)
-    again = pickle.loads(pickle.dumps(rep.train))
-    np.testing.assert_allclose(again.wgts, rep.train.wgts)
-
-def test_weights_of_nil_are_refused(folder):
-    dls = weighted(folder)
-    dls.train.wgts = np.eye(12)[11]
-    with pytest.raises(ValueError, match='weight of 0'): few_label_dls(dls, n=1, seed=next(s for s in range(99) if 11 not in few_labels(item_labels(dls), n=1, seed=s)[0]))
-
-def test_a_partial_loader_keeps_its_share(folder):
-    dls = Datasets(get_image_files(folder).sorted(), [[PILImage.create],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).partial_dataloaders(partial_n=6, bs=3, num_workers=0, after_item=ToTensor, device='cpu')
-    few,_ = few_label_dls(dls, n=3)
-    assert few.train.partial_n==6 and len(few.train)==2
-    idxs = transfer_learner(dls, 'test_efficientnet', pretrained=False).dls.train.get_idxs()
-    assert len(idxs)==6==len(set(idxs)) and len(repeat_dls(dls, 30).train.get_idxs())==30
-
-class Odd(TfmdDL):
-    def __init__(self, dataset=None, odd=None, **kwargs):
-        self.odd = odd
-        super().__init__(dataset, **kwargs)
-
-class Fair(Odd):
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'odd': self.odd, **kwargs})
-
-def test_other_loaders_are_carried_along_or_refused_by_name(folder):
-    def dls(cls): return Datasets(get_image_files(folder).sorted(), [[PILImage.create],[parent_label,Categorize]],
-        splits=[range(0,24,2),range(1,24,2)]).dataloaders(dl_type=cls, odd=3, bs=3, num_workers=0, after_item=ToTensor, device='cpu')
-    for f in (lambda d: repeat_dls(d, 8), lambda d: few_label_dls(d, n=1)):
-        with pytest.raises(TypeError, match='`dls`: .*Odd.*fastai\'s own loader'): f(dls(Odd))
-    few = few_label_dls(dls(Fair), n=1)[0]
-    assert type(few.train) is Fair and few.train.odd==3==few.valid.odd
-    with pytest.raises(TypeError, match='`dls`: .*Fair.*weighted_dataloaders'): repeat_dls(dls(Fair), 8)

@@ -4,7 +4,7 @@ import csv, io, json, shutil, subprocess, sys, venv
 import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
-from fastai.vision.all import Learner, Normalize, Resize, accuracy, imagenet_stats
+from fastai.vision.all import Learner, Normalize, PILImageBW, Resize, ToTensor, accuracy, imagenet_stats
 import distill_nb.infer
 from distill_nb.calibrate import calibrate
 from distill_nb.images import open_image
@@ -15,8 +15,10 @@ from distill_nb.deploy import *
 from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import create_student, student_splitter
-from distill_nb.infer import Predictor, find_images, main, predict_files, prepare, read_rgb
-pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
+from distill_nb.infer import Predictor, check_fields, find_images, main, predict_files, prepare, read_rgb, strict_json
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
 
 rng = np.random.default_rng(0)
 def picture(mode, size=(40,30)):
@@ -44,7 +46,8 @@ def encoded(im, kind, **kw):
     return buf.getvalue()
 
 def rotated():
-    exif = Image.Exif(); exif[274] = 6
+    exif = Image.Exif()
+    exif[274] = 6
     return encoded(picture('RGB'), 'JPEG', exif=exif)
 
 kinds = dict(jpeg=lambda: encoded(picture('RGB'), 'JPEG'), grey=lambda: encoded(picture('L'), 'PNG'), bits=lambda: encoded(picture('1'), 'PNG'), alpha=lambda: encoded(picture('RGBA'), 'PNG'), palette=lambda: encoded(picture('P'), 'GIF'),
@@ -171,3 +174,45 @@ def test_a_folder_for_a_hub(stages, learn, tmp_path):
         assert Predictor(hub/'student.onnx').labels == ['a/b','c: d','"e"']
         if stages is None: torch.testing.assert_close(timm.create_model(f'local-dir:{hub}', pretrained=True).eval()((x-.5)/.2), want, atol=1e-4, rtol=1e-4)
     assert (hub/'config.json').exists() == (stages is None) and 'accuracy | 0.5' in (hub/'README.md').read_text()
+
+# What was once shown in the notebook
+
+@pytest.mark.parametrize('shape', [(320,181), (181,320), (64,64), (37,1000)])
+def test_grey_images_are_resized_as_by_fastai(shape):
+    img = PILImageBW(picture('L', shape))
+    want = ToTensor()(Resize((32,80))(img, split_idx=1)).numpy()/np.float32(255)
+    assert np.array_equal(prepare(img, (32,80)), want)
+
+def test_a_geometry_out_of_range():
+    with pytest.raises(ValueError, match='`crop_pct`'): prepare(picture('RGB'), 64, 1.5)
+
+@pytest.mark.parametrize('text,match', [('-Infinity','finite'), ('9'*5000,''), ('','not JSON')], ids=['infinite','long','empty'])
+def test_json_that_is_refused(text, match):
+    with pytest.raises(ValueError, match=match): strict_json(text)
+
+def test_descriptions_that_are_taken_and_refused():
+    check_fields(dict(crop_pct=1, mean=[0]*3, labels=['crane']*2, num_classes=2, invented='anything'), 'this file')
+    with pytest.raises(ValueError, match='must be an object'): check_fields([1], 'this file')
+
+def told(graph, tmp_path, **change):
+    "The graph with another description"
+    m = onnx.load(graph)
+    props = {**{o.key: o.value for o in m.metadata_props}, **{k: json.dumps(v) for k,v in change.items()}}
+    del m.metadata_props[:]
+    onnx.helper.set_model_props(m, props)
+    onnx.save(m, tmp_path/'told.onnx')
+    return Predictor(tmp_path/'told.onnx')
+
+@pytest.mark.parametrize('change', [
+    dict(crop_pct=-.5), dict(std=[0,1,1]), dict(labels='0123456789'), dict(labels=['a','b']), dict(input_size=[3,64,64]), dict(softmax=1),
+    dict(normalize=False, mean=None)], ids=str)
+def test_a_description_that_contradicts_the_graph(change, graph, tmp_path):
+    with pytest.raises(ValueError, match='told.onnx'): told(graph, tmp_path, **change)
+
+def test_what_a_predictor_is_given(graph, tmp_path):
+    predictor = Predictor(graph)
+    assert predictor([]).shape == (0,10)
+    (tmp_path/'broken.onnx').write_bytes(b'not a graph')
+    with pytest.raises(FileNotFoundError, match='no file'): Predictor(tmp_path/'none.onnx')
+    with pytest.raises(ValueError, match='not a graph'): Predictor(tmp_path/'broken.onnx')
+    with pytest.raises(ValueError, match='from 0 to 1'): list(predict_files(predictor, [], min_prob=80))

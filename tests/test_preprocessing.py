@@ -13,7 +13,7 @@ from distill_nb.student import create_student, input_channels
 from distill_nb.infer import Predictor, prepare, prepare_item
 from distill_nb.teachers import Probes, SourceClasses
 from distill_nb.learner import distill_learner, transfer_learner
-from distill_nb.preprocess import image_channels, image_shape, preprocessing
+from distill_nb.preprocess import image_channels, image_shape, preprocessing, read_transforms
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
 
@@ -202,3 +202,16 @@ def test_grey_images_in_colour_for_live_teachers(tmp_path):
     learn = distill_learner(dls_from(fs, cls=PILImageBW), fs, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, teach=SourceClasses(live=True), store=False, progress=False, arch_kwargs=dict(in_chans=1))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert np.isfinite(learn.recorder.values[-1]).all()
+
+def whatever(x): return x
+
+def test_what_transforms_are_read_as():
+    assert read_transforms([Resize(96), RandomCrop(64)]).crop_pct == 64/96
+    assert read_transforms([Transform(of_labels), Transform(whatever)]).unknown == ['whatever']
+    odd = {'RandomCrop': [Resize(96), RandomCrop(100)], 'RandomResizedCrop': [RandomResizedCrop((32,64))], 'Flip': [Resize(96), *aug_transforms(size=64)],
+           'RandomResizedCropGPU': [Resize(96), RandomResizedCropGPU(96, valid_scale=.8)]}
+    for name,tfms in odd.items():
+        with pytest.raises(ValueError, match=f'in validation {name} '): read_transforms(tfms)
+
+def test_a_crop_mode_that_there_is_not():
+    with pytest.raises(ValueError, match='`crop_mode`'): preprocessing(dls_of(Resize(32)), crop_mode='centre')

@@ -6,8 +6,8 @@ import numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
 from distill_nb import tasks
-from distill_nb.data import few_label_dls, few_labels, get_images, image_dls
-from distill_nb.pool import unlabeled_dl
+from distill_nb.data import few_labels, get_images, image_dls
+from distill_nb.pool import few_label_dls, unlabeled_dl
 from distill_nb.packs import pack_dls
 from distill_nb.tasks import load_task, paper_tasks
 
@@ -122,7 +122,7 @@ def make_crop_disease(path):
 
 makers = {k[5:]:f for k,f in list(globals().items()) if k.startswith('make_')}
 
-def test_every_task_has_a_maker(): assert set(makers)==set(paper_tasks)==set(tasks._homes) and set(tasks._fetch)<set(paper_tasks)
+def test_every_task_has_a_maker(): assert set(makers)==set(paper_tasks)==set(tasks.task_homes) and set(tasks.task_downloads)<set(paper_tasks)
 
 @pytest.mark.parametrize('name', list(makers))
 def test_task(name, tmp_path):
@@ -152,11 +152,11 @@ def test_image_dls_from_a_task(tmp_path):
 
 @pytest.mark.parametrize('name', list(makers))
 def test_nothing_there(name, tmp_path):
-    home = tasks._homes[name].split()[-1]
+    home = tasks.task_homes[name].split()[-1]
     for path in tmp_path,tmp_path/'nowhere':
         with pytest.raises(FileNotFoundError) as e: load_task(name, path)
         assert f"task '{name}'" in str(e.value) and home in str(e.value) and str(path) in str(e.value)
-        assert ('download=True' in str(e.value))==(name in tasks._fetch)
+        assert ('download=True' in str(e.value))==(name in tasks.task_downloads)
 
 def test_unknown_name(tmp_path):
     with pytest.raises(ValueError, match='it is one of cub200, chestx'): load_task('cub', tmp_path)
@@ -174,7 +174,7 @@ def test_list_missing(name, file, tmp_path):
     makers[name](tmp_path)
     (tmp_path/file).unlink()
     with pytest.raises(FileNotFoundError) as e: load_task(name, tmp_path)
-    assert file.split('/')[-1] in str(e.value) and tasks._homes[name] in str(e.value)
+    assert file.split('/')[-1] in str(e.value) and tasks.task_homes[name] in str(e.value)
 
 @pytest.mark.parametrize('name', [o for o in makers if o not in ('eurosat','crop_disease')])
 def test_image_missing(name, tmp_path):
@@ -264,7 +264,7 @@ def test_nabirds_twice_the_same_name(tmp_path):
     line(tmp_path/'nabirds'/'classes.txt', 3, '817 Common Eider (Adult male)')
     assert list(load_task('nabirds', tmp_path).classes)[:2]==['Common Eider (Adult male) [295]','Common Eider (Adult male) [817]']
 
-@pytest.mark.parametrize('name', sorted(tasks._fetch))
+@pytest.mark.parametrize('name', sorted(tasks.task_downloads))
 def test_download(name, tmp_path, monkeypatch):
     "What is missing is fetched once, from the right place, into `path`; no network here"
     import torchvision.datasets, torchvision.datasets.utils as utils
@@ -280,6 +280,12 @@ def test_download(name, tmp_path, monkeypatch):
     assert list(load_task(name, path, download=True).items)==list(task.items) and len(seen)==n
 
 def test_download_not_offered(tmp_path):
-    for name in set(paper_tasks)-set(tasks._fetch):
+    for name in set(paper_tasks)-set(tasks.task_downloads):
         with pytest.raises(ValueError, match='cannot be fetched') as e: load_task(name, tmp_path, download=True)
-        assert tasks._homes[name] in str(e.value)
+        assert tasks.task_homes[name] in str(e.value)
+
+def test_another_seed_draws_another_test_part(tmp_path):
+    for o in 'AnnualCrop','Forest':
+        for i in range(10): paint(tmp_path/o/f'{o}_{i}.jpg')
+    a,b,c = (load_task('eurosat', tmp_path, seed=s).is_test for s in (0,0,1))
+    assert (a==b).all() and (a!=c).any()
