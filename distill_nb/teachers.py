@@ -362,9 +362,8 @@ class Teach:
         pool, # image items
     )->L: # image items
         "The images to teach on: `pool`, and the labelled ones that are not in it"
-        if not self.labeled_too: return pool
-        few = image_items(dls)
-        return pool + L(o for o,there in zip(few, images_in(few, pool)) if not there)
+        pool,few = get_images(pool),get_images(dls)
+        return pool + few[[not there for there in images_in(few, pool)]] if self.labeled_too else pool
 
     def looks(self,
         pool, # image items
