@@ -16,8 +16,7 @@ def test_processes_of_this_machine(tmp_path):
     imgs = list(np.random.default_rng(0).integers(0, 255, (30,16,16,3), dtype=np.uint8))
     sources = [Source.from_timm('test_resnet', pretrained=False, num_classes=c, size=32, seed=c, name=str(c)) for c in (3,5)]
     sources.append(Source.from_timm('test_resnet', pretrained=False, num_classes=7, size=48, name='broken'))
-    key = sources[2].key
-    sources[2].build,sources[2]._hash = _fails,key
+    sources[2].build,sources[2].weights_hash = _fails,lambda: 'known'
     with joblib.parallel_config(backend='loky', n_jobs=2): failed = compute_outputs(sources, imgs, Store(tmp_path/'a'), bs=5, block=10, on_error='skip', progress=False)
     assert list(failed)==['broken'] and 'no such weights' in str(failed['broken'])
     for s in sources[:2]:
