@@ -13,7 +13,8 @@ from distill_nb.sources import Source
 rng = np.random.default_rng(0)
 
 def tiny(n=4):
-    return nn.Sequential(nn.Conv2d(3,6,3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(6,n))
+    return nn.Sequential(nn.Conv2d(3,6,3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(),
+        nn.Linear(6,n))
 
 @pytest.fixture()
 def ckpt(tmp_path):
@@ -33,7 +34,8 @@ def test_position_embeddings_follow_the_size(tmp_path):
 def test_key_says_what_decides_the_outputs(ckpt):
     path,model = ckpt
     def key(p=path/'a.safetensors', **kw): return Source.from_checkpoint(p, 'test_resnet', **kw).key
-    keys = [key(), key(size=96), key(mean=.1), key(std=.1), key(crop_pct=.5), key(interpolation='nearest'), key(classifier=False), key(in_chans=3)]
+    keys = [key(), key(size=96), key(mean=.1), key(std=.1), key(crop_pct=.5), key(interpolation='nearest'),
+        key(classifier=False), key(in_chans=3)]
     assert len(set(keys)) == len(keys)
     assert key() == key(name='another', meta=dict(task='x'), classes=['a','b','c'])
     (path/'b.safetensors').write_bytes((path/'a.safetensors').read_bytes())
@@ -50,7 +52,8 @@ def test_key_follows_a_file_that_changes(ckpt):
 
 def digits_learner(size=24, norm=imagenet_stats, **kw):
     imgs = rng.integers(0, 255, (20,30,24,3), dtype=np.uint8)
-    dls = image_dls(imgs, np.arange(20)%2, imgs, np.arange(20)%2, vocab=['cat','dog'], bs=5, batch_tfms=Normalize.from_stats(*norm, cuda=False) if norm else None, size=size, **kw)
+    dls = image_dls(imgs, np.arange(20)%2, imgs, np.arange(20)%2, vocab=['cat','dog'], bs=5,
+        batch_tfms=Normalize.from_stats(*norm, cuda=False) if norm else None, size=size, **kw)
     torch.manual_seed(0)
     return imgs,Learner(dls, tiny(2), loss_func=CrossEntropyLossFlat())
 
@@ -100,8 +103,10 @@ def test_export_is_opened_only_with_trust(tmp_path):
         warnings.simplefilter('error', UserWarning)
         src.load()
 
-@pytest.mark.parametrize('wrap', [lambda d: d, lambda d: {'state_dict': d, 'epoch': 3}, lambda d: {'model': d, 'opt': {'lr': .1}}, lambda d: {f'module.{k}':v for k,v in d.items()},
-                                  lambda d: {'model': {f'module.{k}':v.half() for k,v in d.items()}}, lambda d: {k:v for k,v in d.items() if 'num_batches' not in k}])
+@pytest.mark.parametrize('wrap',
+    [lambda d: d, lambda d: {'state_dict': d, 'epoch': 3}, lambda d: {'model': d, 'opt': {'lr': .1}},
+    lambda d: {f'module.{k}':v for k,v in d.items()}, lambda d: {'model': {f'module.{k}':v.half() for k,v in d.items()}},
+    lambda d: {k:v for k,v in d.items() if 'num_batches' not in k}])
 def test_wrapped_checkpoints(ckpt, wrap):
     path,model = ckpt
     torch.save(wrap(model.state_dict()), path/'w.pth')
@@ -117,7 +122,8 @@ def test_checkpoint_that_does_not_fit_lists_the_names(ckpt):
     sd['conv1.0.weight'] = torch.zeros(1)
     torch.save(sd, path/'b.pth')
     with pytest.raises(ValueError) as e: Source.from_checkpoint(path/'b.pth', 'test_resnet').load()
-    for part in ('missing 1 (fc.bias)', 'unexpected 1 (extra)', 'of another shape 1 (conv1.0.weight: (1,) in the file'): assert part in str(e.value)
+    for part in ('missing 1 (fc.bias)', 'unexpected 1 (extra)', 'of another shape 1 (conv1.0.weight: (1,) in the file'):
+        assert part in str(e.value)
 
 @pytest.mark.parametrize('what', [[1,2], {'a': 1}, {}, torch.zeros(2)])
 def test_not_a_state_dict(tmp_path, what):

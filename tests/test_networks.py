@@ -48,7 +48,8 @@ def test_random_weights_repeat_and_leave_the_random_state_alone():
     assert a is not b
 
 @settings(max_examples=15, deadline=None)
-@given(w=st.integers(20,300), h=st.integers(20,300), arch=st.sampled_from(['resnet18', 'tf_efficientnet_lite0', 'vit_base_patch16_siglip_224', 'mobilenetv3_small_100']))
+@given(w=st.integers(20,300), h=st.integers(20,300),
+    arch=st.sampled_from(['resnet18', 'tf_efficientnet_lite0', 'vit_base_patch16_siglip_224', 'mobilenetv3_small_100']))
 def test_tfm_is_timms_own(w, h, arch):
     cfg = timm.models.get_pretrained_cfg(arch).to_dict()
     img,want = picture(w, h),create_transform(**resolve_data_config({}, pretrained_cfg=cfg), is_training=False)

@@ -94,7 +94,8 @@ def test_random_state_is_left_alone(source):
 
 def test_rows_are_ordinary_tensors(source, tmp_path):
     for res in (get(source), get(source, store=tmp_path), get(source, store=tmp_path)):
-        for t in (res.features, res.logits): assert not t.is_inference() and not t.requires_grad and t.dtype==torch.float32 and t.device.type=='cpu'
+        for t in (res.features, res.logits):
+            assert not t.is_inference() and not t.requires_grad and t.dtype==torch.float32 and t.device.type=='cpu'
         w = torch.ones(5, requires_grad=True)
         (res.features@w).sum().backward()
         assert w.grad.abs().sum()>0
@@ -163,7 +164,8 @@ def test_what_is_done_stays_done(source, tmp_path, error):
     Net.fail = None
     assert torch.equal(get(source, store=tmp_path, bs=5).logits, want.logits) and Net.seen == 30
 
-@pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b[:4], lambda b: b'', lambda b: bytes(len(b)), lambda b: b[:-1]+bytes([b[-1]^1]), lambda b: b+b'x'])
+@pytest.mark.parametrize('damage',
+    [lambda b: b[:len(b)//2], lambda b: b[:4], lambda b: b'', lambda b: bytes(len(b)), lambda b: b[:-1]+bytes([b[-1]^1]), lambda b: b+b'x'])
 def test_damaged_chunks_are_computed_again(source, tmp_path, damage):
     want,store = get(source, store=Store(tmp_path, chunk=10), bs=10),Store(tmp_path)
     path = next(store.folder(source).glob('chunk-*'))
@@ -238,7 +240,8 @@ def test_nan_names_the_source_and_is_not_stored(tmp_path):
 
 def test_arrays_find_their_rows_by_content(source, tmp_path):
     out = get(source)
-    arrays = Source.from_arrays('a', imgs+imgs[:1], torch.cat([out.features, out.features[:1]]), probs=torch.cat([out.probs(), out.probs()[:1]]))
+    arrays = Source.from_arrays('a', imgs+imgs[:1], torch.cat([out.features, out.features[:1]]),
+        probs=torch.cat([out.probs(), out.probs()[:1]]))
     res = get(arrays, imgs[::-1], store=tmp_path)
     assert torch.equal(res.features, out.features.flip(0)) and stored(tmp_path) == []
     torch.testing.assert_close(res.probs(), out.probs().flip(0))

@@ -12,12 +12,15 @@ rng = np.random.default_rng(0)
 def picture(w, h): return Image.fromarray(rng.integers(0, 255, (h,w,3), dtype=np.uint8))
 
 def tiny(n=4):
-    return nn.Sequential(nn.Conv2d(3,6,3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(6,n))
+    return nn.Sequential(nn.Conv2d(3,6,3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(),
+        nn.Linear(6,n))
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', '1'])
-def test_any_mode_becomes_rgb(mode): assert Source.from_timm('test_resnet', pretrained=False).tfm(picture(50, 40).convert(mode)).shape == (3,160,160)
+def test_any_mode_becomes_rgb(mode):
+    assert Source.from_timm('test_resnet', pretrained=False).tfm(picture(50, 40).convert(mode)).shape == (3,160,160)
 
-def test_tfm_goes_to_worker_processes(): assert pickle.loads(pickle.dumps(Source.from_timm('resnet18').tfm))(picture(30,30)).shape == (3,224,224)
+def test_tfm_goes_to_worker_processes():
+    assert pickle.loads(pickle.dumps(Source.from_timm('resnet18').tfm))(picture(30,30)).shape == (3,224,224)
 
 def test_prep_is_exact_at_its_own_size():
     src = Source('s', lambda: None, size=32, mean=(.1,.2,.3), std=(.4,.5,.6))
@@ -28,8 +31,10 @@ def test_prep_is_exact_at_its_own_size():
     assert torch.equal(x, before) and src.prep(x.double()).dtype==torch.float64
     with pytest.raises(ValueError, match='x01'): src.prep(x[:,:1])
 
-@pytest.mark.parametrize('bad,match', [(dict(size=0),'size'), (dict(size=3.5),'size'), (dict(std=0.),'std'), (dict(mean=(0.,np.nan,0.)),'mean'), (dict(crop_pct=0),'crop_pct'),
-                                       (dict(crop_pct=1.5),'crop_pct'), (dict(interpolation='best'),'interpolation'), (dict(n_classes=2, classes=['a']),'classes')])
+@pytest.mark.parametrize('bad,match',
+    [(dict(size=0),'size'), (dict(size=3.5),'size'), (dict(std=0.),'std'), (dict(mean=(0.,np.nan,0.)),'mean'),
+    (dict(crop_pct=0),'crop_pct'), (dict(crop_pct=1.5),'crop_pct'), (dict(interpolation='best'),'interpolation'),
+    (dict(n_classes=2, classes=['a']),'classes')])
 def test_bad_preprocessing_is_named(bad, match):
     with pytest.raises(ValueError, match=match): Source('s', lambda: None, **(dict(size=32) | bad))
 

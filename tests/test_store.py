@@ -1,4 +1,5 @@
-"Whatever lies in a store's folder: outputs are those without a store. A pass that was interrupted ends as if it had not been. Half precision keeps the scores"
+"""Whatever lies in a store's folder: outputs are those without a store.
+A pass that was interrupted ends as if it had not been. Half precision keeps the scores"""
 import os, random, shutil, sqlite3, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -67,7 +68,8 @@ def check(store, files, want, heals=True):
             out = get(files, store)
             torch.testing.assert_close(out.features, want[0].features, atol=1e-6, rtol=0)
             torch.testing.assert_close(out.logits, want[0].logits, atol=1e-6, rtol=0)
-            torch.testing.assert_close(pseudo_labels([src], files, store=store, memory=0, bs=4, progress=False)[:], want[1], atol=1e-3, rtol=0)
+            torch.testing.assert_close(pseudo_labels([src], files, store=store, memory=0, bs=4, progress=False)[:], want[1],
+                atol=1e-3, rtol=0)
 
 def put_chunk(path, chunk, metadata=None):
     data = save({k: v.contiguous() for k,v in chunk.items()}, metadata)
@@ -75,11 +77,19 @@ def put_chunk(path, chunk, metadata=None):
     (path.parent/f'chunk-{digest(data)}.safetensors').write_bytes(data)
 
 wrong = {
-    'another width': lambda c: c.update(features=torch.randn(4,9)), 'no logits': lambda c: c.pop('logits'), 'other classes': lambda c: c.update(logits=torch.randn(4,3)), 'NaN': lambda c: c['features'].fill_(float('nan')),
-    'infinite': lambda c: c['logits'].fill_(float('inf')), 'whole numbers': lambda c: c.update(features=torch.ones(4,6, dtype=torch.int64)), 'doubles': lambda c: c.update(features=c['features'].double()), 'other halves': lambda c: c.update(features=c['features'].bfloat16()),
-    'fewer rows': lambda c: c.update(features=c['features'][:3]), 'one dimension': lambda c: c.update(features=c['features'].flatten()), 'no keys': lambda c: c.pop('keys'), 'short keys': lambda c: c.update(keys=c['keys'][:,:8]), 'another part': lambda c: c.update(more=torch.ones(4)),
-    'nothing': lambda c: c.clear(), 'offsets of another width': lambda c: c.update(features_at=torch.zeros(1,2,5), features_in=torch.tensor([4])), 'offsets of other batches': lambda c: c.update(features_at=torch.zeros(1,2,6), features_in=torch.tensor([3])),
-    'offsets alone': lambda c: c.update(features_at=torch.zeros(1,2,6)), 'offsets of NaN': lambda c: c.update(logits_at=torch.full((4,1), float('nan')))}
+    'another width': lambda c: c.update(features=torch.randn(4,9)), 'no logits': lambda c: c.pop('logits'),
+    'other classes': lambda c: c.update(logits=torch.randn(4,3)), 'NaN': lambda c: c['features'].fill_(float('nan')),
+    'infinite': lambda c: c['logits'].fill_(float('inf')),
+    'whole numbers': lambda c: c.update(features=torch.ones(4,6, dtype=torch.int64)),
+    'doubles': lambda c: c.update(features=c['features'].double()), 'other halves': lambda c: c.update(features=c['features'].bfloat16()),
+    'fewer rows': lambda c: c.update(features=c['features'][:3]),
+    'one dimension': lambda c: c.update(features=c['features'].flatten()), 'no keys': lambda c: c.pop('keys'),
+    'short keys': lambda c: c.update(keys=c['keys'][:,:8]), 'another part': lambda c: c.update(more=torch.ones(4)),
+    'nothing': lambda c: c.clear(),
+    'offsets of another width': lambda c: c.update(features_at=torch.zeros(1,2,5), features_in=torch.tensor([4])),
+    'offsets of other batches': lambda c: c.update(features_at=torch.zeros(1,2,6), features_in=torch.tensor([3])),
+    'offsets alone': lambda c: c.update(features_at=torch.zeros(1,2,6)),
+    'offsets of NaN': lambda c: c.update(logits_at=torch.full((4,1), float('nan')))}
 
 @pytest.mark.parametrize('kind', wrong)
 @pytest.mark.parametrize('signed', [False,True])
@@ -131,7 +141,8 @@ def test_anything_for_a_file(files, want, tmp_path):
         os.mkfifo(p)
     def link(to): return lambda p: (p.unlink(), p.symlink_to(to(p)))
     def gone(p): p.unlink()
-    ways = [cut, garbled, garbled, noise, folder, pipe, gone, link(lambda p: '/nowhere'), link(lambda p: p), link(lambda p: '/dev/zero'), link(lambda p: files[0]), link(lambda p: p.parent)]
+    ways = [cut, garbled, garbled, noise, folder, pipe, gone, link(lambda p: '/nowhere'), link(lambda p: p),
+        link(lambda p: '/dev/zero'), link(lambda p: files[0]), link(lambda p: p.parent)]
     whole = fill(tmp_path/'whole', files).path
     kinds = set()
     for k in range(60):
@@ -168,9 +179,15 @@ def test_what_cannot_be_read_is_left(files, want, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match='ignored a file of the store'): out = get(files, Store(tmp_path, 4, 'float32'))
     assert torch.equal(out.features, want[0].features) and mine.exists()
 
-@pytest.mark.parametrize('sql', ["update contents set key='zz'", "update contents set key=(select key from contents order by path limit 1)", "update contents set at='0'", "update contents set key=null, at=3", "update contents set seal=''",
-    "drop table contents; create table contents (path text primary key, key text)", "drop table contents; create view contents as select 1 path, 2 at, 3 key, 4 seal", "create trigger t before insert on contents begin select raise(abort, 'no'); end",
-    "insert into contents values (x'ff00', '', '', '')", "drop table contents; create table files (path text primary key, mtime_ns integer, size integer, key text); insert into files values ('a',1,2,'b')"])
+@pytest.mark.parametrize('sql',
+    ["update contents set key='zz'", "update contents set key=(select key from contents order by path limit 1)",
+    "update contents set at='0'", "update contents set key=null, at=3", "update contents set seal=''",
+    "drop table contents; create table contents (path text primary key, key text)",
+    "drop table contents; create view contents as select 1 path, 2 at, 3 key, 4 seal",
+    "create trigger t before insert on contents begin select raise(abort, 'no'); end",
+    "insert into contents values (x'ff00', '', '', '')",
+    "drop table contents; create table files (path text primary key, mtime_ns integer, size integer, key text); "
+    "insert into files values ('a',1,2,'b')"])
 def test_data_base_of_files(sql, files, want, tmp_path):
     store = fill(tmp_path, files)
     with sqlite3.connect(tmp_path/'files.sqlite') as db: db.executescript(sql)
@@ -196,7 +213,8 @@ def test_kept_images(tmp_path):
         import io
         np.save(f := io.BytesIO(), a, allow_pickle=True)
         return seal(f.getvalue())
-    for data in (b'', b'x', whole[:-1], whole+b'x', seal(b''), seal(b'\x93NUMPY'), npy(np.zeros((3,4,3), np.uint8)), npy(np.zeros((4,4), np.uint8)), npy(np.zeros((4,4,3))), npy(np.array([{}]))):
+    for data in (b'', b'x', whole[:-1], whole+b'x', seal(b''), seal(b'\x93NUMPY'), npy(np.zeros((3,4,3), np.uint8)),
+        npy(np.zeros((4,4), np.uint8)), npy(np.zeros((4,4,3))), npy(np.array([{}]))):
         file.write_bytes(data)
         with pytest.warns(UserWarning, match='broken file'): assert kept.open(pictures[0], view) == img
         assert file.read_bytes() == whole
@@ -267,7 +285,8 @@ def kept(x, z=None, dtype='float16', bs=32):
     "As they come back from a store"
     store = Store(None, dtype=dtype)
     sizes = [len(o) for o in x.split(bs)]
-    data = load(save({k: v.contiguous() for k,v in {**store_room._pack_features(x, sizes), **(store_room._pack_logits(z) if z is not None else {})}.items()}))
+    data = store_room._pack_features(x, sizes) | ({} if z is None else store_room._pack_logits(z))
+    data = load(save({k: v.contiguous() for k,v in data.items()}))
     return store_room._unpack(data),sum(v.nbytes for v in data.values())
 
 @pytest.mark.parametrize('scale', [1e-3,1.,1e3])
@@ -290,7 +309,8 @@ def test_each_dimension_for_itself():
     assert (got[:,3]==7e4).all() and (got[:,4]==0).all() and (got[:,6]==x[:,6]).all()
     spread = (x.double()-x.double().mean(0)).abs().amax(0).clamp(min=1e-30)
     assert ((got.double()-x.double()).abs().amax(0)/spread).max() < 2e-3
-    assert torch.equal(kept(base)[0]['features'], base.half().float()) and kept(base)[1] == base.nbytes//2      # where nothing is gained nothing changes
+    same,size = kept(base)                                                     # where nothing is gained nothing changes
+    assert torch.equal(same['features'], base.half().float()) and size == base.nbytes//2
     assert torch.equal(kept(x[:3], bs=1)[0]['features'], x[:3])                   # batches too small to gain anything
 
 @pytest.mark.parametrize('scale', [1e-3,1.,30.])
