@@ -12,7 +12,6 @@ import json, shutil
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
 from fastcore.basics import patch

@@ -5,7 +5,6 @@ from fastai.vision.all import CrossEntropyLossFlat, Learner, Normalize, Resize, 
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from distill_nb.checkpoints import *
 from distill_nb.checkpoints import FileHash
 from distill_nb.data import image_dls
 from distill_nb.sources import Source

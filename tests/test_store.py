@@ -238,7 +238,7 @@ twins = [source(1e-3), Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(
 
 def run(store, bs, block, stop=None, kill=False, sources=twins):
     "The pass, broken off at batch number `stop`"
-    n,forward,close = 0,outputs._forward,outputs._Writer.close
+    n,forward = 0,outputs._forward
     def counted(*a):
         nonlocal n
         if n == stop: raise KeyboardInterrupt
@@ -265,7 +265,7 @@ def test_a_resumed_pass_is_a_whole_one(bs, block, chunk, dtype, tmp_path):
 
 def test_what_was_there_before_does_not_move_the_grid(tmp_path):
     "Of what is missing each batch holds what lies between two multiples of its size, in the order asked for; nothing is computed twice"
-    seen,forward = [],outputs._forward
+    forward = outputs._forward
     for there in ([], [5], [0,1,2], list(range(17)), list(range(0,50,2)), [49]):
         store,batches = Store(tmp_path/f'{len(there)}{there[:1]}', dtype='float32'),[]
         if there: compute_outputs(twins[:1], [many[i] for i in there], store, progress=False)
@@ -281,9 +281,8 @@ y = np.arange(120)%3
 base = torch.tensor(rng.normal(size=(120,12)) + 1.2*np.eye(12)[y]*[1.]*12, dtype=torch.float32).relu()
 some = ['cka','parc','knn','linear_probe','h_score','logme']
 
-def kept(x, z=None, dtype='float16', bs=32):
+def kept(x, z=None, bs=32):
     "As they come back from a store"
-    store = Store(None, dtype=dtype)
     sizes = [len(o) for o in x.split(bs)]
     data = store_room._pack_features(x, sizes) | ({} if z is None else store_room._pack_logits(z))
     data = load(save({k: v.contiguous() for k,v in data.items()}))
