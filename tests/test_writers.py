@@ -39,7 +39,7 @@ def calls_that_write(module):
 known = {   # what else writes, and why it may
     'checks': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
     'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},                         # runs without the package
-    'outputs': {('_new_table','np.lib.format.open_memmap')},                                          # into the part of a `whole_file`
+    'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},                                          # into the part of a `whole_file`
     'images': {('KeptImages','np.save')}, 'bench': {('_figure','ax.figure.savefig')}, 'explore': {('_png','fig.savefig')}, 'resume': {('write_state','torch.save')}, # into memory
     'cli': {('_png','figure.savefig')},                                                               # into memory
     'deploy': {('save_student','safetensors.torch.save'), ('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'), # into memory
