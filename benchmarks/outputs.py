@@ -13,6 +13,7 @@ from common import machine, write
 from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs
 from distill_nb.sources import Source
+import distill_nb.networks # `Source.from_timm`
 from distill_nb.images import open_image
 
 def jpegs(n, px):

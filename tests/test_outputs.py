@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import nn
 from distill_nb import outputs
+from distill_nb.core import rules
 from distill_nb.images import ImageView
 from distill_nb.images import *
 from distill_nb.store import *
@@ -43,7 +44,8 @@ def stored(store): return sorted(p.name for p in Path(store).rglob('*') if p.is_
 
 def test_key_is_the_content(tmp_path):
     a = imgs[0]
-    Image.fromarray(a).save(tmp_path/'a.png'); (tmp_path/'b.dat').write_bytes((tmp_path/'a.png').read_bytes())
+    Image.fromarray(a).save(tmp_path/'a.png')
+    (tmp_path/'b.dat').write_bytes((tmp_path/'a.png').read_bytes())
     assert image_key(str(tmp_path/'a.png')) == image_key(tmp_path/'b.dat') == image_key((tmp_path/'b.dat').read_bytes())
     assert image_key(a) == image_key(torch.from_numpy(a)) == image_key(Image.fromarray(a)) == image_key(np.asfortranarray(a))
     g = a[...,0]
@@ -72,7 +74,9 @@ def test_a_row_for_each_image_in_order(tmp_path_factory, order, bs, chunk):
 
 def test_images_of_every_kind_and_size(source, tmp_path):
     Image.fromarray(imgs[0]).save(tmp_path/'a.png')
-    buf = BytesIO(); picture = Image.fromarray(rng.integers(0, 255, (40,23,3), dtype=np.uint8)); picture.save(buf, 'JPEG')
+    buf = BytesIO()
+    picture = Image.fromarray(rng.integers(0, 255, (40,23,3), dtype=np.uint8))
+    picture.save(buf, 'JPEG')
     res = get(source, [tmp_path/'a.png', buf.getvalue(), imgs[0], picture, imgs[1][...,0]])
     torch.testing.assert_close(res.features[0], res.features[2])
     assert len(res) == 5 and get(source, np.stack(imgs)).features.shape == (30,5)
@@ -80,15 +84,21 @@ def test_images_of_every_kind_and_size(source, tmp_path):
 def test_workers_give_the_same(source): assert torch.equal(get(source, bs=8, num_workers=1).logits, get(source, bs=8, num_workers=5).logits)
 
 def test_random_state_is_left_alone(source):
-    torch.manual_seed(3); np.random.seed(3); want = torch.rand(2),np.random.rand()
-    torch.manual_seed(3); np.random.seed(3)
+    torch.manual_seed(3)
+    np.random.seed(3)
+    want = torch.rand(2),np.random.rand()
+    torch.manual_seed(3)
+    np.random.seed(3)
     get(source)
     assert torch.equal(torch.rand(2), want[0]) and np.random.rand() == want[1]
 
 def test_rows_are_ordinary_tensors(source, tmp_path):
     for res in (get(source), get(source, store=tmp_path), get(source, store=tmp_path)):
-        for t in (res.features, res.logits): assert not t.is_inference() and not t.requires_grad and t.dtype==torch.float32 and t.device.type=='cpu'
-        w = torch.ones(5, requires_grad=True); (res.features@w).sum().backward(); assert w.grad.abs().sum()>0
+        for t in (res.features, res.logits):
+            assert not t.is_inference() and not t.requires_grad and t.dtype==torch.float32 and t.device.type=='cpu'
+        w = torch.ones(5, requires_grad=True)
+        (res.features@w).sum().backward()
+        assert w.grad.abs().sum()>0
         res.features.add_(0)
 
 def test_bar_only_when_there_is_something_to_do(source, tmp_path, monkeypatch):
@@ -111,7 +121,8 @@ def test_views_are_kept_apart(source, tmp_path):
     assert Net.seen == 150 and len({tuple(o.logits.flatten().tolist()) for o in res.values()}) == 4
 
 def test_a_source_that_changed_is_another_source(tmp_path):
-    net = Net(); a = get(Source.from_module(net, .5, .5, 12), store=tmp_path)
+    net = Net()
+    a = get(Source.from_module(net, .5, .5, 12), store=tmp_path)
     with torch.no_grad(): net.m[-1].bias += 1
     b = get(Source.from_module(net, .5, .5, 12), store=tmp_path)
     torch.testing.assert_close(b.logits, a.logits+1, atol=2e-3, rtol=0)
@@ -122,7 +133,8 @@ def test_default_store(source, tmp_path, monkeypatch):
     monkeypatch.setenv('DISTILL_NB_CACHE', str(tmp_path/'here'))
     get(source, store=None)
     assert len(stored(tmp_path/'here')) == 1 and Store().path == tmp_path/'here'
-    monkeypatch.delenv('DISTILL_NB_CACHE'); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'user'))
+    monkeypatch.delenv('DISTILL_NB_CACHE')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'user'))
     assert Store().path.name == 'distill_nb'
 
 def test_nothing_is_kept_without_a_store(source, tmp_path, monkeypatch):
@@ -131,11 +143,14 @@ def test_nothing_is_kept_without_a_store(source, tmp_path, monkeypatch):
     assert stored(tmp_path) == [] and Net.seen == 60
 
 def test_clear_one_or_all(source, tmp_path):
-    other = Source.from_module(Net(), .5, .4, 12, name='other'); store = Store(tmp_path)
+    other = Source.from_module(Net(), .5, .4, 12, name='other')
+    store = Store(tmp_path)
     for s in (source, other): get(s, store=store)
     full = store.size
-    store.clear(other); assert 0 < store.size < full and store.index(other) == {}
-    store.clear(); assert store.size == 0
+    store.clear(other)
+    assert 0 < store.size < full and store.index(other) == {}
+    store.clear()
+    assert store.size == 0
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
 def test_what_is_done_stays_done(source, tmp_path, error):
@@ -149,10 +164,12 @@ def test_what_is_done_stays_done(source, tmp_path, error):
     Net.fail = None
     assert torch.equal(get(source, store=tmp_path, bs=5).logits, want.logits) and Net.seen == 30
 
-@pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b[:4], lambda b: b'', lambda b: bytes(len(b)), lambda b: b[:-1]+bytes([b[-1]^1]), lambda b: b+b'x'])
+@pytest.mark.parametrize('damage',
+    [lambda b: b[:len(b)//2], lambda b: b[:4], lambda b: b'', lambda b: bytes(len(b)), lambda b: b[:-1]+bytes([b[-1]^1]), lambda b: b+b'x'])
 def test_damaged_chunks_are_computed_again(source, tmp_path, damage):
     want,store = get(source, store=Store(tmp_path, chunk=10), bs=10),Store(tmp_path)
-    path = next(store.folder(source).glob('chunk-*')); path.write_bytes(damage(path.read_bytes()))
+    path = next(store.folder(source).glob('chunk-*'))
+    path.write_bytes(damage(path.read_bytes()))
     Net.seen = 0
     with pytest.warns(UserWarning, match='removed a broken file'): res = get(source, store=store, bs=10)
     assert torch.equal(res.logits, want.logits) and torch.equal(res.features, want.features) and Net.seen == 10
@@ -195,7 +212,8 @@ def test_two_processes_at_once_then_one_killed(tmp_path):
     Store(tmp_path/'store').clear()
     p,t = start(tmp_path, 'k.pt', .4),time.time()
     while len(stored(tmp_path/'store'))<2 and time.time()-t<90: time.sleep(.05)
-    os.kill(p.pid, signal.SIGKILL); p.wait()
+    os.kill(p.pid, signal.SIGKILL)
+    p.wait()
     assert not (tmp_path/'k.pt').exists()
     kept = {o for o in stored(tmp_path/'store') if o.startswith('chunk-')}
     assert 0 < len(kept) < 10
@@ -222,7 +240,8 @@ def test_nan_names_the_source_and_is_not_stored(tmp_path):
 
 def test_arrays_find_their_rows_by_content(source, tmp_path):
     out = get(source)
-    arrays = Source.from_arrays('a', imgs+imgs[:1], torch.cat([out.features, out.features[:1]]), probs=torch.cat([out.probs(), out.probs()[:1]]))
+    arrays = Source.from_arrays('a', imgs+imgs[:1], torch.cat([out.features, out.features[:1]]),
+        probs=torch.cat([out.probs(), out.probs()[:1]]))
     res = get(arrays, imgs[::-1], store=tmp_path)
     assert torch.equal(res.features, out.features.flip(0)) and stored(tmp_path) == []
     torch.testing.assert_close(res.probs(), out.probs().flip(0))
@@ -239,3 +258,32 @@ def test_a_failure_does_not_shift_the_images_of_others(source, tmp_path):
     get(source, imgs[:20], store)
     assert list(compute_outputs([bad, source], imgs, store, bs=5, block=10, on_error='skip', progress=False)) == ['bad']
     assert torch.equal(get(source, store=store).logits, want.logits)
+
+# What is computed is right
+
+def test_temperatures_have_bounds(source):
+    low,high = rules['T'].low,rules['T'].high
+    said = Outputs(torch.zeros(2,1), torch.tensor([[9000.,0,-9000.],[.1,0,-.1]]))
+    for T in (low, 4, high):
+        assert said.probs(T).isfinite().all()
+        torch.testing.assert_close(said.probs(T).sum(1), torch.ones(2))
+    for T in (float('inf'), 1e20, 1e-300, 10**400, 0, np.nextafter(1e-3, 0)):
+        with pytest.raises(ValueError, match='`T` must be a number at least 0.001'): said.probs(T)
+
+def test_batches_of_other_sizes_round_differently(source, tmp_path):
+    get(source, store=tmp_path)
+    a,b = get(source, imgs[:9], store=tmp_path).features,get(source, imgs[:9]).features
+    torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+def test_nothing_is_computed_again(source, tmp_path):
+    for _ in range(2): get(source, store=tmp_path)
+    assert Net.seen == 30
+
+def test_a_store_is_needed_to_compute_ahead(source):
+    with pytest.raises(TypeError, match='would lose them'): compute_outputs([source], imgs, store=False)
+    with pytest.raises(TypeError, match='`source` must be Sources'): get_outputs(Net(), imgs)
+    with pytest.raises(ValueError, match='bs'): pseudo_labels([source], imgs, store=False, bs=0)
+
+def test_views_have_no_row_in_arrays(source):
+    arrays = Source.from_arrays('a', imgs, rng.normal(size=(30,3)))
+    with pytest.raises(ValueError, match='no row for 30 of 30'): get(arrays, [ImageView(o, 'hflip') for o in imgs])

@@ -1,4 +1,5 @@
-"Whatever lies in a store's folder: outputs are those without a store. A pass that was interrupted ends as if it had not been. Half precision keeps the scores"
+"""Whatever lies in a store's folder: outputs are those without a store.
+A pass that was interrupted ends as if it had not been. Half precision keeps the scores"""
 import os, random, shutil, sqlite3, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -13,6 +14,7 @@ from distill_nb.images import *
 from distill_nb.store import *
 from distill_nb.outputs import *
 from distill_nb.pseudo_labels import *
+import distill_nb.all # registers the metrics
 from distill_nb.estimators.core import metrics
 from distill_nb.sources import Source
 
@@ -29,7 +31,8 @@ class Net(nn.Module):
     def forward(self, x): return self.m(x)*(1+self.by*len(x))
 
 def source(by=0., **kw):
-    net = Net(); net.by.fill_(by)
+    net = Net()
+    net.by.fill_(by)
     return Source.from_module(net, .5, .5, 8, name='net', **kw)
 
 src = source()
@@ -46,7 +49,8 @@ def files(tmp_path_factory):
 def fill(path, files, dtype='float32'):
     path_keys.clear()
     store = Store(path, chunk=4, dtype=dtype)
-    get(files, store); pseudo_labels([src], files, store=store, memory=0, bs=4, progress=False)
+    get(files, store)
+    pseudo_labels([src], files, store=store, memory=0, bs=4, progress=False)
     return store
 
 @pytest.fixture(scope='module')
@@ -62,19 +66,30 @@ def check(store, files, want, heals=True):
             warnings.simplefilter('error' if again and heals else 'ignore')
             store = Store(store.path, 4, store.dtype)
             out = get(files, store)
-            torch.testing.assert_close(out.features, want[0].features, atol=1e-6, rtol=0); torch.testing.assert_close(out.logits, want[0].logits, atol=1e-6, rtol=0)
-            torch.testing.assert_close(pseudo_labels([src], files, store=store, memory=0, bs=4, progress=False)[:], want[1], atol=1e-3, rtol=0)
+            torch.testing.assert_close(out.features, want[0].features, atol=1e-6, rtol=0)
+            torch.testing.assert_close(out.logits, want[0].logits, atol=1e-6, rtol=0)
+            torch.testing.assert_close(pseudo_labels([src], files, store=store, memory=0, bs=4, progress=False)[:], want[1],
+                atol=1e-3, rtol=0)
 
 def put_chunk(path, chunk, metadata=None):
     data = save({k: v.contiguous() for k,v in chunk.items()}, metadata)
-    path.unlink(); (path.parent/f'chunk-{digest(data)}.safetensors').write_bytes(data)
+    path.unlink()
+    (path.parent/f'chunk-{digest(data)}.safetensors').write_bytes(data)
 
 wrong = {
-    'another width': lambda c: c.update(features=torch.randn(4,9)), 'no logits': lambda c: c.pop('logits'), 'other classes': lambda c: c.update(logits=torch.randn(4,3)), 'NaN': lambda c: c['features'].fill_(float('nan')),
-    'infinite': lambda c: c['logits'].fill_(float('inf')), 'whole numbers': lambda c: c.update(features=torch.ones(4,6, dtype=torch.int64)), 'doubles': lambda c: c.update(features=c['features'].double()), 'other halves': lambda c: c.update(features=c['features'].bfloat16()),
-    'fewer rows': lambda c: c.update(features=c['features'][:3]), 'one dimension': lambda c: c.update(features=c['features'].flatten()), 'no keys': lambda c: c.pop('keys'), 'short keys': lambda c: c.update(keys=c['keys'][:,:8]), 'another part': lambda c: c.update(more=torch.ones(4)),
-    'nothing': lambda c: c.clear(), 'offsets of another width': lambda c: c.update(features_at=torch.zeros(1,2,5), features_in=torch.tensor([4])), 'offsets of other batches': lambda c: c.update(features_at=torch.zeros(1,2,6), features_in=torch.tensor([3])),
-    'offsets alone': lambda c: c.update(features_at=torch.zeros(1,2,6)), 'offsets of NaN': lambda c: c.update(logits_at=torch.full((4,1), float('nan')))}
+    'another width': lambda c: c.update(features=torch.randn(4,9)), 'no logits': lambda c: c.pop('logits'),
+    'other classes': lambda c: c.update(logits=torch.randn(4,3)), 'NaN': lambda c: c['features'].fill_(float('nan')),
+    'infinite': lambda c: c['logits'].fill_(float('inf')),
+    'whole numbers': lambda c: c.update(features=torch.ones(4,6, dtype=torch.int64)),
+    'doubles': lambda c: c.update(features=c['features'].double()), 'other halves': lambda c: c.update(features=c['features'].bfloat16()),
+    'fewer rows': lambda c: c.update(features=c['features'][:3]),
+    'one dimension': lambda c: c.update(features=c['features'].flatten()), 'no keys': lambda c: c.pop('keys'),
+    'short keys': lambda c: c.update(keys=c['keys'][:,:8]), 'another part': lambda c: c.update(more=torch.ones(4)),
+    'nothing': lambda c: c.clear(),
+    'offsets of another width': lambda c: c.update(features_at=torch.zeros(1,2,5), features_in=torch.tensor([4])),
+    'offsets of other batches': lambda c: c.update(features_at=torch.zeros(1,2,6), features_in=torch.tensor([3])),
+    'offsets alone': lambda c: c.update(features_at=torch.zeros(1,2,6)),
+    'offsets of NaN': lambda c: c.update(logits_at=torch.full((4,1), float('nan')))}
 
 @pytest.mark.parametrize('kind', wrong)
 @pytest.mark.parametrize('signed', [False,True])
@@ -83,7 +98,9 @@ def test_chunks_whose_checksum_is_right(kind, signed, which, files, want, tmp_pa
     store = fill(tmp_path, files)
     chunks = sorted(store.folder(src).glob('chunk-*'))
     for p in chunks[:1] if which == 'one' else chunks:
-        c = load(p.read_bytes()); keys = digest(c['keys'].numpy()); wrong[kind](c)
+        c = load(p.read_bytes())
+        keys = digest(c['keys'].numpy())
+        wrong[kind](c)
         put_chunk(p, c, dict(source=f'{src.key} {keys}') if signed else None)
     if signed and which == 'all' and kind in ('another width','no logits','other classes'): return # a forger who knows all; nobody else can
     with pytest.warns(UserWarning, match='from the store'): get(files, Store(tmp_path, 4, 'float32'))
@@ -101,7 +118,8 @@ def test_chunks_of_an_earlier_version(files, tmp_path):
     store = Store(tmp_path)
     out = get(files, False)
     keys = torch.tensor([list(bytes.fromhex(image_key(o))) for o in files], dtype=torch.uint8)
-    store.folder(src).mkdir(parents=True); (store.folder(src)/'chunk-0').touch()
+    store.folder(src).mkdir(parents=True)
+    (store.folder(src)/'chunk-0').touch()
     put_chunk(store.folder(src)/'chunk-0', dict(keys=keys, features=out.features.half()+1, logits=out.logits.half()))
     assert torch.equal(get(files, store).features, (out.features.half()+1).float())
 
@@ -114,27 +132,40 @@ def test_anything_for_a_file(files, want, tmp_path):
         for _ in range(r.choice((1,1,5,50))): d[r.randrange(len(d))] = r.randrange(256)
         p.write_bytes(d)
     def noise(p): p.write_bytes(r.randbytes(r.choice((0,1,100,5000))))
-    def folder(p): p.unlink(); (p/'deep').mkdir(parents=True); (p/'deep'/'file').touch()
-    def pipe(p): p.unlink(); os.mkfifo(p)
+    def folder(p):
+        p.unlink()
+        (p/'deep').mkdir(parents=True)
+        (p/'deep'/'file').touch()
+    def pipe(p):
+        p.unlink()
+        os.mkfifo(p)
     def link(to): return lambda p: (p.unlink(), p.symlink_to(to(p)))
     def gone(p): p.unlink()
-    ways = [cut, garbled, garbled, noise, folder, pipe, gone, link(lambda p: '/nowhere'), link(lambda p: p), link(lambda p: '/dev/zero'), link(lambda p: files[0]), link(lambda p: p.parent)]
+    ways = [cut, garbled, garbled, noise, folder, pipe, gone, link(lambda p: '/nowhere'), link(lambda p: p),
+        link(lambda p: '/dev/zero'), link(lambda p: files[0]), link(lambda p: p.parent)]
     whole = fill(tmp_path/'whole', files).path
     kinds = set()
     for k in range(60):
-        shutil.rmtree(tmp_path/'s', ignore_errors=True); shutil.copytree(whole, tmp_path/'s')
+        shutil.rmtree(tmp_path/'s', ignore_errors=True)
+        shutil.copytree(whole, tmp_path/'s')
         there = sorted(p for p in (tmp_path/'s').rglob('*') if p.is_file())
         for p in r.sample(there, r.choice((1,1,len(there)))):
-            kinds.add(p.suffix); ways[k%len(ways)](p)
+            kinds.add(p.suffix)
+            ways[k%len(ways)](p)
         check(Store(tmp_path/'s', 4, 'float32'), files, want)
-        store = Store(tmp_path/'s'); repr(store); store.clear(); assert store.size == 0
+        store = Store(tmp_path/'s')
+        repr(store)
+        store.clear()
+        assert store.size == 0
     assert kinds == {'.safetensors','.sqlite','.npy','.json'}
     assert files[0].read_bytes()[1:4] == b'PNG'
 
 @pytest.mark.parametrize('at', ['{key}','{key}/float32','tables','tables/*'])
 def test_anything_for_a_folder(at, files, want, tmp_path):
     store = fill(tmp_path, files)
-    for p in list(tmp_path.glob(at.format(key=src.key))): shutil.rmtree(p); p.write_text('no folder')
+    for p in list(tmp_path.glob(at.format(key=src.key))):
+        shutil.rmtree(p)
+        p.write_text('no folder')
     check(store, files, want)
 
 def test_what_cannot_be_read_is_left(files, want, tmp_path, monkeypatch):
@@ -148,16 +179,24 @@ def test_what_cannot_be_read_is_left(files, want, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match='ignored a file of the store'): out = get(files, Store(tmp_path, 4, 'float32'))
     assert torch.equal(out.features, want[0].features) and mine.exists()
 
-@pytest.mark.parametrize('sql', ["update contents set key='zz'", "update contents set key=(select key from contents order by path limit 1)", "update contents set at='0'", "update contents set key=null, at=3", "update contents set seal=''",
-    "drop table contents; create table contents (path text primary key, key text)", "drop table contents; create view contents as select 1 path, 2 at, 3 key, 4 seal", "create trigger t before insert on contents begin select raise(abort, 'no'); end",
-    "insert into contents values (x'ff00', '', '', '')", "drop table contents; create table files (path text primary key, mtime_ns integer, size integer, key text); insert into files values ('a',1,2,'b')"])
+@pytest.mark.parametrize('sql',
+    ["update contents set key='zz'", "update contents set key=(select key from contents order by path limit 1)",
+    "update contents set at='0'", "update contents set key=null, at=3", "update contents set seal=''",
+    "drop table contents; create table contents (path text primary key, key text)",
+    "drop table contents; create view contents as select 1 path, 2 at, 3 key, 4 seal",
+    "create trigger t before insert on contents begin select raise(abort, 'no'); end",
+    "insert into contents values (x'ff00', '', '', '')",
+    "drop table contents; create table files (path text primary key, mtime_ns integer, size integer, key text); "
+    "insert into files values ('a',1,2,'b')"])
 def test_data_base_of_files(sql, files, want, tmp_path):
     store = fill(tmp_path, files)
     with sqlite3.connect(tmp_path/'files.sqlite') as db: db.executescript(sql)
     check(store, files, want)
 
 def test_files_that_change_places(tmp_path):
-    for n,c in (('a','red'),('b','blue')): Image.new('RGB', (32,32), c).save(tmp_path/f'{n}.bmp'); os.utime(tmp_path/f'{n}.bmp', (1e9,1e9))
+    for n,c in (('a','red'),('b','blue')):
+        Image.new('RGB', (32,32), c).save(tmp_path/f'{n}.bmp')
+        os.utime(tmp_path/f'{n}.bmp', (1e9,1e9))
     fs = [tmp_path/'a.bmp', tmp_path/'b.bmp']
     first = get(fs, tmp_path/'store')
     for a,b in (('a','t'),('b','a'),('t','b')): os.rename(tmp_path/f'{a}.bmp', tmp_path/f'{b}.bmp')
@@ -167,9 +206,15 @@ def test_files_that_change_places(tmp_path):
 
 def test_kept_images(tmp_path):
     kept,view = KeptImages(tmp_path),ResizeView((4,4), True, False, 2)
-    img = kept.open(pictures[0], view); file = kept.file(pictures[0], view); whole = file.read_bytes()
-    def npy(a): import io; np.save(f := io.BytesIO(), a, allow_pickle=True); return seal(f.getvalue())
-    for data in (b'', b'x', whole[:-1], whole+b'x', seal(b''), seal(b'\x93NUMPY'), npy(np.zeros((3,4,3), np.uint8)), npy(np.zeros((4,4), np.uint8)), npy(np.zeros((4,4,3))), npy(np.array([{}]))):
+    img = kept.open(pictures[0], view)
+    file = kept.file(pictures[0], view)
+    whole = file.read_bytes()
+    def npy(a):
+        import io
+        np.save(f := io.BytesIO(), a, allow_pickle=True)
+        return seal(f.getvalue())
+    for data in (b'', b'x', whole[:-1], whole+b'x', seal(b''), seal(b'\x93NUMPY'), npy(np.zeros((3,4,3), np.uint8)),
+        npy(np.zeros((4,4), np.uint8)), npy(np.zeros((4,4,3))), npy(np.array([{}]))):
         file.write_bytes(data)
         with pytest.warns(UserWarning, match='broken file'): assert kept.open(pictures[0], view) == img
         assert file.read_bytes() == whole
@@ -182,7 +227,8 @@ def test_parts_of_dead_writers(files, tmp_path):
     store = fill(tmp_path, files)
     for d in (store.folder(src), next((tmp_path/'tables').iterdir())): (d/'.tmp-0').write_bytes(b'half')
     (tmp_path/'tables'/'.tmp-1').mkdir()
-    get(files[:3]+pictures[:1], store); pseudo_labels([src], files[:4], store=store, memory=0, bs=4, progress=False)
+    get(files[:3]+pictures[:1], store)
+    pseudo_labels([src], files[:4], store=store, memory=0, bs=4, progress=False)
     assert not list(tmp_path.rglob('.tmp-*'))
 
 # Taken up again
@@ -192,7 +238,7 @@ twins = [source(1e-3), Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(
 
 def run(store, bs, block, stop=None, kill=False, sources=twins):
     "The pass, broken off at batch number `stop`"
-    n,forward,close = 0,outputs._forward,outputs._Writer.close
+    n,forward = 0,outputs._forward
     def counted(*a):
         nonlocal n
         if n == stop: raise KeyboardInterrupt
@@ -219,7 +265,7 @@ def test_a_resumed_pass_is_a_whole_one(bs, block, chunk, dtype, tmp_path):
 
 def test_what_was_there_before_does_not_move_the_grid(tmp_path):
     "Of what is missing each batch holds what lies between two multiples of its size, in the order asked for; nothing is computed twice"
-    seen,forward = [],outputs._forward
+    forward = outputs._forward
     for there in ([], [5], [0,1,2], list(range(17)), list(range(0,50,2)), [49]):
         store,batches = Store(tmp_path/f'{len(there)}{there[:1]}', dtype='float32'),[]
         if there: compute_outputs(twins[:1], [many[i] for i in there], store, progress=False)
@@ -235,11 +281,11 @@ y = np.arange(120)%3
 base = torch.tensor(rng.normal(size=(120,12)) + 1.2*np.eye(12)[y]*[1.]*12, dtype=torch.float32).relu()
 some = ['cka','parc','knn','linear_probe','h_score','logme']
 
-def kept(x, z=None, dtype='float16', bs=32):
+def kept(x, z=None, bs=32):
     "As they come back from a store"
-    store = Store(None, dtype=dtype)
     sizes = [len(o) for o in x.split(bs)]
-    data = load(save({k: v.contiguous() for k,v in {**store_room._pack_features(x, sizes), **(store_room._pack_logits(z) if z is not None else {})}.items()}))
+    data = store_room._pack_features(x, sizes) | ({} if z is None else store_room._pack_logits(z))
+    data = load(save({k: v.contiguous() for k,v in data.items()}))
     return store_room._unpack(data),sum(v.nbytes for v in data.values())
 
 @pytest.mark.parametrize('scale', [1e-3,1.,1e3])
@@ -253,12 +299,17 @@ def test_scores_do_not_depend_on_scale_and_offset(scale, offset):
 def test_each_dimension_for_itself():
     torch.manual_seed(0)
     a,b = 10**(6*torch.rand(12)-3),2e4*torch.rand(12)-1e4
-    x = base*a + b*a; x[:,3] = 7e4; x[:,4] = 0; x[:,5] = 1e-7*base[:,5]; x[:,6] = 3e38*(base[:,6]>1)
+    x = base*a + b*a
+    x[:,3] = 7e4
+    x[:,4] = 0
+    x[:,5] = 1e-7*base[:,5]
+    x[:,6] = 3e38*(base[:,6]>1)
     got = kept(x)[0]['features']
     assert (got[:,3]==7e4).all() and (got[:,4]==0).all() and (got[:,6]==x[:,6]).all()
     spread = (x.double()-x.double().mean(0)).abs().amax(0).clamp(min=1e-30)
     assert ((got.double()-x.double()).abs().amax(0)/spread).max() < 2e-3
-    assert torch.equal(kept(base)[0]['features'], base.half().float()) and kept(base)[1] == base.nbytes//2      # where nothing is gained nothing changes
+    same,size = kept(base)                                                     # where nothing is gained nothing changes
+    assert torch.equal(same['features'], base.half().float()) and size == base.nbytes//2
     assert torch.equal(kept(x[:3], bs=1)[0]['features'], x[:3])                   # batches too small to gain anything
 
 @pytest.mark.parametrize('scale', [1e-3,1.,30.])
@@ -271,3 +322,43 @@ def test_pseudo_labels_do_not_depend_on_an_offset(scale, offset):
     p,q = got['logits'].softmax(1),z.softmax(1)
     assert abs(metrics['leep'](p, y)-metrics['leep'](q, y)) < .01
     torch.testing.assert_close(got['logits'], z, atol=2**-8*max(1, scale), rtol=2**-10)
+
+# A store by itself
+
+def test_half_and_full_precision(tmp_path):
+    torch.manual_seed(0)
+    keys,small,logits = [image_key(o) for o in many[:40]],torch.randn(40,64)*.1+300,torch.randn(40,5)*20+300
+    half,full = [Store(tmp_path/t, dtype=t) for t in ('float16','float32')]
+    got = half.read(half.write(twins[1], keys, small, logits))
+    full.write(twins[1], keys, small, logits)
+    torch.testing.assert_close(got['features'], small, atol=3e-4, rtol=0)      # a half at 300 is off by up to 0.125
+    torch.testing.assert_close(got['logits'].softmax(1), logits.softmax(1), atol=1e-4, rtol=0)
+    assert half.size < .75*full.size                                           # of forty images half is names
+    huge = torch.cat([torch.full((1,64), 1e5), torch.rand(4,64)])
+    torch.testing.assert_close(half.read(half.write(twins[1], keys[:5], huge, logits[:5]))['features'], huge, atol=50, rtol=0)
+    odd = half.write(twins[1], keys[:5], torch.rand(5,63), logits[:5])
+    with pytest.warns(UserWarning, match='its features and classes are'): half.index(twins[1])
+    assert not odd.exists()
+
+def test_a_chunk_that_has_changed_is_gone(tmp_path):
+    store = Store(tmp_path)
+    path = store.write(twins[1], [image_key(many[0])], torch.rand(1,192), torch.rand(1,5))
+    path.write_bytes(path.read_bytes()[:-1]+b'x')
+    with pytest.warns(UserWarning, match='its content has changed'): assert store.read(path) == {}
+    assert store.index(twins[1]) == {} and store.size == 0
+
+def test_keys_of_files_are_those_of_their_content(tmp_path):
+    Image.fromarray(pictures[0]).save(tmp_path/'zero.png')
+    store,items = Store(tmp_path/'store'),[tmp_path/'zero.png', ImageView(tmp_path/'zero.png', 'hflip'), pictures[0]]
+    path_keys.clear()
+    want = [image_key(o) for o in items]
+    assert store.image_keys(items) == want
+    path_keys.clear()
+    assert store.image_keys(items) == want
+    known = dict(path_keys)
+    path_keys.clear()
+    with sqlite3.connect(store.path/'files.sqlite') as db: db.execute('update contents set key=upper(key)')
+    assert store.image_keys(items) == want and path_keys == known              # a row that has changed does not count
+    (store.path/'files.sqlite').write_bytes(b'not a database'*100)
+    path_keys.clear()
+    with pytest.warns(UserWarning, match='not a database of files'): assert store.image_keys(items) == want

@@ -45,10 +45,9 @@ def calls_that_write(module):
 known = { # what else writes, and why it may
     'files': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
     # runs without the package
-    'infer': {('_whole_file','open'), ('_whole_file','os.replace'), ('_screen','open')},
+    'infer': {('whole_file','open'), ('whole_file','os.replace'), ('_screen','open')},
     # into the part of a `whole_file`
     'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},
-    # into memory
     # into a `whole_file`
     'cli': {('_summarize','plot_suite(rows, chosen).flat[0].figure.savefig')},
     # into memory
