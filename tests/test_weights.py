@@ -60,6 +60,21 @@ def test_ends():
     np.testing.assert_allclose(source_weights(e, 1e4), [.5,0,.5,0], atol=1e-12)
     assert source_weights([-5.], 12, 'minmax').tolist() == [1]
 
+def test_normalize():
+    assert normalize_scores([.3,.3], 'minmax').tolist() == [1,1]
+    with pytest.warns(UserWarning, match='no source scores above 0'): assert normalize_scores([-.1,0]).tolist() == [1,1]
+    with pytest.raises(ValueError, match='at least one'): normalize_scores([])
+    with pytest.raises(ValueError, match="'clip' or 'minmax'"): normalize_scores([.1,.2], 'softmax')
+
+def test_large_powers():
+    e = [.42, .40, .25, .05, -.02]
+    np.testing.assert_allclose(source_weights(e, 0), [.2]*5, atol=1e-12)
+    assert source_weights([-.4,-.2], math.inf).tolist() == [0,1]
+    np.testing.assert_allclose(source_weights(e, 1e6), [1,0,0,0,0], atol=1e-12)
+    near = source_weights([.4,.4*(1-1e-9)], 1e9)[1]
+    assert near == pytest.approx(math.exp(-1)/(1+math.exp(-1)), abs=1e-6)
+    with pytest.raises(ValueError, match='from 1 to 5'): source_weights(e, top=6)
+
 def test_none_positive():
     with pytest.warns(UserWarning, match='no source scores above 0'): assert source_weights([-.1,-.2,0]).tolist() == [1/3]*3
     with warnings.catch_warnings():
@@ -68,7 +83,7 @@ def test_none_positive():
 
 @pytest.mark.parametrize('args,word', [
     (dict(scores=[.1,.2], p=-1), '`p`'), (dict(scores=[.1,.2], p=math.nan), '`p`'), (dict(scores=[.1,math.nan]), 'NaN'), (dict(scores=[.1,math.inf]), 'infinity'),
-    (dict(scores=[]), 'at least one'), (dict(scores=[[.1,.2]]), 'one number a source'), (dict(scores=[.1,.2], norm='max'), '`norm`'),
+    (dict(scores=[]), 'at least one'), (dict(scores=[[.1,.2]]), 'one number per source'), (dict(scores=[.1,.2], norm='max'), '`norm`'),
     (dict(scores=[.1,.2], top=0), '`top`'), (dict(scores=[.1,.2], top=3), '`top`')])
 def test_bad_input(args, word):
     with pytest.raises(ValueError, match=word): source_weights(**args)
@@ -76,9 +91,10 @@ def test_bad_input(args, word):
 def test_prune():
     np.testing.assert_allclose(prune_weights([.6,.395,.005]), [.6/.995,.395/.995,0])
     np.testing.assert_allclose(prune_weights([1/300]*300), [1/300]*300)
-    for bad in (-.1, 1.1, math.nan):
+    for bad in (-.1, 1.1, 2, math.nan):
         with pytest.raises(ValueError, match='`min_weight`'): prune_weights([.5,.5], bad)
-    with pytest.raises(ValueError, match='`alpha`'): prune_weights([0,0])
+    for f in (prune_weights, effective_sources):
+        with pytest.raises(ValueError, match='`alpha`'): f([0,0])
 
 def test_inputs_stay_and_ranking():
     e = np.array([.1,.4,-.3]); before = e.copy()
