@@ -352,8 +352,3 @@ def test_halving_plan(s, n, halving, keep):
     assert plan[0][0]==s and plan[-1][1]==n and plan[-1][0]>=min(s, keep)
     assert all(b[1]>a[1] and a[0]>b[0]>=a[0]/2 for a,b in zip(plan, plan[1:]))
     assert n_passes(plan)<=s*n
-
-def test_ranking_survives_pickle():
-    import pickle
-    r = pickle.loads(pickle.dumps(Ranking(['a','b'], [.1,.2], n_probe=9)))
-    assert r.best=='b' and r.n_probe==9 and r.names==['a','b']

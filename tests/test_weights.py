@@ -2,9 +2,7 @@
 import math, numpy as np, pytest, warnings
 from fractions import Fraction
 from hypothesis import given, settings, assume, strategies as st
-from distill_nb.ranking import Ranking
 from distill_nb.weights import *
-from distill_nb.ranking import *
 
 def exact(scores, p):
     e = [max(Fraction(s), Fraction(0)) for s in scores]
@@ -95,20 +93,3 @@ def test_prune():
         with pytest.raises(ValueError, match='`min_weight`'): prune_weights([.5,.5], bad)
     for f in (prune_weights, effective_sources):
         with pytest.raises(ValueError, match='`alpha`'): f([0,0])
-
-def test_inputs_stay_and_ranking():
-    e = np.array([.1,.4,-.3]); before = e.copy()
-    r = Ranking(['a','b','c'], e)
-    w = r.weights(p=2)
-    assert w.index.tolist()==['a','b','c'] and w.name=='weight'
-    np.testing.assert_allclose(w, source_weights(before, 2))
-    prune_weights(e.clip(0)); np.testing.assert_array_equal(e, before)
-    assert 'weight' in r._repr_html_() and Ranking(['a'], [-.1])._repr_html_()
-
-@pytest.mark.parametrize('metric,scores,norm', [('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
-def test_metrics_without_a_zero(metric, scores, norm):
-    from distill_nb.ranking import Ranking
-    from distill_nb.plots import plot_ranking, plot_weights
-    r = Ranking(list('abc'), scores, metric)
-    np.testing.assert_allclose(r.weights(p=3).values, source_weights(scores, 3, norm))
-    plot_ranking(r); plot_weights(r)
