@@ -30,11 +30,14 @@ def _check_names(names):
 def _score_array(scores, names):
     "Scores as a float64 array in the order of `names`, checked"
     if isinstance(scores, dict):
-        if set(scores)!=set(names): raise ValueError(f"`scores` and `zoo` differ in {sorted(set(scores)^set(names))}: one score per source")
+        if set(scores)!=set(names):
+            raise ValueError(f"`scores` and `zoo` differ in {sorted(set(scores)^set(names))}: one score per source")
         scores = [scores[o] for o in names]
     try: res = np.array(scores, dtype=np.float64)
-    except (TypeError,ValueError,OverflowError) as e: raise ValueError(f"`scores` must be one number per source: {e}") from None
-    if res.shape!=(len(names),): raise ValueError(f"`scores` of shape {res.shape} for {len(names)} sources: one score per source")
+    except (TypeError,ValueError,OverflowError) as e:
+        raise ValueError(f"`scores` must be one number per source: {e}") from None
+    if res.shape!=(len(names),):
+        raise ValueError(f"`scores` of shape {res.shape} for {len(names)} sources: one score per source")
     bad = [o for o,s in zip(names, res) if not np.isfinite(s)]
     if bad: raise ValueError(f"scores of {', '.join(bad)} are not finite: leave these sources out, or find out why")
     return res
@@ -42,7 +45,8 @@ def _score_array(scores, names):
 def _columns(name, o, n):
     "Scores [times,n] as a float64 array; empty for None"
     res = np.zeros((0,n)) if o is None else np.asarray(o, dtype=np.float64)
-    if res.ndim!=2 or res.shape[1]!=n: raise ValueError(f"`{name}` of shape {res.shape} for {n} sources: one column per source")
+    if res.ndim!=2 or res.shape[1]!=n:
+        raise ValueError(f"`{name}` of shape {res.shape} for {n} sources: one column per source")
     return res
 
 # %% ../nbs/19_ranking.ipynb #d280ed03
@@ -78,7 +82,8 @@ class Ranking:
     def __repr__(self):
         more = f'; {len(self.eliminated)} eliminated' if len(self.eliminated) else ''
         more += f"; failed: {', '.join(self.failed)}" if self.failed else ''
-        return f"Ranking of {len(self)} by {self.metric}: " + ', '.join(f'{self.names[i]} {self.scores[i]:.3f}' for i in self.order) + more
+        shown = ', '.join(f'{self.names[i]} {self.scores[i]:.3f}' for i in self.order)
+        return f"Ranking of {len(self)} by {self.metric}: {shown}{more}"
 
 # %% ../nbs/19_ranking.ipynb #rnk19007
 @patch
@@ -140,8 +145,9 @@ def weights(self:Ranking,
 @patch
 def to_frame(self:Ranking,
     **columns, # further columns, each a sequence in the order of `zoo`
-)->pd.DataFrame: # index rank; source, task (if a source has one), score, and if known: low, high (90 %), first (its probability), null (95 % of shuffled labels score less)
-    "A data frame, best first"
+)->pd.DataFrame: # index rank; source, task, score, low, high, first, null, and `columns`
+    """A data frame, best first. `task` is there if a source has one; `low`, `high` (the 90 % interval) and `first` (the probability
+    to be first) if there are replicates; `null` (95 % of shuffled labels score less) if there is one"""
     tasks = [(getattr(o, 'meta', None) or {}).get('task') or '' for o in self.zoo]
     cols = {'source':self.names}
     if any(tasks): cols['task'] = tasks
@@ -168,13 +174,14 @@ def _repr_html_(self:Ranking):
     known = self.scores.max()>0 or self.default_norm=='minmax'
     df = self.to_frame(**({'weight':self.weights().values} if known else {}))
     parts = [_caption(self), _html_table(df.reset_index())]
-    if n := len(self.eliminated): parts.append(Details(Summary(f'{n} eliminated on fewer images'), _html_table(self.eliminated)))
+    if n := len(self.eliminated):
+        parts.append(Details(Summary(f'{n} eliminated on fewer images'), _html_table(self.eliminated)))
     parts += [P('failed: ', B(k), f' ({v})') for k,v in self.failed.items()]
     return ''.join(to_xml(o, indent=False) for o in parts)
 
 # %% ../nbs/19_ranking.ipynb #rnk19024
 class WeightedSources(Zoo):
-    "A `Zoo` whose sources carry weights, which sum to 1. Raises `ValueError` if `alpha` is not one non-negative weight per source"
+    "A `Zoo` whose sources carry weights that sum to 1. Raises `ValueError` unless `alpha` is one weight per source, none negative"
     def __init__(self,
         sources=(), # `Source`s, a `Zoo`, or one source
         alpha=None, # one weight per source; None: equal weights
@@ -201,9 +208,10 @@ class WeightedSources(Zoo):
         return f"WeightedSources of {len(self)}: {', '.join(parts)}"
 
     def _repr_html_(self):
-        df = self.to_frame()[['weight','task','classes']].sort_values('weight', ascending=False, kind='stable').astype(object)
-        texts = dict(weight='{:.1%}'.format, task=lambda o: o or '', classes=lambda o: 'none' if pd.isna(o) else f'{int(o)}')
-        return df.reset_index().to_html(index=False, border=0, justify='left', formatters=texts)
+        df = self.to_frame().sort_values('weight', ascending=False, kind='stable')[['weight','task','classes']]
+        def count(o): return 'none' if pd.isna(o) else f'{int(o)}'
+        texts = dict(weight='{:.1%}'.format, task=lambda o: o or '', classes=count)
+        return df.astype(object).reset_index().to_html(index=False, border=0, justify='left', formatters=texts)
 
 # %% ../nbs/19_ranking.ipynb #rnk19028
 @patch

@@ -17,8 +17,10 @@ def _scores(scores):
     "Scores as a float64 array [S], checked"
     values = list(scores.values()) if isinstance(scores, dict) else scores
     try: e = np.array(values, dtype=np.float64)
-    except (TypeError,ValueError,OverflowError) as err: raise ValueError(f"`scores` must be one number per source: {err}") from None
-    if e.ndim!=1 or not len(e): raise ValueError(f"`scores` must be one number per source, at least one; got shape {e.shape}")
+    except (TypeError,ValueError,OverflowError) as err:
+        raise ValueError(f"`scores` must be one number per source: {err}") from None
+    if e.ndim!=1 or not len(e):
+        raise ValueError(f"`scores` must be one number per source, at least one; got shape {e.shape}")
     if bad := np.flatnonzero(~np.isfinite(e)).tolist():
         raise ValueError(f"`scores` hold NaN or infinity at {bad}: leave these sources out, or score them again")
     return e
@@ -35,7 +37,8 @@ def normalize_scores(
     best = e.max()
     if best>0: return np.maximum(e, 0)/best
     if how=='clip':
-        warnings.warn("no source scores above 0: none is more similar to the target than chance, so all get the same weight", stacklevel=3)
+        warnings.warn("no source scores above 0: none is more similar to the target than chance, so all get the same weight",
+                      stacklevel=3)
     return np.ones_like(e)
 
 # %% ../nbs/18_weights.ipynb #4b4d9a59
