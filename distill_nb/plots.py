@@ -233,10 +233,11 @@ def plot_entropy(
     names = [str(o) for o in check_type('names', names, (list,tuple,L), 'the names of the sources')]
     if len(names) != len(labels.sizes): raise ValueError(f"`names`: {len(names)} of them for {len(labels.sizes)} sources")
     t = pd.DataFrame(dict(enumerate(map(_entropy, labels[:2000].split(list(labels.sizes), 1)))))
-    t = t[t.median().sort_values().index]
-    ax = _axes(ax, 4 + _room(names), .9 + .26*len(t.columns))
-    sns.boxplot(t, orient='h', ax=ax, color=palette[0], fliersize=0, width=.6, linewidth=1)
-    ax.set_yticks(range(len(names)), [plain_label(names[i]) for i in t.columns])
+    order = t.median().sort_values().index
+    ax = _axes(ax, 4 + _room(names), .9 + .26*len(names))
+    boxes = t[order].rename(columns=str) # seaborn sorts numbers
+    sns.boxplot(boxes, orient='h', ax=ax, color=palette[0], fliersize=0, width=.6, linewidth=1)
+    ax.set_yticks(range(len(names)), [plain_label(names[i]) for i in order])
     ax.set(xlim=(-.02,1.02), xlabel='entropy of pseudo-labels (0 sure, 1 no idea)', ylabel='')
     return ax
 
