@@ -14,7 +14,7 @@ from fastcore.foundation import L
 from fastcore.xml import B, Details, I, P, Safe, Summary, to_xml
 from scipy import stats
 from .core import Count, check_count, check_type, checked
-from .estimators import counts, covariances, evidence, kernels, pairs, probes # each registers its metrics
+from .estimators import counts, covariances, evidence, kernels, pairs, probes # noqa: F401, each registers its metrics
 from .estimators.core import metrics
 from .zoo import Zoo
 from .weights import alpha_array, prune_weights, source_weights

@@ -10,11 +10,11 @@ from distill_nb.zoo import Zoo
 def source(name): return Source.from_arrays(name, [np.full((4,4), i, np.uint8) for i in range(3)], np.eye(3))
 
 @pytest.mark.parametrize('args,word', [
-    (dict(zoo=['a','b'], scores=[1]), 'one score per source'), (dict(zoo=['a','b'], scores={'a':1}), "differ in \\['b'\\]"), (dict(zoo=['a','b'], scores=[1,np.nan]), 'scores of b'),
-    (dict(zoo=['a','b'], scores=['x','y']), 'one number per source'), (dict(zoo=[], scores=[]), 'empty'), (dict(zoo=['a','a'], scores=[1,2]), 'two sources of one name: a'),
-    (dict(zoo=['a','b'], scores=[1,2], null=[[1]]), 'one column per source'), (dict(zoo=['a','b'], scores=[1,2], replicates=[1,2]), 'one column per source')])
+    (dict(scores=[1]), 'one score per source'), (dict(scores={'a':1}), "differ in \\['b'\\]"), (dict(scores=[1,np.nan]), 'scores of b'),
+    (dict(scores=['x','y']), 'one number per source'), (dict(zoo=[], scores=[]), 'empty'), (dict(zoo=['a','a'], scores=[1,2]), 'two sources of one name: a'),
+    (dict(null=[[1]]), 'one column per source'), (dict(replicates=[1,2]), 'one column per source')])
 def test_bad_input(args, word):
-    with pytest.raises(ValueError, match=word): Ranking(**args)
+    with pytest.raises(ValueError, match=word): Ranking(**{**dict(zoo=['a','b'], scores=[1,2]), **args})
 
 def test_parts():
     r = Ranking(list('abcd'), [.1,.4,.3,.2], replicates=np.random.default_rng(0).normal(size=(20,4)))
@@ -38,7 +38,8 @@ def test_weights():
     np.testing.assert_array_equal(e, before)
     assert 'weight' in r._repr_html_() and Ranking(['a'], [-.1])._repr_html_()
 
-@pytest.mark.parametrize('metric,scores,norm', [('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
+@pytest.mark.parametrize('metric,scores,norm', [
+    ('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
 def test_metrics_without_a_zero(metric, scores, norm):
     r = Ranking(list('abc'), scores, metric)
     assert r.default_norm==norm

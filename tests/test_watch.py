@@ -8,13 +8,15 @@ from distill_nb.learner import distill_learner
 from distill_nb.similarity import rank_sources
 from distill_nb.zoo import Zoo
 
+quick = dict(epoch_len=200, freeze_stats=False, progress=False)
+
 def test_watch_in_a_terminal(capsys, tmp_path):
     "A line an epoch: what each source still has to teach, and less of it in the end"
     assert not in_notebook()
     dls,pool = digits_dls(n=5, seed=0)
     zoo = Zoo.embedded()
     rank = rank_sources(dls, zoo, store=tmp_path, times=0, progress=False)
-    learn = distill_learner(dls, pool, rank, start=zoo['objects'], pseudo='source', top=2, epoch_len=200, freeze_stats=False, metrics=accuracy, store=tmp_path, progress=False, cbs=Watch())
+    learn = distill_learner(dls, pool, rank, start=zoo['objects'], pseudo='source', top=2, metrics=accuracy, cbs=Watch(), **quick, store=tmp_path)
     with learn.no_bar(): learn.fit(3, 4e-3)
     lines = [l for l in capsys.readouterr().out.splitlines() if 'still to learn' in l]
     assert len(lines) == 3
@@ -35,10 +37,11 @@ def test_watch_in_a_notebook(monkeypatch, tmp_path):
     dls,pool = digits_dls(n=5, seed=0)
     zoo = Zoo.embedded()
     rank = rank_sources(dls, zoo, store=tmp_path, times=0, progress=False)
-    learn = distill_learner(dls, pool[:200], rank, start=zoo['objects'], pseudo='source', epoch_len=200, freeze_stats=False, metrics=accuracy, store=tmp_path, progress=False, cbs=Watch(every=0))
+    learn = distill_learner(dls, pool[:200], rank, start=zoo['objects'], pseudo='source', metrics=accuracy, cbs=Watch(every=0), **quick, store=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 4e-3)
     page = handle.pages[-1]
-    assert page.startswith('<div class="dnb-watch"><b>epoch 2 of 2, 100%</b>') and page.count('<img') == 1+8 and page.count('<svg') == len(learn.distill.names)
+    assert page.startswith('<div class="dnb-watch"><b>epoch 2 of 2, 100%</b>')
+    assert page.count('<img') == 1+8 and page.count('<svg') == len(learn.distill.names)
     assert all(f'<td>{n}</td>' in page for n in learn.distill.names) and 'still to learn, nats' in page
     assert (learn.watch.distance > 0).all() and len(learn.watch.distance) == len(learn.distill.names)
     drawn = len(handle.pages)
