@@ -69,7 +69,8 @@ def _bar(score, low, high, null, alpha, lo, hi):
     def at(v): return 4 + 232*(v-lo)/(hi-lo)
     def rect(x, width, ink): return f'<rect x="{x:.1f}" y="6" width="{width:.1f}" height="12" {ink}/>'
     def path(d, ink): return f'<path d="{d}" {ink}/>'
-    def text(x, s): return f'<text x="{x:.1f}" y="16" font-size="12" fill="currentColor" style="font-variant-numeric:tabular-nums">{s}</text>'
+    ink = 'font-size="12" fill="currentColor" style="font-variant-numeric:tabular-nums"'
+    def text(x, s): return f'<text x="{x:.1f}" y="16" {ink}>{s}</text>'
     x0,x1 = sorted((at(max(lo, min(0., hi))), at(score)))
     parts = [rect(x0, x1-x0, f'fill="{palette_hex[0]}" opacity="{.9 if alpha else .3}"')]
     if low == low:
