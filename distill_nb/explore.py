@@ -9,14 +9,14 @@ __all__ = ['powers', 'ranking_words', 'RankExplorer', 'RunsExplorer', 'explore_r
 
 # %% ../nbs/38_explore.ipynb #9730b07a
 import base64, math
-from html import escape
 import ipywidgets as W
 import numpy as np, pandas as pd
 from fastai.vision.all import *
+from fastcore.xml import B, Button, Code, Div, Safe, Span, to_xml
 from .estimators.core import metrics
 from .core import check_table, check_type
 from .weights import alpha_array, effective_sources
-from .ranking import Ranking, default_norm
+from .ranking import Ranking
 from .compare import Comparison
 from .plots import figure_png, palette_hex, plot_comparison
 from .bench import plot_suite, suite_table
@@ -28,47 +28,78 @@ def _several(names, at_most=3):
     if len(names) > at_most+1: names = names[:at_most] + [f'{len(names)-at_most} more']
     return names[0] if len(names) == 1 else ', '.join(names[:-1]) + ' and ' + names[-1]
 
+def _weight_words(rank, alpha):
+    "Who carries the weight"
+    heavy,name,a = alpha[alpha>0],rank.names[rank.order[0]],alpha[rank.order[0]]
+    if np.ptp(heavy) < 1e-9 and len(heavy) > 1: return f'All {len(heavy)} sources weigh the same.'
+    rest = f'; it is as if {effective_sources(alpha):.1f} of {len(rank)} sources taught.' if len(rank) > 1 else '.'
+    return f'{name} carries {a:.0%} of the weight{rest}'
+
+def _order_words(rank):
+    "Whether the first two can be told apart"
+    n,s = f' with {rank.n_probe} labelled images',rank.stability()
+    if s.p >= .95:
+        sure = 'almost certainly' if s.p > .995 else f'with {s.p:.0%} certainty'
+        return f'It is better than {s.second}, the second, {sure}{n}.'
+    more = f'; about {s.n_needed:,.0f} would tell' if s.n_needed < 1e5 else ''
+    return f"{s['first']} and {s.second} can't be told apart{n} ({s.p:.0%} for the first){more}."
+
+def _null_words(rank):
+    "Which sources do no better than chance, None if all do"
+    poor = [rank.names[k] for k in rank.order if rank.scores[k] <= np.quantile(rank.null[:,k], .95)]
+    if len(poor) == len(rank): return 'No source scores more than shuffled labels might: nothing here is known to help.'
+    return f'{_several(poor)} {"scores" if len(poor) == 1 else "score"} no more than shuffled labels might.' if poor else None
+
+# %% ../nbs/38_explore.ipynb #rnk38001
 def ranking_words(
     rank, # `Ranking`
     alpha # weight of each source, in the order of `zoo`
 )->list: # sentences
     "What a ranking and its weights mean, in words"
-    alpha,names = alpha_array(alpha, len(check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`'))),rank.names
-    i = rank.order[0]
-    n = f' with {rank.n_probe} labelled images' if rank.n_probe else ''
-    if np.ptp(alpha[alpha>0]) < 1e-9 and (alpha>0).sum() > 1: res = [f'All {(alpha>0).sum()} sources weigh the same.']
-    else: res = [f'{names[i]} carries {alpha[i]:.0%} of the weight' + (f'; it is as if {effective_sources(alpha):.1f} of {len(rank)} sources taught.' if len(rank) > 1 else '.')]
-    if len(rank) > 1 and len(rank.replicates) and rank.n_probe:
-        s = rank.stability()
-        if s.p >= .95: res.append(f'It is better than {s.second}, the second, {"almost certainly" if s.p > .995 else f"with {s.p:.0%} certainty"}{n}.')
-        else:
-            more = f'; about {s.n_needed:,.0f} would tell' if s.n_needed < 1e5 else ''
-            res.append(f"{s['first']} and {s.second} can't be told apart{n} ({s.p:.0%} for the first){more}.")
+    check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
+    res = [_weight_words(rank, alpha_array(alpha, len(rank)))]
+    if len(rank) > 1 and len(rank.replicates) and rank.n_probe: res.append(_order_words(rank))
     elif len(rank) > 1 and not len(rank.replicates): res.append('How sure that is, only intervals would tell: there are none.')
-    if len(rank.null):
-        poor = [names[k] for k in rank.order if rank.scores[k] <= np.quantile(rank.null[:,k], .95)]
-        if len(poor) == len(rank): res.append('No source scores more than shuffled labels might: nothing here is known to help.')
-        elif poor: res.append(f'{_several(poor)} {"scores" if len(poor) == 1 else "score"} no more than shuffled labels might.')
-    return res
+    if len(rank.null): res.append(_null_words(rank))
+    return [o for o in res if o]
 
 # %% ../nbs/38_explore.ipynb #2d1dd624
 def _bar(score, low, high, null, alpha, lo, hi):
-    "Score, interval and null of one source, and its weight, as a drawing"
-    at = lambda v: 4 + 232*(v-lo)/(hi-lo)
+    "Score, interval and null of one source, and its weight, as a drawing; the axis goes from `lo` to `hi`"
+    def at(v): return 4 + 232*(v-lo)/(hi-lo)
+    def rect(x, width, ink): return f'<rect x="{x:.1f}" y="6" width="{width:.1f}" height="12" {ink}/>'
+    def path(d, ink): return f'<path d="{d}" {ink}/>'
+    ink = 'font-size="12" fill="currentColor" style="font-variant-numeric:tabular-nums"'
+    def text(x, s): return f'<text x="{x:.1f}" y="16" {ink}>{s}</text>'
     x0,x1 = sorted((at(max(lo, min(0., hi))), at(score)))
-    parts = [f'<rect x="{x0:.1f}" y="6" width="{x1-x0:.1f}" height="12" fill="{palette_hex[0]}" opacity="{.9 if alpha else .3}"/>']
-    if low == low: parts.append(f'<path d="M{at(low):.1f} 12H{at(high):.1f}M{at(low):.1f} 8v8M{at(high):.1f} 8v8" stroke="currentColor" stroke-width="1.3" fill="none"/>')
-    if null == null: parts.append(f'<path d="M{at(null):.1f} 3v18" stroke="{palette_hex[3]}" stroke-width="2"/>')
-    parts.append(f'<rect x="300" y="6" width="{120*alpha:.1f}" height="12" fill="{palette_hex[1]}"/>')
-    text = 'font-size="12" fill="currentColor" style="font-variant-numeric:tabular-nums"'
-    parts.append(f'<text x="248" y="16" {text}>{score:.3f}</text><text x="{306+120*alpha:.1f}" y="16" {text}>{alpha:.0%}</text>')
-    return f'<svg class="dnb-bar" width="470" height="24" role="img" aria-label="score {score:.3f}, weight {alpha:.1%}">{"".join(parts)}</svg>'
+    parts = [rect(x0, x1-x0, f'fill="{palette_hex[0]}" opacity="{.9 if alpha else .3}"')]
+    if low == low:
+        line = f'M{at(low):.1f} 12H{at(high):.1f}M{at(low):.1f} 8v8M{at(high):.1f} 8v8'
+        parts.append(path(line, 'stroke="currentColor" stroke-width="1.3" fill="none"'))
+    if null == null: parts.append(path(f'M{at(null):.1f} 3v18', f'stroke="{palette_hex[3]}" stroke-width="2"'))
+    parts += [rect(300, 120*alpha, f'fill="{palette_hex[1]}"'), text(248, f'{score:.3f}'), text(306+120*alpha, f'{alpha:.0%}')]
+    label = f'score {score:.3f}, weight {alpha:.1%}'
+    return f'<svg class="dnb-bar" width="470" height="24" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+def ranking_bars(
+    rank, # `Ranking`
+    alpha # weight of each source, in the order of `zoo`
+)->dict: # name -> SVG
+    "Score, interval, null and weight of each source as drawings on one axis"
+    low,high = rank.interval().T
+    null = np.quantile(rank.null, .95, axis=0) if len(rank.null) else np.full(len(rank), np.nan)
+    zero = [0.] if rank.default_norm == 'clip' else []
+    ends = np.concatenate([rank.scores, low, high, null, zero])
+    lo,hi = np.nanmin(ends),np.nanmax(ends)
+    if hi <= lo: hi = lo+1
+    return {n: _bar(*o, lo, hi) for n,*o in zip(rank.names, rank.scores, low, high, null, alpha)}
 
 # %% ../nbs/38_explore.ipynb #a0c31e78
 class HtmlBox(W.VBox):
-    "A widget that is a piece of HTML, `_html`, where widgets do not live"
-    def _html(self): return self.html.value
-    def _repr_mimebundle_(self, **kwargs): return {**super()._repr_mimebundle_(**kwargs), 'text/plain': type(self).__name__, 'text/html': self._html()}
+    "A widget that shows `to_html` where widgets do not run"
+    def to_html(self)->str: return self.html.value
+    def _repr_mimebundle_(self, **kwargs):
+        return {**super()._repr_mimebundle_(**kwargs), 'text/plain': type(self).__name__, 'text/html': self.to_html()}
 
 # %% ../nbs/38_explore.ipynb #c14767a4
 powers = {**{f'{o:g}': o for o in (0,.5,1,2,3,4,6,8,12,16,24,32)}, '∞': math.inf}
@@ -77,30 +108,16 @@ class RankExplorer(HtmlBox):
     "What `Ranking.explore` shows; `chosen` is what `distill_learner` takes"
     def __init__(self,
         rank, # `Ranking`
-        learner=None, # function (sources, p, norm, top) -> Learner, such as `partial(distill_learner, dls, pool, arch=...)`: what the button calls
+        learner=None, # function (sources) -> Learner that the button calls, such as `partial(distill_learner, dls, pool)`
     ):
         check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
-        self.rank,self.learner,self.learn,self._known,self._parts = rank,learner,None,{rank.metric: rank},{}
+        self.rank,self.learner,self.learn = rank,learner,None
+        self.rankings = {rank.metric: rank} # by metric
+        self.parts = {} # metric -> name -> ranking of this source alone, with intervals
         self.names = [rank.names[i] for i in rank.order]
-        named = all(getattr(s, 'n_classes', None) for s in rank.zoo)
-        others = [m for m,f in metrics.items() if named or getattr(f, 'needs', 'features') != 'probs'] if rank._again else []
-        wide = dict(style={'description_width':'70px'}, layout=W.Layout(width='260px'))
-        self.metric = W.Dropdown(description='metric', options=list(dict.fromkeys([rank.metric, *others])), disabled=not others, **wide,
-                                 tooltip='' if others else 'this ranking does not know its images: it was not made by rank_sources in this session')
-        self.p = W.SelectionSlider(description='power p', options=powers, value=4, **wide)
-        self.top = W.IntSlider(description='keep best', value=len(rank), min=1, max=len(rank), **wide)
-        self.norm = W.Dropdown(description='scores', options={'as they are': 'clip', 'from the least up': 'minmax'}, value=default_norm(rank), **wide)
-        self.on = {n: W.Checkbox(value=True, description=n, indent=False, layout=W.Layout(width='260px', height='24px', margin='0'), tooltip=n) for n in self.names}
-        self.bars = {n: W.HTML(layout=W.Layout(height='24px', margin='0')) for n in self.names}
-        self.rows = W.VBox([W.HBox([self.on[n], self.bars[n]]) for n in self.names], layout=W.Layout(max_height='560px', overflow='auto', flex='0 0 auto'))
+        controls,rows,foot = self._controls(),self._rows(),self._foot()
         self.readout = W.HTML().add_class('dnb-readout')
-        self.progress = W.IntProgress(max=len(rank), layout=W.Layout(width='260px', height='14px', visibility='hidden')).add_class('dnb-progress')
-        self.code = W.HTML().add_class('dnb-code')
-        self.take = W.Button(description='Make the Learner' if learner else 'Take these weights', button_style='primary', icon='check', layout=W.Layout(width='auto'), tooltip='hand sources and weights to distill_learner').add_class('dnb-take')
-        self.taken = W.HTML().add_class('dnb-taken')
-        head = W.HTML('<div style="display:flex;opacity:.75;font-size:12px;height:20px"><span style="width:264px">source</span><span style="width:296px">score, 90 % interval, '
-                      f'<b style="color:{palette_hex[3]}">|</b> 95 % of shuffled labels</span><span>weight</span></div>')
-        super().__init__([self.readout, self.progress, W.HBox([W.VBox([self.metric, self.p]), W.VBox([self.norm, self.top])], layout=W.Layout(flex_flow='row wrap')), head, self.rows, self.code, W.HBox([self.take, self.taken])])
+        super().__init__([self.readout, self.progress, controls, *rows, *foot])
         self.add_class('dnb-explore')
         self.metric.observe(self._on_metric, 'value')
         for w in (self.p, self.top, self.norm, *self.on.values()): w.observe(lambda _: self._draw(), 'value')
@@ -108,159 +125,260 @@ class RankExplorer(HtmlBox):
         self._draw()
 
     @property
-    def chosen(self):
-        "Arguments of `distill_learner`: sources, p, norm, top"
-        rank = self._known[self.metric.value].only([n for n in self.names if self.on[n].value])
-        return dict(sources=rank, p=self.p.value, norm=self.norm.value, top=min(self.top.value, len(rank)))
+    def ranking(self)->Ranking: return self.rankings[self.metric.value] # by the metric that is shown
 
     @property
-    def weights(self):
-        "Weights of all sources by name; nil for those switched off"
-        if not any(o.value for o in self.on.values()): return pd.Series(0., self.names)
-        c = self.chosen
-        return c['sources'].weights(c['p'], c['norm'], c['top']).reindex(self.names, fill_value=0.)
+    def switched_on(self)->list: return [n for n in self.names if self.on[n].value] # names, best first
 
-    def _html(self):
-        row = lambda n: f'<div style="display:flex;align-items:center"><span style="width:262px;font-size:13px">{escape(n)}</span>{self.bars[n].value}</div>'
-        return self.readout.value + ''.join(map(row, self.names)) + f'<code>{escape(self._code([n for n in self.names if self.on[n].value]))}</code>'
+    @property
+    def selected(self)->Ranking: return self.ranking.only(self.switched_on) # of the sources that are switched on
 
-    def _on_metric(self, change):
-        "Scores first, for they are quick; then intervals, source by source: an interrupt leaves them out, and whoever comes back goes on where it was"
-        m,was = change['new'],change['old']
-        if m not in self._known or not len(self._known[m].replicates):
-            try:
-                self._say([f'Scoring {len(self.rank)} sources by {m} …'])
-                with warnings.catch_warnings():
-                    warnings.simplefilter('ignore')                              # small probe sets: said once, by the ranking
-                    if m not in self._known: self._known[m] = self.rank.by(m, times=0, progress=False, on_error='raise')
-                    self._sort(); self._draw(' Intervals are being computed …')
-                    self._known[m] = self._with_intervals(m)
-            except KeyboardInterrupt:
-                if m not in self._known: self.metric.value = was; return
-            except ValueError as e:
-                self._known.pop(m, None)
-                self.metric.value = was
-                self._say([str(e)])
-                return
-            finally: self.progress.layout.visibility = 'hidden'
-        self.norm.value = default_norm(self._known[m])
-        self._sort(); self._draw()
+    @property
+    def how(self)->dict: # p, norm, top
+        "What `selected.weights` and `selected.choose` take"
+        return dict(p=self.p.value, norm=self.norm.value, top=min(self.top.value, len(self.switched_on)))
 
-    def _with_intervals(self, m):
-        "The ranking by `m` with intervals and null, put together from rankings of one source each"
-        parts,bare = self._parts.setdefault(m, {}),self._known[m]
-        self.progress.layout.visibility = 'visible'
-        for n in bare.names:
-            self.progress.value = len(parts)
-            if n not in parts: parts[n] = self.rank.only([n]).by(m, progress=False, on_error='raise')
-        if any(not len(parts[n].replicates) for n in bare.names): return bare    # the metric is undefined on parts of the images
-        res = Ranking(bare.zoo, bare.scores, m, bare.n_probe, *(np.concatenate([getattr(parts[n], k) for n in bare.names], 1) for k in ('replicates','null')))
-        res._again = bare._again
-        return res
+    @property
+    def chosen(self)->dict: # sources, as `WeightedSources`
+        "What `distill_learner` takes"
+        return dict(sources=self.selected.choose(**self.how))
 
-    def _sort(self):
-        rank = self._known[self.metric.value]
-        self.names = [rank.names[i] for i in rank.order]
-        self.rows.children = [W.HBox([self.on[n], self.bars[n]]) for n in self.names]
+    @property
+    def weights(self)->pd.Series:
+        "Weights of all sources by name; zero for those switched off"
+        if not self.switched_on: return pd.Series(0., self.names)
+        return self.selected.weights(**self.how).reindex(self.names, fill_value=0.)
 
-    def _say(self, sentences): self.readout.value = f'<div style="font-size:15px;line-height:1.45;max-width:760px">{escape(" ".join(sentences))}</div>'
+# %% ../nbs/38_explore.ipynb #rnk38009
+def _metric_names(rank):
+    "Metrics that can score the sources of `rank`, its own first"
+    if rank.probe is None: return [rank.metric]
+    named = all(getattr(s, 'n_classes', None) for s in rank.zoo)
+    others = [m for m,f in metrics.items() if named or getattr(f, 'needs', 'features') != 'probs']
+    return list(dict.fromkeys([rank.metric, *others]))
 
-    def _draw(self, more=''):
-        rank,alpha = self._known[self.metric.value],self.weights
-        low,high = rank.interval().T
-        null = np.quantile(rank.null, .95, axis=0) if len(rank.null) else np.full(len(rank), np.nan)
-        ends = np.concatenate([rank.scores, low, high, null, [0.]] if default_norm(rank) == 'clip' else [rank.scores, low, high, null])
-        lo,hi = np.nanmin(ends),np.nanmax(ends)
-        if hi <= lo: hi = lo+1
-        for i,n in enumerate(rank.names):
-            bar = _bar(rank.scores[i], low[i], high[i], null[i], alpha[n], lo, hi)
-            if self.bars[n].value != bar: self.bars[n].value = bar
-        on = [n for n in self.names if self.on[n].value]
-        if on:
-            sub = rank.only(on)
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                self._say([' '.join(ranking_words(sub, alpha[sub.names].values)) + more])
-            self.code.value = _code_html(self._code(on))
-        else: self._say(['No source is switched on.'])
-        self.take.disabled = not on
-        self.taken.value = ''
+@patch
+def _controls(self:RankExplorer):
+    wide = dict(style={'description_width':'70px'}, layout=W.Layout(width='260px'))
+    known,n = self.rank.probe is not None,len(self.rank)
+    why = '' if known else 'this ranking does not know its images: it was not made by rank_sources in this session'
+    scores = {'as they are': 'clip', 'from the least up': 'minmax'}
+    self.metric = W.Dropdown(description='metric', options=_metric_names(self.rank), disabled=not known, tooltip=why, **wide)
+    self.p = W.SelectionSlider(description='power p', options=powers, value=4, **wide)
+    self.top = W.IntSlider(description='keep best', value=n, min=1, max=n, **wide)
+    self.norm = W.Dropdown(description='scores', options=scores, value=self.rank.default_norm, **wide)
+    bar = W.Layout(width='260px', height='14px', visibility='hidden')
+    self.progress = W.IntProgress(max=n, layout=bar).add_class('dnb-progress')
+    return W.HBox([W.VBox([self.metric, self.p]), W.VBox([self.norm, self.top])], layout=W.Layout(flex_flow='row wrap'))
 
-    def _code(self, on):
-        off = [n for n in self.names if n not in on]
-        rank = 'rank' if self.metric.value == self.rank.metric else f"rank.by({self.metric.value!r})"
-        if off: rank += f'.only({on!r})' if len(on) <= len(off) else f'.only([n for n in rank.names if n not in {off!r}])'
-        p = 'math.inf' if math.isinf(self.p.value) else f'{self.p.value:g}'
-        args = [f'p={p}'] + [f'top={self.top.value}']*(self.top.value < len(on)) + [f'norm={self.norm.value!r}']*(self.norm.value != default_norm(self._known[self.metric.value]))
-        return f"learn = distill_learner(dls, unlabeled, {rank}, {', '.join(args)})"
+@patch
+def _rows(self:RankExplorer):
+    def row(**kw): return W.Layout(height='24px', margin='0', **kw)
+    self.on = {n: W.Checkbox(value=True, description=n, indent=False, layout=row(width='260px'), tooltip=n) for n in self.names}
+    self.bars = {n: W.HTML(layout=row()) for n in self.names}
+    self.rows = W.VBox(layout=W.Layout(max_height='560px', overflow='auto', flex='0 0 auto'))
+    self._sort()
+    null = B('|', style=f'color:{palette_hex[3]}')
+    score = Span('score, 90 % interval, ', null, ' 95 % of shuffled labels', style='width:296px')
+    head = Div(Span('source', style='width:264px'), score, Span('weight'), style='display:flex;opacity:.75;font-size:12px;height:20px')
+    return W.HTML(to_xml(head, indent=False)),self.rows
 
-    def _on_take(self, _):
-        if self.learner is None: self.taken.value = 'ready: <code>distill_learner(dls, unlabeled, **ex.chosen)</code>, where <code>ex</code> is what <code>explore()</code> returned'
-        else:
-            self.taken.value = 'the sources are asked …'
-            try: self.learn = self.learner(**self.chosen)
-            except Exception as e: self.taken.value = escape(f'{type(e).__name__}: {e}'); raise
-            self.taken.value = 'ready: <code>ex.learn</code>'
+@patch
+def _foot(self:RankExplorer):
+    text = 'Make the Learner' if self.learner else 'Take these weights'
+    self.code,self.taken = W.HTML().add_class('dnb-code'),W.HTML().add_class('dnb-taken')
+    self.take = W.Button(description=text, button_style='primary', icon='check', layout=W.Layout(width='auto'),
+                         tooltip='hand sources and weights to distill_learner').add_class('dnb-take')
+    return self.code,W.HBox([self.take, self.taken])
+
+# %% ../nbs/38_explore.ipynb #rnk38011
+@patch
+def _sort(self:RankExplorer):
+    self.names = [self.ranking.names[i] for i in self.ranking.order]
+    self.rows.children = [W.HBox([self.on[n], self.bars[n]]) for n in self.names]
+
+@patch
+def _say(self:RankExplorer, text):
+    self.readout.value = to_xml(Div(text, style='font-size:15px;line-height:1.45;max-width:760px'), indent=False)
+
+@patch
+def _draw(self:RankExplorer, more=''):
+    rank,alpha,on = self.ranking,self.weights,self.switched_on
+    for n,bar in ranking_bars(rank, alpha[rank.names]).items():
+        if self.bars[n].value != bar: self.bars[n].value = bar
+    if on:
+        sub = rank.only(on)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            self._say(' '.join(ranking_words(sub, alpha[sub.names].values)) + more)
+        self.code.value = _code_html(self.call)
+    else: self._say('No source is switched on.')
+    self.take.disabled = not on
+    self.taken.value = ''
+
+@patch
+def to_html(self:RankExplorer)->str:
+    "The last state, where there is no kernel"
+    def row(n):
+        name = Span(n, style='width:262px;font-size:13px')
+        return to_xml(Div(name, Safe(self.bars[n].value), style='display:flex;align-items:center'), indent=False)
+    return self.readout.value + ''.join(map(row, self.names)) + to_xml(Code(self.call), indent=False)
+
+# %% ../nbs/38_explore.ipynb #rnk38012
+@patch(as_prop=True)
+def call(self:RankExplorer)->str:
+    "The line of code that makes the same choice"
+    on,off = self.switched_on,[n for n in self.names if not self.on[n].value]
+    rank = 'rank' if self.metric.value == self.rank.metric else f"rank.by({self.metric.value!r})"
+    if off: rank += f'.only({on!r})' if len(on) <= len(off) else f'.only([n for n in rank.names if n not in {off!r}])'
+    args,p = [],'p=math.inf' if math.isinf(self.p.value) else f'p={self.p.value:g}'
+    if self.top.value < len(on): args.append(f'top={self.top.value}')
+    if self.norm.value != self.ranking.default_norm: args.append(f'norm={self.norm.value!r}')
+    sources = f"{rank}.choose({', '.join([p, *args])})" if args else f'{rank}, {p}'
+    return f'learn = distill_learner(dls, unlabeled, {sources})'
 
 def _code_html(code):
-    copy = "const c=this.previousElementSibling;navigator.clipboard?navigator.clipboard.writeText(c.textContent).then(()=>{this.textContent='copied'}):getSelection().selectAllChildren(c)"
-    return (f'<div style="display:flex;gap:8px;align-items:center"><code style="white-space:pre-wrap;font-size:12px;padding:4px 8px;border:1px solid currentColor;border-radius:4px;max-width:690px">{escape(code)}</code>'
-            f'<button class="jupyter-button dnb-copy" style="flex:none;padding:0 10px" onclick="{escape(copy)}">copy</button></div>')
+    "Code with a button that copies it"
+    copy = ("const c=this.previousElementSibling;navigator.clipboard?navigator.clipboard.writeText(c.textContent)"
+            ".then(()=>{this.textContent='copied'}):getSelection().selectAllChildren(c)")
+    box = 'white-space:pre-wrap;font-size:12px;padding:4px 8px;border:1px solid currentColor;border-radius:4px;max-width:690px'
+    button = Button('copy', cls='jupyter-button dnb-copy', style='flex:none;padding:0 10px', onclick=copy)
+    return to_xml(Div(Code(code, style=box), button, style='display:flex;gap:8px;align-items:center'), indent=False)
+
+@patch
+def _on_take(self:RankExplorer, _):
+    if self.learner is None:
+        self.taken.value = ('ready: <code>distill_learner(dls, unlabeled, **ex.chosen)</code>, '
+                            'where <code>ex</code> is what <code>explore()</code> returned')
+        return
+    self.taken.value = 'the sources are asked …'
+    try: self.learn = self.learner(**self.chosen)
+    except Exception as e:
+        self.taken.value = to_xml(f'{type(e).__name__}: {e}', indent=False)
+        raise
+    self.taken.value = 'ready: <code>ex.learn</code>'
+
+# %% ../nbs/38_explore.ipynb #rnk38013
+@patch
+def _with_intervals(self:RankExplorer, m):
+    "The ranking by `m` with intervals and null, put together from rankings of one source each"
+    parts,bare = self.parts.setdefault(m, {}),self.rankings[m]
+    self.progress.layout.visibility = 'visible'
+    for n in bare.names:
+        self.progress.value = len(parts)
+        if n not in parts: parts[n] = self.rank.only([n]).by(m, progress=False, on_error='raise')
+    if any(not len(parts[n].replicates) for n in bare.names): return bare    # the metric is undefined on parts of the images
+    both = (np.concatenate([getattr(parts[n], k) for n in bare.names], 1) for k in ('replicates','null'))
+    res = Ranking(bare.zoo, bare.scores, m, bare.n_probe, *both)
+    res.probe = bare.probe
+    return res
+
+@patch
+def _score(self:RankExplorer, m):
+    "Rank by `m`: scores, then intervals"
+    self._say(f'Scoring {len(self.rank)} sources by {m} …')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                              # small probe sets: the ranking has warned of them
+        if m not in self.rankings: self.rankings[m] = self.rank.by(m, times=0, progress=False, on_error='raise')
+        self._sort()
+        self._draw(' Intervals are being computed …')
+        self.rankings[m] = self._with_intervals(m)
+
+@patch
+def _on_metric(self:RankExplorer, change):
+    m,was = change['new'],change['old']
+    if m not in self.rankings or not len(self.rankings[m].replicates):
+        try: self._score(m)
+        except (KeyboardInterrupt,ValueError) as e:
+            if isinstance(e, ValueError): self.rankings.pop(m, None)
+            if m not in self.rankings:
+                self.metric.value = was
+                if isinstance(e, ValueError): self._say(str(e))
+                return
+        finally: self.progress.layout.visibility = 'hidden'
+    self.norm.value = self.ranking.default_norm
+    self._sort()
+    self._draw()
 
 # %% ../nbs/38_explore.ipynb #303f1ea3
 @patch
 def explore(self:Ranking,
-    learner=None # function (sources, p, norm, top) -> Learner, such as `partial(distill_learner, dls, pool, arch=...)`: what the button calls
+    learner=None # function (sources) -> Learner that the button calls, such as `partial(distill_learner, dls, pool)`
 )->RankExplorer: # its `chosen` goes to `distill_learner`, its `weights` are as shown
-    "Metric, power, number and choice of sources to play with: the ranking, the weights and what they mean change as you move"
+    "Metric, power, number and choice of sources under control: ranking, weights and what they mean change as you move"
     return RankExplorer(self, learner)
 
 # %% ../nbs/38_explore.ipynb #5f4383bb
 class RunsExplorer(HtmlBox):
     "What `explore_runs` shows; `table` is the table"
-    def __init__(self, rows, reference=None):
+    def __init__(self,
+        rows, # a data frame, one row per run: method, seed, accuracy, and if there are several, target and budget
+        reference=None # method that the others are compared with at first; None: 'transfer', or the first
+    ):
         check_table('rows', rows, ['method','seed','accuracy'], 'runs, see `compare` and `run_suite`')
-        if reference is not None and reference not in set(rows.method): raise ValueError(f"`reference`: no run of {reference!r}; there are {', '.join(rows.method.unique())}")
-        self.runs = rows if 'target' in rows else rows.assign(target='target')
-        if 'budget' not in self.runs: self.runs = self.runs.assign(budget=1)
-        r,wide = self.runs,dict(style={'description_width':'80px'}, layout=W.Layout(width='270px'))
-        many = lambda name,values: W.SelectMultiple(description=name, options=values, value=values, rows=min(8, len(values)), **wide)
-        methods = list(r.method.unique())
-        self.methods,self.targets = many('methods', methods),many('targets', list(r.target.unique()))
-        self.budget = W.Dropdown(description='labels', options={(f'{b:g} a class' if b >= 1 else f'{b:.0%}'): b for b in r.budget.unique()}, **wide)
-        self.value = W.Dropdown(description='measure', options=[c for c in ('accuracy','balanced_accuracy') if c in r], **wide)
-        self.reference = W.Dropdown(description='against', options=methods, value=reference or ('transfer' if 'transfer' in methods else methods[0]), **wide)
-        self.html,self.picture = W.HTML().add_class('dnb-table'),W.Image(format='png', layout=W.Layout(align_self='flex-start', max_width='100%', height='auto')).add_class('dnb-picture')
-        single = r.target.nunique() == 1
-        super().__init__([W.HBox([W.VBox([self.methods] if single else [self.methods, self.targets]), W.VBox([self.reference, self.value] + [self.budget]*(r.budget.nunique() > 1))], layout=W.Layout(flex_flow='row wrap')), self.html, self.picture])
+        if reference is not None and reference not in set(rows.method):
+            raise ValueError(f"`reference`: no run of {reference!r}; there are {', '.join(rows.method.unique())}")
+        self.runs = rows.assign(**{k:v for k,v in dict(target='target', budget=1).items() if k not in rows})
+        controls = self._controls(reference)
+        self.html = W.HTML().add_class('dnb-table')
+        picture = W.Layout(align_self='flex-start', max_width='100%', height='auto')
+        self.picture = W.Image(format='png', layout=picture).add_class('dnb-picture')
+        super().__init__([controls, self.html, self.picture])
         self.add_class('dnb-runs')
-        for w in (self.methods, self.targets, self.budget, self.value, self.reference): w.observe(lambda _: self._draw(), 'value')
+        controls = self.methods,self.targets,self.budget,self.value,self.reference
+        for w in controls: w.observe(lambda _: self._draw(), 'value')
         self._draw()
 
     @property
-    def rows(self):
+    def rows(self)->pd.DataFrame:
         "The runs that are left"
-        r,ref = self.runs,self.reference.value
-        return r[r.method.isin([ref, *self.methods.value]) & r.target.isin(self.targets.value) & (r.budget == self.budget.value)]
+        r,methods = self.runs,[self.reference.value, *self.methods.value]
+        return r[r.method.isin(methods) & r.target.isin(self.targets.value) & (r.budget == self.budget.value)]
 
-    def _draw(self):
-        rows,ref,value = self.rows,self.reference.value,self.value.value
-        if not len(rows): self.html.value = 'no run is left'; self.table = None; return
-        t = self.table = suite_table(rows, ref, value).droplevel('budget').sort_values('mean', ascending=False)
-        pts = lambda m,s: f'{100*m:.1f}' + (f' ± {100*s:.1f}' if s == s else '')
-        self.html.value = pd.DataFrame({f'{value}, %': map(pts, t['mean'], t['sem']), f'gap to {ref}': ['' if m == ref else pts(g, s) for m,g,s in zip(t.index, t.gap, t.gap_sem)], 'targets': t.targets, 'runs': t.runs}, t.index.rename(None)).to_html(border=0)
-        draw = (lambda: plot_suite(rows, ref, value=value)) if rows.target.nunique() > 1 else (lambda: plot_comparison(Comparison(rows.assign(accuracy=rows[value]), ref)))
-        self.picture.value = base64.b64decode(figure_png(draw))
+# %% ../nbs/38_explore.ipynb #rnk38017
+@patch
+def _controls(self:RunsExplorer, reference):
+    r,wide = self.runs,dict(style={'description_width':'80px'}, layout=W.Layout(width='270px'))
+    def many(name, values):
+        return W.SelectMultiple(description=name, options=values, value=values, rows=min(8, len(values)), **wide)
+    methods,targets = list(r.method.unique()),list(r.target.unique())
+    budgets = {(f'{b:g} a class' if b >= 1 else f'{b:.0%}'): b for b in r.budget.unique()}
+    measures = [c for c in ('accuracy','balanced_accuracy') if c in r]
+    self.methods,self.targets = many('methods', methods),many('targets', targets)
+    self.budget = W.Dropdown(description='labels', options=budgets, **wide)
+    self.value = W.Dropdown(description='measure', options=measures, **wide)
+    self.reference = W.Dropdown(description='against', options=methods, **wide,
+                                value=reference or ('transfer' if 'transfer' in methods else methods[0]))
+    left = [self.methods] + [self.targets]*(len(targets) > 1)
+    right = [self.reference, self.value] + [self.budget]*(len(budgets) > 1)
+    return W.HBox([W.VBox(left), W.VBox(right)], layout=W.Layout(flex_flow='row wrap'))
 
+@patch
+def _draw(self:RunsExplorer):
+    rows,ref,value = self.rows,self.reference.value,self.value.value
+    if not len(rows):
+        self.html.value,self.table = 'no run is left',None
+        return
+    t = self.table = suite_table(rows, ref, value).droplevel('budget').sort_values('mean', ascending=False)
+    def points(m, s): return f'{100*m:.1f}' + (f' ± {100*s:.1f}' if s == s else '')
+    gaps = ['' if m == ref else points(*o) for m,*o in zip(t.index, t.gap, t.gap_sem)]
+    shown = {f'{value}, %': map(points, t['mean'], t['sem']), f'gap to {ref}': gaps, 'targets': t.targets, 'runs': t.runs}
+    self.html.value = pd.DataFrame(shown, t.index.rename(None)).to_html(border=0)
+    def draw():
+        if rows.target.nunique() > 1: return plot_suite(rows, ref, value=value)
+        return plot_comparison(Comparison(rows.assign(accuracy=rows[value]), ref))
+    self.picture.value = base64.b64decode(figure_png(draw))
+
+# %% ../nbs/38_explore.ipynb #rnk38018
 def explore_runs(
-    rows, # of `compare`, `run_suite` or `read_runs`: a data frame with method, seed, accuracy, and where there are several, target and budget
+    rows, # of `compare`, `run_suite` or `read_runs`: method, seed, accuracy, and if there are several, target and budget
     reference:str=None # method that the others are compared with at first, by default 'transfer'
 )->RunsExplorer:
-    "Runs as a table that can be filtered, and the picture"
+    "Runs as a table that can be filtered, and the figure. Raises `ValueError` if `rows` lack a column or the `reference`"
     check_type('rows', rows, (pd.DataFrame,list,tuple), 'runs, see `compare` and `run_suite`')
     return RunsExplorer(pd.DataFrame(rows), reference)
 
 @patch
 def explore(self:Comparison)->RunsExplorer:
-    "The runs as a table that can be filtered, and the picture"
+    "The runs as a table that can be filtered, and the figure"
     return explore_runs(self.rows, self.reference)

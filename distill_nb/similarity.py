@@ -1,4 +1,4 @@
-"""Which of these models should I start from, and can I trust the answer? One score a source, from a few labelled images.
+"""Which of these models should I start from, and can I trust the answer? One score per source, from a few labelled images.
 
 Docs: https://distill-nb.github.io/distill_nb/similarity.html.md"""
 
@@ -11,14 +11,19 @@ __all__ = ['probe_set', 'halving_plan', 'n_passes', 'nested_probes', 'rank_sourc
            'half_samples', 'replicate_scores', 'null_scores']
 
 # %% ../nbs/20_similarity.ipynb #00647d7f
-import difflib, inspect, math, warnings
+import inspect, math, warnings
 import numpy as np, pandas as pd, torch
-from scipy import stats
 from collections.abc import Iterable
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property
+from scipy import stats
 from fastcore.basics import patch
 from fastcore.foundation import L
-from .core import Count, Maybe, OneOf, Range, check_type, checked
+from .core import Count, Maybe, OneOf, Range, check_type, checked, nearest
+from .data import get_images, image_items, item_labels
+from .sources import source_list
+from .store import open_store
+from .outputs import compute_outputs, get_outputs
 from .ranking import Ranking
 from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, check_labels
 from .estimators.pairs import dissimilarity, parc, rsa
@@ -30,17 +35,18 @@ from .estimators.probes import knn, linear_probe
 from .estimators.trust import half_samples, replicate_scores, null_scores
 
 # %% ../nbs/20_similarity.ipynb #1f9f6523
-_all_ = ['metrics', 'register_metric', 'list_metrics', 'spearman', 'SmallProbeWarning', 'dissimilarity', 'parc', 'rsa', 'cka', 'dds', 'logme', 'nce', 'leep', 'nleep',
-         'h_score', 'transrate', 'gbc', 'sfda', 'knn', 'linear_probe', 'half_samples', 'replicate_scores', 'null_scores']
+_all_ = ['metrics', 'register_metric', 'list_metrics', 'spearman', 'SmallProbeWarning', 'dissimilarity', 'parc', 'rsa', 'cka', 'dds',
+         'logme', 'nce', 'leep', 'nleep', 'h_score', 'transrate', 'gbc', 'sfda', 'knn', 'linear_probe',
+         'half_samples', 'replicate_scores', 'null_scores']
 
 # %% ../nbs/20_similarity.ipynb #89b8bbb5
 @checked(n=Count(3))
 def probe_set(
-    labels, # Class of each image [N]
-    n:int=500, # At most so many images
-    seed:int=42, # Which images are drawn
-)->np.ndarray: # Sorted int64 indices into `labels`
-    "Draw at most `n` images in proportion to their classes, at least one each; all alike if `n` is under two a class."
+    labels, # class of each image [N]
+    n:int=500, # number of images, at most
+    seed:int=42, # which images are drawn
+)->np.ndarray: # sorted int64 indices into `labels`
+    "Draw at most `n` images in proportion to their classes, at least one of each; regardless of class if `n` is under two per class"
     labels = check_labels(labels)
     if len(labels)<=n: return np.arange(len(labels))
     rng = np.random.default_rng(seed)
@@ -55,10 +61,10 @@ def probe_set(
 # %% ../nbs/20_similarity.ipynb #92e5b70f
 @checked(n=Count(3), halving=Maybe(Count(3)))
 def halving_plan(
-    n_sources:int, # How many sources there are
-    n:int=500, # Images of the full probe set
-    halving:int=100, # Images of the first round; None for a single round with all of them
-    keep:int=8, # Finalists, at least
+    n_sources:int, # number of sources
+    n:int=500, # images of the full probe set
+    halving:int=100, # images of the first round; None for a single round with all of them
+    keep:int=8, # finalists, at least
 )->list: # (sources, images) of each round, the last on all `n` images
     "Rounds of successive halving: from one to the next the images double and the better half of the sources stays"
     plan = []
@@ -69,168 +75,258 @@ def halving_plan(
 
 def n_passes(
     plan, # (sources, images) of each round
-)->int: # Images through sources
+)->int: # images through sources
     "How many forward passes a plan takes: no image goes through a source twice"
     return sum(s*(n-seen) for (s,n),(_,seen) in zip(plan, [(0,0), *plan]))
 
 # %% ../nbs/20_similarity.ipynb #e09b4c7a
 @checked
 def nested_probes(
-    labels, # Class of each image [N]
-    sizes, # How many images in each, ascending
-    seed:int=42, # Which images are drawn
-)->list: # An index array into `labels` for each of `sizes`; the last is `probe_set(labels, sizes[-1], seed)`
+    labels, # class of each image [N]
+    sizes, # number of images in each, ascending
+    seed:int=42, # which images are drawn
+)->list: # an index array into `labels` for each of `sizes`; the last is `probe_set(labels, sizes[-1], seed)`
     "Probe sets, each a part of the next"
-    if not len(check_type('sizes', sizes, (list,tuple,np.ndarray), 'a list of numbers of images')): raise ValueError("`sizes` is empty: give at least one number of images")
-    labels,out = np.asarray(labels),[probe_set(labels, sizes[-1], seed)]
+    if not len(check_type('sizes', sizes, (list,tuple,np.ndarray), 'a list of numbers of images')):
+        raise ValueError("`sizes` is empty: give at least one number of images")
+    labels = np.asarray(labels)
+    out = [probe_set(labels, sizes[-1], seed)]
     for i,n in enumerate(sizes[-2::-1], 1): out.insert(0, out[0][probe_set(labels[out[0]], n, seed+i)])
     return out
 
 # %% ../nbs/20_similarity.ipynb #b5523067
-def _find_metric(metric):
-    "The function, and its name in tables"
-    if callable(metric): return metric,getattr(metric, '__name__', type(metric).__name__)
-    if metric in metrics: return metrics[metric],metric
-    near = difflib.get_close_matches(str(metric), metrics, 1)
-    raise ValueError(f"metric '{metric}' is unknown{f', did you mean {near[0]}?' if near else ''}: "
-                     f"one of {', '.join(metrics)}, or a function (features, labels) -> float")
+@dataclass(eq=False)
+class Probe:
+    "The labelled images that sources are scored on, and how sources are run on them"
+    dls:object=field(repr=False) # fastai `DataLoaders`; the images are drawn from its training images
+    n:int=500 # number of images, at most
+    seed:int=42 # which images are drawn
+    store:object=None # `Store` of outputs; None for the default one, False to keep nothing
+    bs:int=64 # batch size of the pass through the sources
+    device:object=None # where sources run; the GPU if there is one
 
-# %% ../nbs/20_similarity.ipynb #0a7fd2c4
-def _look(src, items, f, name, **kwargs):
-    "What metric `f` looks at: features or probabilities [n,d] of `items`"
-    from distill_nb.outputs import get_outputs     # here, since it loads fastai
-    out = get_outputs(src, items, progress=False, **kwargs)
-    if getattr(f, 'needs', 'features')!='probs': return out.features
-    if out.logits is None: raise ValueError(f"source '{src.name}' has no classifier, and {name} looks at its probabilities: leave it out, or rank by a metric of features")
-    return out.probs()
+    @cached_property
+    def drawn(self)->tuple: # (`L` of images, their labels as an array)
+        "The probe set, see `probe_set`"
+        items,labels = L(image_items(self.dls)),item_labels(self.dls)
+        i = probe_set(labels, self.n, self.seed)
+        return items[i.tolist()],labels[i]
 
-def _score(src, x, labels, f, name, options):
+    @property
+    def images(self)->L: return self.drawn[0]
+    @property
+    def labels(self)->np.ndarray: return self.drawn[1]
+    def __len__(self): return len(self.labels)
+
+# %% ../nbs/20_similarity.ipynb #rnk20006
+class _Metric:
+    "A metric, by its name in `metrics` or as a function, and its options"
+    def __init__(self, metric, options):
+        if not callable(metric) and metric not in metrics:
+            raise ValueError(f"metric '{metric}' is unknown.{nearest(str(metric), metrics, 1)} "
+                             f"It must be one of {', '.join(metrics)}, or a function (features, labels) -> float")
+        self.f,self.options = metric if callable(metric) else metrics[metric],options
+        self.name = getattr(metric, '__name__', type(metric).__name__) if callable(metric) else metric
+        if options: inspect.signature(self.f).bind(None, None, **options)     # TypeError now rather than after the first pass
+
+    def __str__(self):
+        options = ', '.join(f'{k}={v}' for k,v in self.options.items())
+        return f'{self.name}({options})' if options else self.name
+
+    def look(self, src, images, **kwargs):
+        "What the metric looks at: features or probabilities [n,d] of `images`"
+        out = get_outputs(src, images, progress=False, **kwargs)
+        if getattr(self.f, 'needs', 'features')!='probs': return out.features
+        if out.logits is not None: return out.probs()
+        raise ValueError(f"source '{src.name}' has no classifier, and {self.name} looks at its probabilities: "
+                         "leave it out, or rank by a metric of features")
+
+# %% ../nbs/20_similarity.ipynb #rnk20007
+@patch
+def score(self:_Metric, src, x, labels):
     "Score of `x`, and the text of a `SmallProbeWarning` if there was one; ValueError naming the source"
     small = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        try: score = float(f(x, labels, **options))
-        except ValueError as e: raise ValueError(f"source '{src.name}' cannot be scored by {name}: {e}") from e
+        try: score = float(self.f(x, labels, **self.options))
+        except ValueError as e: raise ValueError(f"source '{src.name}' cannot be scored by {self.name}: {e}") from e
     for w in caught:
         if issubclass(w.category, SmallProbeWarning): small = str(w.message)
         else: warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
-    if not np.isfinite(score): raise ValueError(f"source '{src.name}': {name} returned {score}; a metric must return a finite number or raise")
+    if not np.isfinite(score):
+        raise ValueError(f"source '{src.name}': {self.name} returned {score}; a metric must return a finite number or raise")
     return score,small
 
-def _trust(x, labels, score, f, times, seed, options):
+@patch
+def trust(self:_Metric, x, labels, score, times, seed):
     "Replicates [times] and null [times/5] of one source; the ValueError if the metric is undefined on parts of the images"
     if not times: return np.zeros(0),np.zeros(0)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', SmallProbeWarning)
-        try: return tuple(o[:,0] for o in (replicate_scores(f, [x], labels, [score], times, seed, **options), null_scores(f, [x], labels, math.ceil(times/5), seed, **options)))
+        try:
+            replicates = replicate_scores(self.f, [x], labels, [score], times, seed, **self.options)
+            null = null_scores(self.f, [x], labels, math.ceil(times/5), seed, **self.options)
         except ValueError as e: return e
+    return replicates[:,0],null[:,0]
 
+# %% ../nbs/20_similarity.ipynb #rnk20011
+@dataclass
+class _Round:
+    "What came of scoring sources on some images, each by the name of the source"
+    scores:dict=field(default_factory=dict)
+    trust:dict=field(default_factory=dict) # (replicates, null), or the ValueError
+    small:dict=field(default_factory=dict) # text of a `SmallProbeWarning`
+    failed:dict=field(default_factory=dict) # exception
+
+def _score_round(sources, images, labels, metric, times, probe, store, progress, keep, on_error):
+    "Score `sources` on `images`"
+    res,run = _Round(),dict(store=store, bs=probe.bs, device=probe.device)
+    broken = compute_outputs(sources, images, on_error='skip', progress=progress, keep=keep, **run)     # opens each image once
+    for s in sources:
+        try:
+            if s.name in broken: raise broken[s.name]
+            x = metric.look(s, images, **run)
+            score,small = metric.score(s, x, labels)
+            res.trust[s.name] = metric.trust(x, labels, score, times, probe.seed)
+            res.scores[s.name] = score
+            if small: res.small[s.name] = small
+        except Exception as e:
+            if on_error=='raise': raise
+            res.failed[s.name] = e
+    return res
+
+def _halve(scores, n, keep):
+    "(names that stay: the better half, `keep` at least, and what ties with the last of them; a data frame of the others)"
+    s = np.array(list(scores.values()))
+    stay = s >= np.sort(s)[-min(len(s), max(keep, math.ceil(len(s)/2)))]
+    df = pd.DataFrame(dict(source=list(scores), score=s, images=n))
+    return df.source[stay].tolist(),df[~stay].sort_values('score', ascending=False, kind='stable')
+
+# %% ../nbs/20_similarity.ipynb #rnk20014
 def _reason(e, name):
     "First line of an error, without the name of the source"
     line = (str(e).splitlines() or [''])[0].removeprefix(f"source '{name}'").lstrip(' :')
     return line if isinstance(e, (ValueError, RuntimeError)) and line else f'{type(e).__name__}: {line}'
 
-def _halve(names, scores, n, keep):
-    "(which positions stay: the better half, `keep` at least, and what ties with the last of them; a data frame of the others)"
-    s = np.array(scores)
-    stay = s >= np.sort(s)[-min(len(s), max(keep, math.ceil(len(s)/2)))]
-    out = pd.DataFrame(dict(source=names, score=s, images=n))[~stay].sort_values('score', ascending=False, kind='stable')
-    return np.flatnonzero(stay),out
+def _report(found, failed, n_sources, n_images, metric):
+    "Warn once of sources that failed, of a probe set that is small, and of intervals that are missing; are there intervals?"
+    def warn(text, kind=UserWarning): warnings.warn(text, kind, stacklevel=6)     # whoever called `rank_sources` or `by`
+    reasons = '; '.join(f'{k} ({v})' for k,v in failed.items())
+    if failed: warn(f"failed and not in the ranking, {len(failed)} of {n_sources} sources: {reasons}")
+    if found.small:
+        name,text = next(iter(found.small.items()))
+        warn(f"{len(found.small)} of {len(found.scores)} sources, first '{name}': {text}", SmallProbeWarning)
+    undefined = [o for o in found.trust.values() if isinstance(o, ValueError)]
+    if undefined: warn(f"no intervals: on parts of these {n_images} images {metric.name} is undefined ({undefined[0]})")
+    return not undefined
+
+# %% ../nbs/20_similarity.ipynb #rnk20019
+def _rank_on(probe, zoo, metric, times, progress, halving, keep, on_error, options):
+    "Score each source of `zoo` on the images of `probe`, see `rank_sources`"
+    metric = _Metric(metric, options)
+    if times is None: times = getattr(metric.f, 'times', 100)
+    zoo = check_type('zoo', zoo, Iterable, 'a Zoo, or a list of Sources')
+    named = Ranking(zoo, np.zeros(len(zoo)))     # ValueError for a zoo that is empty, or has a name twice
+    sizes = [n for _,n in halving_plan(len(zoo), len(probe), halving, keep)]
+    loader = getattr(probe.dls, 'train', None)
+    shown = loader.keeper(valid_too=True) if hasattr(loader, 'keeper') else None     # training will want these images too
+    sources,errors,gone = list(named.zoo),{},[]
+    with open_store(probe.store) as store:     # a round finds what the one before it computed
+        for at in nested_probes(probe.labels, sizes, probe.seed):
+            images,labels,last = probe.images[at.tolist()],probe.labels[at],len(at)==sizes[-1]
+            found = _score_round(sources, images, labels, metric, times if last else 0, probe, store, progress, shown, on_error)
+            errors |= found.failed
+            if not found.scores:
+                first = next(iter(errors.values()))
+                raise ValueError(f"no source could be scored, of {len(zoo)}; the first that failed: {first}") from first
+            stay,out = (list(found.scores),None) if last else _halve(found.scores, len(at), keep)
+            sources = [s for s in sources if s.name in stay]
+            if not last: gone.insert(0, out)
+    failed = {k:_reason(e, k) for k,e in errors.items()}
+    sure = _report(found, failed, len(zoo), len(probe), metric)
+    replicates,null = (np.stack(o, 1) for o in zip(*found.trust.values())) if sure else (None,None)
+    eliminated = pd.concat(gone, ignore_index=True) if gone else None
+    chosen = named.zoo[[named.names.index(s.name) for s in sources]]
+    res = Ranking(chosen, list(found.scores.values()), str(metric), len(probe), replicates, null, failed, eliminated)
+    res.probe = probe
+    return res
 
 # %% ../nbs/20_similarity.ipynb #c5e1908d
 @checked(n=Count(3), on_error=OneOf(('warn','raise')))
 def rank_sources(
-    dls, # fastai DataLoaders; the probe set is drawn from its training images
+    dls, # fastai `DataLoaders`; the probe set is drawn from its training images
     zoo, # `Zoo`, or a list of sources
-    metric='cka', # Name in `metrics`, or a function (features [n,d], labels [n]) -> float
-    n:int=500, # Size of the probe set at most
-    seed:int=42, # Which images are drawn
-    times:int=None, # Halves scored for intervals; None: as the metric suggests (fewer for slow ones), 0 for none
+    metric='cka', # name in `metrics`, or a function (features [n,d], labels [n]) -> float
+    n:int=500, # size of the probe set, at most
+    seed:int=42, # which images are drawn
+    times:int=None, # halves scored for intervals; None: as the metric suggests (fewer for slow ones), 0 for none
     store=None, # `Store` of outputs; None for the default one, False to keep nothing
-    bs:int=64, # Batch size of the pass through the sources
-    device=None, # Where sources run; the GPU if there is one
-    progress:bool=True, # Show a progress bar over the images of all sources, with the time left
-    halving:int=None, # Images of the first round of successive halving, see `halving_plan`; None: all sources see all images
-    keep:int=8, # Finalists of the halving, at least
-    on_error:str='warn', # What a source that fails does: 'warn', it is left out and in `Ranking.failed`, or 'raise'
-    **metric_kwargs, # Options of the metric, such as `debiased=True` for `cka`
+    bs:int=64, # batch size of the pass through the sources
+    device=None, # where sources run; the GPU if there is one
+    progress:bool=True, # show a progress bar over the images of all sources, with the time left
+    halving:int=None, # images of the first round of successive halving, see `halving_plan`; None: all sources see all images
+    keep:int=8, # finalists of the halving, at least
+    on_error:str='warn', # 'warn': a source that fails is left out and in `Ranking.failed`; 'raise': its error is raised
+    **metric_kwargs, # options of the metric, such as `debiased=True` for `cka`
 )->Ranking:
-    "Score each source of `zoo` on labelled images of `dls`, with intervals and a null. ValueError if no source can be scored, or, with `on_error='raise'`, for the first that cannot."
-    from distill_nb.data import image_items, item_labels     # here, since they load fastai
-    from distill_nb.store import open_store
-    from distill_nb.outputs import compute_outputs
-    f,name = _find_metric(metric)
-    if metric_kwargs: inspect.signature(f).bind(None, None, **metric_kwargs)     # TypeError now rather than after the first pass
-    if times is None: times = getattr(f, 'times', 100)
-    zoo = check_type('zoo', zoo, Iterable, 'a Zoo, or a list of Sources')
-    named = Ranking(zoo, np.zeros(len(zoo)))     # ValueError for a zoo that is empty, or has a name twice
-    zoo,names,items,labels = named.zoo,named.names,L(image_items(dls)),item_labels(dls)
-    shown = dls.train.keeper(valid_too=True) if hasattr(getattr(dls, 'train', None), 'keeper') else None     # training will want these images too
-    plan = halving_plan(len(zoo), min(n, len(labels)), halving, keep)
-    probes = nested_probes(labels, [m for _,m in plan], seed)
-    alive,failed,first,gone = range(len(zoo)),{},None,[]
-    with open_store(store) as store:     # a round finds what the one before it computed
-        for probe in probes:
-            here,y,scores,small,trust = items[probe.tolist()],labels[probe],{},{},{}
-            broken = compute_outputs([zoo[i] for i in alive], here, store, bs, device=device, on_error='skip', progress=progress, keep=shown)     # an image is opened once for all
-            for i in alive:
-                try:
-                    if names[i] in broken: raise broken[names[i]]
-                    x = _look(zoo[i], here, f, name, store=store, bs=bs, device=device)
-                    score,note = _score(zoo[i], x, y, f, name, metric_kwargs)
-                    if probe is probes[-1]: trust[i] = _trust(x, y, score, f, times, seed, metric_kwargs)
-                    scores[i] = score
-                    if note: small[names[i]] = note
-                except Exception as e:
-                    if on_error=='raise': raise
-                    failed[names[i]],first = _reason(e, names[i]),first or e
-            if not scores: raise ValueError(f"no source could be scored, of {len(zoo)}; the first that failed: {first}") from first
-            alive = list(scores)
-            if probe is not probes[-1]:
-                stay,out = _halve([names[i] for i in alive], list(scores.values()), len(probe), keep)
-                alive,gone = [alive[i] for i in stay],[out]+gone
-    if failed: warnings.warn(f"failed and not in the ranking, {len(failed)} of {len(zoo)} sources: " + '; '.join(f'{k} ({v})' for k,v in failed.items()), stacklevel=3)
-    if small: warnings.warn(f"{len(small)} of {len(alive)} sources, first '{next(iter(small))}': {next(iter(small.values()))}", SmallProbeWarning, stacklevel=3)
-    undefined = [o for o in trust.values() if isinstance(o, ValueError)]
-    if undefined: warnings.warn(f"no intervals: on parts of these {len(probe)} images {name} is undefined ({undefined[0]})", stacklevel=3)
-    replicates,null = (None,None) if undefined else (np.stack(o, 1) for o in zip(*trust.values()))
-    if metric_kwargs: name += '(' + ', '.join(f'{k}={v}' for k,v in metric_kwargs.items()) + ')'
-    res = Ranking(zoo[alive], list(scores.values()), name, len(probe), replicates, null, failed, pd.concat(gone, ignore_index=True) if gone else None)
-    res._again = partial(rank_sources, dls, n=n, seed=seed, store=store, bs=bs, device=device)
-    return res
+    """Score each source of `zoo` on labelled images of `dls`, with intervals and a null.
+    Raises `ValueError` if no source can be scored; with `on_error='raise'` the first error of any source"""
+    probe = Probe(dls, n, seed, store, bs, device)
+    return _rank_on(probe, zoo, metric, times, progress, halving, keep, on_error, metric_kwargs)
+
+# %% ../nbs/20_similarity.ipynb #rnk20016
+@patch
+@checked(on_error=OneOf(('warn','raise')))
+def by(self:Ranking,
+    metric, # name in `metrics`, or a function
+    times:int=None, # halves scored for intervals; None: as the metric suggests, 0 for none
+    progress:bool=True, # show a progress bar
+    halving:int=None, # images of the first round of successive halving, see `halving_plan`
+    keep:int=8, # finalists of the halving, at least
+    on_error:str='warn', # what a source that fails does, see `rank_sources`
+    **metric_kwargs, # options of the metric
+)->Ranking:
+    """The same sources on the same images by another metric.
+    Raises `ValueError` unless `rank_sources` made the ranking in this session"""
+    if self.probe is None:
+        raise ValueError("this ranking does not know its images: it was not made by `rank_sources`, or comes from a file "
+                         "or another process. Rank again.")
+    return _rank_on(self.probe, self.zoo, metric, times, progress, halving, keep, on_error, metric_kwargs)
 
 # %% ../nbs/20_similarity.ipynb #b8acbd23
 @patch
 @checked(level=Range(.5, 1, above=True, below=True))
 def stability(self:Ranking,
-    level:float=.95, # How sure to be that the first is better than the second
+    level:float=.95, # how sure to be that the first is better than the second
 )->pd.Series: # first, second, gap, se (of the gap), p (that the first is better), n_probe, n_needed
-    "How sure is the order of the first two, and how many probe images would make it so? ValueError without replicates"
+    """How sure is the order of the first two, and how many probe images would make it so?
+    Raises `ValueError` without replicates"""
     if len(self)<2: raise ValueError("stability compares two sources: the ranking has one")
     if not len(self.replicates): raise ValueError("stability needs replicates: rank_sources makes them unless times=0")
     if not self.n_probe: raise ValueError("stability needs n_probe, the number of images that were scored")
     i,j = self.order[:2]
-    gap,d = self.scores[i]-self.scores[j], self.replicates[:,i]-self.replicates[:,j]
-    se = d.std()
+    gap = self.scores[i]-self.scores[j]
+    se = (self.replicates[:,i]-self.replicates[:,j]).std()
+    p = float(stats.norm.cdf(gap/se)) if se else 1. if gap else .5
     needed = self.n_probe*(stats.norm.ppf(level)*se/gap)**2 if gap else math.inf
-    return pd.Series(dict(first=self.names[i], second=self.names[j], gap=gap, se=se, p=float(stats.norm.cdf(gap/se)) if se else (1. if gap else .5), n_probe=self.n_probe,
-                          n_needed=max(1, math.ceil(needed)) if math.isfinite(needed) else needed), name='stability')
+    if math.isfinite(needed): needed = max(1, math.ceil(needed))
+    res = dict(first=self.names[i], second=self.names[j], gap=gap, se=se, p=p, n_probe=self.n_probe, n_needed=needed)
+    return pd.Series(res, name='stability')
 
 # %% ../nbs/20_similarity.ipynb #1be2c94d
 @checked
 def source_similarity(
     sources, # `Zoo`, or a list of sources
-    images, # Image items, or anything `get_images` takes; 500 of them say enough
+    images, # image items, or anything `get_images` takes; 500 of them are enough
     store=None, # `Store` of outputs; None for the default one, False to keep nothing
-    progress:bool=True, # Show a progress bar while sources run
+    progress:bool=True, # show a progress bar while sources run
 )->pd.DataFrame: # [S,S], from 0 to 1
-    "Linear CKA between the features of every two sources on the same images. With fewer images than features it is too high, for all pairs alike: `cka(..., debiased=True)` is not."
-    from distill_nb.data import get_images     # here, since they load fastai
-    from distill_nb.store import open_store
-    from distill_nb.outputs import compute_outputs, get_outputs
-    from distill_nb.sources import source_list
-    sources,images,grams = source_list(sources),get_images(images),[]
-    if len(images)<3: raise ValueError(f"`images`: {len(images)} of them; it takes at least 3, and a hundred or more to be trusted")
+    """Linear CKA between the features of every two sources on the same images.
+    With fewer images than features it is too high, for all pairs equally; `cka(..., debiased=True)` is not"""
+    sources,images = source_list(sources),get_images(images)
+    if len(images)<3:
+        raise ValueError(f"`images`: {len(images)} of them; it takes at least 3, and a hundred or more to be trusted")
+    grams = []
     with open_store(store) as store:
         compute_outputs(sources, images, store, progress=progress)
         for s in sources:
@@ -243,23 +339,34 @@ def source_similarity(
     return pd.DataFrame((k@k.T).clamp(0,1).numpy(), names, names)
 
 # %% ../nbs/20_similarity.ipynb #9d51eff4
+def _accuracy_array(accuracies, names):
+    "Accuracies as a float64 array in the order of `names`, checked"
+    if isinstance(accuracies, (dict,pd.Series)):
+        a = dict(accuracies)
+        if lacking := [o for o in names if o not in a]:
+            raise ValueError(f"`accuracies` lack {', '.join(lacking)}: one per source")
+        accuracies = [a[o] for o in names]
+    try: a = np.asarray(accuracies, dtype=np.float64)
+    except (TypeError,ValueError,OverflowError) as e:
+        raise ValueError(f"`accuracies` must be one number per source: {e}") from None
+    if a.shape!=(len(names),):
+        raise ValueError(f"`accuracies` of shape {a.shape} for {len(names)} sources: one per source")
+    bad = [n for n,o in zip(names, a) if not np.isfinite(o)]
+    if bad: raise ValueError(f"`accuracies` of {', '.join(bad)} are not finite")
+    return a
+
 @patch
 @checked
 def check(self:Ranking,
-    accuracies, # Measured accuracy of each source: a sequence in the order of `zoo`, or a dict or Series by name
-    ks=(1,3), # Regret at these
+    accuracies, # measured accuracy of each source: a sequence in the order of `zoo`, or a dict or Series by name
+    ks=(1,3), # regret at these
 )->pd.Series: # spearman, kendall, weighted_kendall, regret@k in the units of `accuracies`, relative_top1
-    "Compare the scores with measured accuracies"
-    if isinstance(accuracies, (dict,pd.Series)):
-        a = dict(accuracies)
-        if lacking := [o for o in self.names if o not in a]: raise ValueError(f"accuracies lack {', '.join(lacking)}: one a source")
-        accuracies = [a[o] for o in self.names]
-    try: a = np.asarray(accuracies, dtype=np.float64)
-    except (TypeError,ValueError,OverflowError) as e: raise ValueError(f"`accuracies` must be one number a source: {e}") from None
-    if a.shape!=(len(self),): raise ValueError(f"accuracies of shape {a.shape} for {len(self)} sources: one a source")
-    if not np.isfinite(a).all(): raise ValueError(f"accuracies of {', '.join(n for n,o in zip(self.names, a) if not np.isfinite(o))} are not finite")
+    "Compare the scores with measured accuracies. Raises `ValueError` if either are all equal"
+    a = _accuracy_array(accuracies, self.names)
     if len(self)<2: raise ValueError("check needs two sources or more")
-    if len(set(a))==1 or len(set(self.scores))==1: raise ValueError("accuracies or scores are all equal: there is no order to compare")
-    kendall = [stats.kendalltau(self.scores, a)[0], stats.weightedtau(self.scores, a, rank=None)[0]]
-    return pd.Series(dict(spearman=spearman(self.scores, a), kendall=kendall[0], weighted_kendall=kendall[1],
-        **{f'regret@{k}': a.max()-a[self.order[:k]].max() for k in ks}, relative_top1=a[self.order[0]]/a.max()), name=self.metric)
+    if len(set(a))==1 or len(set(self.scores))==1:
+        raise ValueError("accuracies or scores are all equal: there is no order to compare")
+    kendall,weighted = stats.kendalltau(self.scores, a)[0],stats.weightedtau(self.scores, a, rank=None)[0]
+    res = dict(spearman=spearman(self.scores, a), kendall=kendall, weighted_kendall=weighted)
+    res |= {f'regret@{k}': a.max()-a[self.order[:k]].max() for k in ks}
+    return pd.Series(res | dict(relative_top1=a[self.order[0]]/a.max()), name=self.metric)

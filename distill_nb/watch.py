@@ -9,14 +9,15 @@ __all__ = ['source_distance', 'Watch']
 
 # %% ../nbs/40_watch.ipynb #hs000087
 import time
-from html import escape
 import numpy as np, torch
 from IPython import get_ipython
 from IPython.display import HTML, display
 from PIL import Image
 from fastai.vision.all import *
+from fastcore.xml import B, Br, Div, Img, Span, Table, Td, Tr, ft, to_xml
 from .core import Count, Range, checked
 from .pseudo_labels import logsumexp_segments, segments
+from .teachers import source_teacher
 from .callbacks import FitCallback
 from .plots import figure_png, palette_hex, plot_training
 from .browse import thumbnail
@@ -32,8 +33,52 @@ def source_distance(
     z,t = logits.float(),targets.float()
     return ((torch.xlogy(t, t) - t*(z - logsumexp_segments(z, sizes)[:,seg]))@one_hot).mean(0)
 
+# %% ../nbs/40_watch.ipynb #rnk40006
+def _source_table(names, alpha, distance=None):
+    "A row for each source: its weight and, if known, what is still to learn"
+    def bar(v):
+        width = f'{140*v/max(float(distance.max()), 1e-6):.0f}'
+        text = ft('text', f'{v:.2f}', x=148, y=10, font_size=11, fill='currentColor')
+        return Td(ft('svg', ft('rect', width=width, height=10, fill=palette_hex[0]), text, width=190, height=12))
+    known = distance is not None
+    head = Tr(Td('source'), Td('weight'), Td('still to learn, nats') if known else '', style='opacity:.6')
+    left = [bar(float(d)) for d in distance] if known else ['']*len(names)
+    rows = [Tr(Td(n), Td(f'{float(a):.0%}'), d) for n,a,d in zip(names, alpha, left)]
+    return Table(head, *rows, style='font-size:12px')
+
+# %% ../nbs/40_watch.ipynb #rnk40009
+def _picture(x):
+    "A decoded image tensor [3,H,W] as a PIL image"
+    x = x*(255 if x.is_floating_point() else 1)
+    return Image.fromarray(x.round().clamp(0,255).byte().permute(1,2,0).cpu().numpy())
+
+def _prediction(x, y, probs, vocab):
+    "An image with what the student takes it for"
+    i = int(probs.argmax())
+    color = palette_hex[2] if i == int(y) else palette_hex[3]
+    said = Span(f'{vocab[i]} {float(probs.max()):.0%}', style=f'color:{color}')
+    return Div(thumbnail(_picture(x), 64), Br(), said, style='text-align:center')
+
+def _predictions(learn, n):
+    "Predictions for `n` validation images, evenly spaced"
+    dl,n = learn.dls.valid,min(n, len(learn.dls.valid_ds))
+    at = np.linspace(0, len(dl.dataset)-1, n).astype(int).tolist()
+    b = dl.after_batch(to_device(dl.do_batch([dl.do_item(i) for i in at]), dl.device))
+    training = learn.model.training
+    with torch.no_grad(): probs = learn.model.eval()(b[0]).float().softmax(1).cpu()
+    learn.model.train(training)
+    vocab = getattr(learn.dls, 'vocab', range(probs.shape[1]))
+    cards = [_prediction(x, y, p, vocab) for (x,_),y,p in zip(dl.decode_batch(b, max_n=n), b[1], probs)]
+    return Div(*cards, style='display:flex;flex-wrap:wrap;gap:8px;font-size:12px')
+
+# %% ../nbs/40_watch.ipynb #rnk40011
+def in_notebook()->bool: # where what was displayed can be drawn anew
+    "Is there a Jupyter kernel?"
+    return get_ipython() is not None and hasattr(get_ipython(), 'kernel')
+
+# %% ../nbs/40_watch.ipynb #rnk40012
 class Watch(FitCallback):
-    "Losses, what each source still has to teach and a few predictions, drawn while a Learner trains; in a terminal, a line an epoch"
+    "Losses, what each source still has to teach and a few predictions while a Learner trains; in a terminal, a line per epoch"
     order,run_valid,watching = 70,False,False
     @checked(every=Range(0), n=Count(0))
     def __init__(self,
@@ -47,53 +92,42 @@ class Watch(FitCallback):
         self.watching = self.in_fit and not hasattr(self.learn, 'lr_finder')
         if not self.watching: return
         self.drawn,self.distance,self.preds = 0.,None,''
-        if _notebook(): self.handle = display(HTML(''), display_id=True)
-
-    def after_batch(self):
-        if not self.watching: return
-        distill = getattr(self.learn, 'distill', None)
-        if getattr(distill, 'seen', None) is not None:
-            d = source_distance(*distill.seen, distill.teachers.sizes).cpu()
-            self.distance = d if self.distance is None else .9*self.distance + .1*d
-        if self.handle and time.time() - self.drawn > self.every: self._draw()
-
-    def after_epoch(self):
-        if not self.watching: return
-        if self.handle and self.n: self.preds = self._predictions()
-        if self.handle: self._draw()
-        elif self.distance is not None: print('  still to learn, in nats: ' + ', '.join(f'{n} {d:.2f}' for n,d in zip(self._names(), self.distance)))
-
-    def _sources(self):
-        "A row a source: its weight and, where the student learns its classes, what is still to learn"
-        distill = getattr(self.learn, 'distill', None)
-        if getattr(distill, 'alpha', None) is None: return ''
-        d = self.distance
-        bar = lambda v: f'<td><svg width="190" height="12"><rect width="{140*v/max(float(d.max()), 1e-6):.0f}" height="10" fill="{palette_hex[0]}"/><text x="148" y="10" font-size="11" fill="currentColor">{v:.2f}</text></svg></td>'
-        head = '<tr style="opacity:.6"><td>source</td><td>weight</td>' + ('' if d is None else '<td>still to learn, nats</td>') + '</tr>'
-        rows = (f'<tr><td>{escape(n)}</td><td>{float(a):.0%}</td>' + ('' if d is None else bar(float(d[i]))) + '</tr>' for i,(n,a) in enumerate(zip(self._names(), distill.alpha)))
-        return f'<table style="font-size:12px">{head}{"".join(rows)}</table>'
-
-    def _names(self): return getattr(self.learn.distill, 'names', None) or [f'source {i}' for i in range(len(self.learn.distill.alpha))]
-
-    def _predictions(self):
-        dl,n = self.dls.valid,min(self.n, len(self.dls.valid_ds))
-        b = dl.after_batch(to_device(dl.do_batch([dl.do_item(i) for i in np.linspace(0, len(dl.dataset)-1, n).astype(int).tolist()]), dl.device))
-        training = self.model.training
-        with torch.no_grad(): p = self.model.eval()(b[0]).float().softmax(1).cpu()
-        self.model.train(training)
-        vocab = getattr(self.dls, 'vocab', range(p.shape[1]))
-        return '<div style="display:flex;flex-wrap:wrap;gap:8px;font-size:12px">' + ''.join(
-            f'<div style="text-align:center">{thumbnail(_picture(x), 64)}<br><span style="color:{palette_hex[2] if int(q.argmax()) == int(y) else palette_hex[3]}">{escape(str(vocab[int(q.argmax())]))} {float(q.max()):.0%}</span></div>'
-            for (x,_),y,q in zip(dl.decode_batch(b, max_n=n), b[1], p)) + '</div>'
-
-    def _draw(self):
-        self.drawn = time.time()
-        png = figure_png(lambda: plot_training(self.learn))
-        done = f'epoch {self.epoch+1} of {self.n_epoch}, {self.pct_train:.0%}'
-        self.handle.update(HTML(f'<div class="dnb-watch"><b>{done}</b><div style="display:flex;flex-wrap:wrap;gap:16px;align-items:center"><img src="data:image/png;base64,{png}" style="max-width:620px">{self._sources()}</div>{self.preds}</div>'))
+        if in_notebook(): self.handle = display(HTML(''), display_id=True)
 
     def end_fit(self): self.handle,self.watching = None,False
     def __getstate__(self): return dict(every=self.every, n=self.n, handle=None, preds='', learn=self.learn)
 
-def _notebook(): return get_ipython() is not None and hasattr(get_ipython(), 'kernel')
-def _picture(x): return Image.fromarray((x*(255 if x.is_floating_point() else 1)).round().clamp(0,255).byte().permute(1,2,0).cpu().numpy())
+# %% ../nbs/40_watch.ipynb #rnk40013
+def _source_names(distill): return list(distill.names) or [f'source {i}' for i in range(len(distill.alpha))]
+
+@patch
+def after_batch(self:Watch):
+    if not self.watching: return
+    distill = getattr(self.learn, 'distill', None)
+    part = source_teacher(getattr(distill, 'teacher', None))
+    if part is not None and part.seen is not None:
+        d = source_distance(*part.seen, part.sizes).cpu()
+        self.distance = d if self.distance is None else .9*self.distance + .1*d
+    if self.handle and time.time() - self.drawn > self.every: self.draw()
+
+@patch
+def after_epoch(self:Watch):
+    if not self.watching: return
+    if self.handle:
+        if self.n: self.preds = _predictions(self.learn, self.n)
+        self.draw()
+    elif self.distance is not None:
+        left = [f'{n} {d:.2f}' for n,d in zip(_source_names(self.learn.distill), self.distance)]
+        print(f"  still to learn, in nats: {', '.join(left)}")
+
+@patch
+def draw(self:Watch):
+    "Draw the picture anew"
+    self.drawn = time.time()
+    distill = getattr(self.learn, 'distill', None)
+    taught = getattr(distill, 'alpha', None) is not None
+    table = _source_table(_source_names(distill), distill.alpha, self.distance) if taught else ''
+    curves = Img(src=f'data:image/png;base64,{figure_png(lambda: plot_training(self.learn))}', style='max-width:620px')
+    done = B(f'epoch {self.epoch+1} of {self.n_epoch}, {self.pct_train:.0%}')
+    row = Div(curves, table, style='display:flex;flex-wrap:wrap;gap:16px;align-items:center')
+    self.handle.update(HTML(to_xml(Div(done, row, self.preds, cls='dnb-watch'), indent=False)))

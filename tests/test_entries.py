@@ -190,6 +190,7 @@ entries = {
  'nested_probes': lambda: call(similarity.nested_probes, dict(labels='labels', sizes='vector'), labels=Y, sizes=[6,12]),
  'halving_plan': lambda: call(similarity.halving_plan, dict(n_sources='count', n='count', halving='count', keep='count'), n_sources=20),
  'Ranking': lambda: call(Ranking, dict(zoo='sources', scores='vector', metric='choice'), zoo=list(zoo()), scores=[.1]*len(zoo())),
+ 'WeightedSources': lambda: call(WeightedSources, dict(sources='zoo', alpha='vector'), sources=list(zoo()), alpha=[1/len(zoo())]*len(zoo())),
  'rank_sources': lambda: call(rank_sources, dict(dls='dls', zoo='sources', metric='choice', n='count', times='count', halving='count', keep='count', on_error='choice', bs='count'), dls=dls(), zoo=zoo(), times=2, **small),
  'source_similarity': lambda: call(similarity.source_similarity, dict(sources='sources', images='images'), sources=list(zoo()), images=pics, **small),
  # weights
@@ -283,7 +284,7 @@ entries = {
 extreme = 'inf','large','tiny' # numbers that somebody may mean: refused, or the result is finite
 
 fine = { # (names, argument, case) -> why it is right to take it; a star stands for any case
-    ('check_images','items','*'): 'it lists what cannot be read', ('KeptImages|kept_beside|where_kept','path','none'): 'the default cache', ('kept_beside','store','none'): 'the default store', ('where_kept','cache','none'): 'the default cache',
+    ('check_images','items','*'): 'it lists what cannot be read', ('WeightedSources','alpha','none'): 'equal weights', ('KeptImages|kept_beside|where_kept','path','none'): 'the default cache', ('kept_beside','store','none'): 'the default store', ('where_kept','cache','none'): 'the default cache',
     ('pixel_size','item','*'): 'None says that it cannot be read', ('pays','items','*'): 'what cannot be read does not pay', ('image_key','item','text'): 'any file has a key', ('half_samples|probe_set|nested_probes|plot_features','labels','floats'): 'they only group images', ('half_samples|probe_set|nested_probes','labels','few'): 'there are so many images, then',
     ('half_samples|replicate_scores|null_scores|rank_sources','times','zero'): 'none are asked for', ('strong_augment','n_ops','zero'): 'none', ('Watch','n','zero'): 'none are shown', ('Source.from_module|to_onnx','mean','number'): 'the same for all colours', ('Source.from_module','std','number'): 'the same for all colours',
     ('to_onnx|to_export','mean','none'): "the Learner's", ('to_onnx|to_export','std','none'): "the Learner's", ('to_export','mean','number'): 'the same for all colours', ('to_onnx|to_export','std','number'): 'the same for all colours', ('pool_images','unlabeled','missing'): 'files are opened in the loop, and named there', ('image_dls','vocab','mixed'): 'names of any kind', ('image_dls','vocab','none'): 'from the labels', ('create_student|student_learner','start','none'): '`pretrained` decides', ('weigh_sources|distill_learner','alpha','none'): 'from the ranking', ('save_hub','sources','none'): 'unknown teachers',

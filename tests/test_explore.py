@@ -1,22 +1,117 @@
-"What the widgets do outside of a notebook"
-from fastai.vision.all import accuracy
-from distill_nb.packs import digits_dls
-from distill_nb.watch import Watch, _notebook
+"What the explorers of rankings and runs answer, move by move, without a page"
+import math, re
+from functools import partial
+import numpy as np, pytest
+from distill_nb.compare import Comparison
+from distill_nb.explore import RankExplorer, explore_runs, ranking_words
 from distill_nb.learner import distill_learner
+from distill_nb.packs import digits_dls
+from distill_nb.ranking import Ranking
 from distill_nb.similarity import rank_sources
 from distill_nb.zoo import Zoo
 
-def test_watch_in_a_terminal(capsys, tmp_path):
-    "A line an epoch: what each source still has to teach, and less of it in the end"
-    assert not _notebook()
-    dls,pool = digits_dls(n=5, seed=0)
-    zoo = Zoo.embedded()
-    rank = rank_sources(dls, zoo, store=tmp_path, times=0, progress=False)
-    learn = distill_learner(dls, pool, rank, start=zoo['objects'], pseudo='source', top=2, epoch_len=200, freeze_stats=False, metrics=accuracy, store=tmp_path, progress=False, cbs=Watch())
-    with learn.no_bar(): learn.fit(3, 4e-3)
-    lines = [l for l in capsys.readouterr().out.splitlines() if 'still to learn' in l]
-    assert len(lines) == 3
-    first,last = (float(l.split(f'{rank.best.name} ')[1].split(',')[0]) for l in (lines[0], lines[-1]))
-    assert last < first
-    with learn.no_bar(), learn.no_logging(): learn.lr_find(num_it=20, show_plot=False)
-    assert 'still to learn' not in capsys.readouterr().out
+@pytest.fixture(scope='module')
+def digits(): return digits_dls(n=5, seed=0)
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory): return tmp_path_factory.mktemp('store')
+
+@pytest.fixture(scope='module')
+def rank(digits, store): return rank_sources(digits[0], Zoo.embedded(), store=store, progress=False)
+
+def words(ex): return re.sub('<[^>]+>', '', ex.readout.value)
+
+def test_words():
+    noise = np.random.default_rng(0).normal(0, .02, (200,3))
+    close = Ranking(['a','b','c'], [.5,.49,.1], n_probe=100, replicates=np.array([.5,.49,.1])+noise, null=np.full((20,3), .2))
+    said = ' '.join(ranking_words(close, close.weights()))
+    assert "a and b can't be told apart with 100 labelled images" in said and 'c scores no more than shuffled labels might' in said
+    assert 'All 3 sources weigh the same' in ranking_words(close, [1/3]*3)[0]
+    assert 'nothing here is known to help' in ranking_words(Ranking(['a','b'], [.1,.1], null=np.full((9,2), .3)), [.5,.5])[-1]
+    assert ranking_words(Ranking(['a'], [1.]), [1.]) == ['a carries 100% of the weight.']
+    for names,listed in (('ab','a and b'), ('abcd','a, b, c and d'), ('abcdef','a, b, c and 3 more')):
+        poor = Ranking(['best',*names], [1.]+[.1]*len(names), null=np.full((9,len(names)+1), .3))
+        assert ranking_words(poor, poor.weights())[-1] == f'{listed} score no more than shuffled labels might.'
+
+def test_controls(rank):
+    ex = rank.explore()
+    assert 'almost certainly' in ex.to_html() and ex.to_html().count('<svg') == 8
+    ex.p.value = 0
+    assert words(ex).startswith('All 8 sources weigh the same')
+    ex.p.value = math.inf
+    assert words(ex).startswith('digits carries 100% of the weight')
+    ex.p.value,ex.top.value,ex.on['digits'].value = 4,2,False
+    assert (ex.weights > 0).sum() == 2 and ex.weights.sum() == pytest.approx(1)
+    assert sorted(ex.selected.names) == sorted(o for o in rank.names if o != 'digits')
+    for w in ex.on.values(): w.value = False
+    assert (words(ex), ex.take.disabled, ex.weights.sum()) == ('No source is switched on.', True, 0)
+
+def test_another_metric(rank):
+    ex,other = rank.explore(),rank.by('parc', progress=False)
+    before = ex.bars['letters'].value
+    ex.metric.value = 'parc'
+    assert ex.bars['letters'].value != before and ex.selected.metric == 'parc' and ex.names == [s.name for s in other]
+    for k in ('replicates','null'): np.testing.assert_array_equal(getattr(ex.ranking, k), getattr(other, k)) # though source by source
+    assert ex.progress.layout.visibility == 'hidden' and ex.ranking.probe is rank.probe
+    assert Ranking(['a','b'], [2,1]).explore().metric.disabled
+
+class Interrupted(Ranking):
+    "Whose owner interrupts the kernel at the sixth source"
+    asked,patience = [],5
+    def only(self, names):
+        if len(names) == 1: # on its own: its intervals are wanted
+            if len(self.asked) >= self.patience: raise KeyboardInterrupt
+            self.asked.append(names)
+        return super().only(names)
+
+def test_an_interrupt_leaves_the_intervals_out(rank):
+    halted = Interrupted(rank.zoo, rank.scores, 'cka', rank.n_probe, rank.replicates, rank.null)
+    halted.probe,other = rank.probe,rank.by('parc', progress=False)
+    ex = RankExplorer(halted)
+    ex.metric.value = 'parc'
+    np.testing.assert_array_equal(ex.rankings['parc'].scores, other.scores)
+    assert 'there are none' in words(ex) and len(ex.parts['parc']) == 5
+    Interrupted.patience = 99                       # asked again, only the other three are computed
+    ex.metric.value = 'cka'
+    ex.metric.value = 'parc'
+    assert len(halted.asked) == 8
+    np.testing.assert_array_equal(ex.rankings['parc'].replicates, other.replicates)
+
+def test_a_metric_that_fails_is_told(rank, monkeypatch):
+    ex = rank.explore()
+    def fail(*args, **kwargs): raise ValueError('undefined <here>')
+    monkeypatch.setattr(Ranking, 'by', fail)
+    ex.metric.value = 'rsa'
+    assert ex.metric.value == 'cka' and 'undefined &lt;here&gt;' in ex.readout.value and 'rsa' not in ex.rankings
+
+def test_the_line_of_code_makes_the_same_choice(rank):
+    ex = rank.explore()
+    ex.on['textures'].value,ex.p.value = False,8
+    assert ex.call == "learn = distill_learner(dls, unlabeled, rank.only([n for n in rank.names if n not in ['textures']]), p=8)"
+    code = ex.call.removeprefix('learn = ').replace('distill_learner(dls, unlabeled, ', 'weigh(')
+    alpha = eval(code, dict(rank=rank, weigh=lambda r, p: r.weights(p)))
+    np.testing.assert_allclose(alpha.reindex(ex.weights.index).fillna(0), ex.weights)
+    assert set(alpha.index) == set(rank.names)-{'textures'}
+    ex.p.value,ex.top.value,ex.norm.value = math.inf,2,'minmax'
+    assert ex.call.endswith(".choose(p=math.inf, top=2, norm='minmax'))")
+    assert set(ex.chosen['sources'].names) == set(ex.weights[ex.weights > 0].index)
+
+def test_the_button(rank, digits, store):
+    plain = rank.explore()
+    plain.take.click()
+    assert 'chosen' in plain.taken.value
+    ex = rank.explore(partial(distill_learner, digits[0], digits[1][:100], start=rank.zoo['objects'], store=store, progress=False))
+    ex.take.click()
+    assert type(ex.learn).__name__ == 'Learner' and ex.taken.value == 'ready: <code>ex.learn</code>'
+
+def test_runs():
+    means = dict(transfer=.7, fixmatch=.75, weighted=.8)
+    rows = [dict(target=t, method=m, seed=s, accuracy=a+.01*s, seconds=1.) for t in 'xy' for m,a in means.items() for s in range(2)]
+    ex = explore_runs(rows)
+    picture = ex.picture.value
+    ex.reference.value = 'fixmatch'
+    assert ex.picture.value != picture and 'gap to fixmatch' in ex.html.value
+    ex.targets.value = ()
+    assert ex.html.value == 'no run is left' and ex.table is None
+    one = Comparison([r for r in rows if r['target'] == 'x']).explore()
+    assert one.table.loc['weighted','gap'] == pytest.approx(.1)

@@ -131,9 +131,9 @@ def test_names_in_tables_and_widgets():
     zoo = Zoo([Source(o, None, lambda: 'k', size=32, mean=.5, std=.5, meta=dict(arch=o, task=o, weights=o)) for o in evil])
     n = len(evil)
     browser = LabelBrowser([np.zeros((8,8,3), np.uint8)]*2, evil, np.full(n, 1/n), [torch.eye(4)[:2]]*n, torch.full((n,2,4), .25), [evil]*n, evil)
-    parts = [r._repr_html_(), r._html(r.to_frame()), c._repr_html_(), zoo._repr_html_(), browser._html()]
-    for w in (RankExplorer(r), explore_runs(c.rows, evil[1])): parts += [w._html(), *(o.value for o in vars(w).values() if type(o).__name__ == 'HTML')]
-    assert all(map(harmless, parts)) and all('&lt;' in o for o in parts[:5])
+    parts = [r._repr_html_(), c._repr_html_(), zoo._repr_html_(), browser.to_html()]
+    for w in (RankExplorer(r), explore_runs(c.rows, evil[1])): parts += [w.to_html(), *(o.value for o in vars(w).values() if type(o).__name__ == 'HTML')]
+    assert all(map(harmless, parts)) and all('&lt;' in o for o in parts[:4])
 
 @pytest.mark.parametrize('figure', figures)
 def test_names_in_drawings(figure):

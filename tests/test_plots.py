@@ -96,3 +96,11 @@ def test_umap_is_asked_for_by_name():
     except ImportError:
         with pytest.raises(ImportError, match='umap-learn'): plot_features(x, y, method='umap')
     else: assert sum(len(c.get_offsets()) for c in plot_features(x, y, method='umap').collections) == 60
+
+def test_each_box_of_entropies_has_its_name():
+    torch.manual_seed(0)
+    p = torch.cat([(torch.randn(50,4)*k).softmax(1) for k in (1,9,3)], 1)
+    ax = plot_entropy(PseudoLabels(p, [4,4,4]), ['unsure','sure','between'])
+    middle = [np.median(l.get_xdata()) for l in ax.lines if len(l.get_xdata()) == 2 and np.ptp(l.get_xdata()) == 0 and np.ptp(l.get_ydata()) > .5]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ['sure','between','unsure'] and len(middle) == 3 and middle == sorted(middle)
+    plt.close('all')

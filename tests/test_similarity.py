@@ -161,7 +161,7 @@ def test_rank_sources_names_the_source():
     strict = dict(store=False, progress=False, on_error='raise')
     with pytest.raises(ValueError, match="'flat' cannot be scored by cka: features are constant"): rank_sources(dls, zoo+[flat], **strict)
     with pytest.raises(ValueError, match="'noise'.*returned nan"): rank_sources(dls, zoo, lambda x,y: float('nan'), **strict)
-    with pytest.raises(ValueError, match='did you mean cka'): rank_sources(dls, zoo, 'ckaa', store=False)
+    with pytest.raises(ValueError, match='Nearest: cka'): rank_sources(dls, zoo, 'ckaa', store=False)
     with pytest.raises(ValueError, match='empty'): rank_sources(dls, [], store=False)
     with pytest.raises(ValueError, match="two sources of one name: noise"): rank_sources(dls, [zoo[0], zoo[0]], store=False)
     with pytest.raises(ValueError, match="`on_error` must be"): rank_sources(dls, zoo, store=False, on_error='ignore')
@@ -353,7 +353,39 @@ def test_halving_plan(s, n, halving, keep):
     assert all(b[1]>a[1] and a[0]>b[0]>=a[0]/2 for a,b in zip(plan, plan[1:]))
     assert n_passes(plan)<=s*n
 
-def test_ranking_survives_pickle():
-    import pickle
-    r = pickle.loads(pickle.dumps(Ranking(['a','b'], [.1,.2], n_probe=9)))
-    assert r.best=='b' and r.n_probe==9 and r.names==['a','b']
+def test_sizes_that_are_too_small():
+    with pytest.raises(ValueError, match='at least 3'): halving_plan(9, halving=2)
+    with pytest.raises(ValueError, match='`keep` must be a whole number of at least 1'): halving_plan(9, keep=0)
+    with pytest.raises(ValueError, match='at least 3'): probe_set([0,1]*9, 2)
+
+def test_another_metric_on_the_same_images(monkeypatch):
+    "Images and labels are asked for once"
+    import distill_nb.similarity as module
+    dls,zoo,*_ = world()
+    asked,items = [],module.image_items
+    monkeypatch.setattr(module, 'image_items', lambda o: asked.append(o) or items(o))
+    kw = dict(n=40, seed=3, store=False, progress=False)
+    r = rank_sources(dls, zoo, **kw)
+    other = r.top(1).by('parc', progress=False)
+    assert len(asked)==1 and other.probe is r.probe and (r.probe.dls,r.probe.n,r.probe.seed,r.probe.store)==(dls,40,3,False)
+    want = rank_sources(dls, zoo, 'parc', **kw).only(['good'])
+    for k in ('scores','replicates','null','n_probe'): np.testing.assert_array_equal(getattr(other, k), getattr(want, k))
+    assert other.metric=='parc' and r.by('cka', debiased=True, progress=False).metric=='cka(debiased=True)'
+    with pytest.raises(ValueError, match='Rank again'): Ranking(['a','b'], [1,2]).by('parc')
+
+def test_checks_of_a_ranking():
+    r = Ranking(list('abcd'), [4,3,2,1], n_probe=10, replicates=np.random.default_rng(0).normal(size=(9,4)))
+    with pytest.raises(ValueError, match='one per source'): r.check([1,2])
+    with pytest.raises(ValueError, match='lack b, c, d'): r.check({'a':1})
+    with pytest.raises(ValueError, match='`accuracies` of b are not finite'): r.check([1,np.nan,2,3])
+    with pytest.raises(ValueError, match='no order'): r.check([.5]*4)
+    with pytest.raises(ValueError, match='has one'): r.top(1).stability()
+
+def test_warnings_name_the_caller():
+    dls,zoo,*_ = world()
+    zoo = list(zoo)+[live('torn', fail('torn file'))]
+    with pytest.warns(UserWarning, match='torn file') as w: r = rank_sources(dls, zoo, store=False, progress=False)
+    assert w[0].filename==__file__
+    r.zoo = zoo
+    with pytest.warns(UserWarning, match='torn file') as w: r.by('parc', progress=False)
+    assert w[0].filename==__file__

@@ -2,9 +2,7 @@
 import math, numpy as np, pytest, warnings
 from fractions import Fraction
 from hypothesis import given, settings, assume, strategies as st
-from distill_nb.ranking import Ranking
 from distill_nb.weights import *
-from distill_nb.ranking import *
 
 def exact(scores, p):
     e = [max(Fraction(s), Fraction(0)) for s in scores]
@@ -60,6 +58,21 @@ def test_ends():
     np.testing.assert_allclose(source_weights(e, 1e4), [.5,0,.5,0], atol=1e-12)
     assert source_weights([-5.], 12, 'minmax').tolist() == [1]
 
+def test_normalize():
+    assert normalize_scores([.3,.3], 'minmax').tolist() == [1,1]
+    with pytest.warns(UserWarning, match='no source scores above 0'): assert normalize_scores([-.1,0]).tolist() == [1,1]
+    with pytest.raises(ValueError, match='at least one'): normalize_scores([])
+    with pytest.raises(ValueError, match="'clip' or 'minmax'"): normalize_scores([.1,.2], 'softmax')
+
+def test_large_powers():
+    e = [.42, .40, .25, .05, -.02]
+    np.testing.assert_allclose(source_weights(e, 0), [.2]*5, atol=1e-12)
+    assert source_weights([-.4,-.2], math.inf).tolist() == [0,1]
+    np.testing.assert_allclose(source_weights(e, 1e6), [1,0,0,0,0], atol=1e-12)
+    near = source_weights([.4,.4*(1-1e-9)], 1e9)[1]
+    assert near == pytest.approx(math.exp(-1)/(1+math.exp(-1)), abs=1e-6)
+    with pytest.raises(ValueError, match='from 1 to 5'): source_weights(e, top=6)
+
 def test_none_positive():
     with pytest.warns(UserWarning, match='no source scores above 0'): assert source_weights([-.1,-.2,0]).tolist() == [1/3]*3
     with warnings.catch_warnings():
@@ -68,7 +81,7 @@ def test_none_positive():
 
 @pytest.mark.parametrize('args,word', [
     (dict(scores=[.1,.2], p=-1), '`p`'), (dict(scores=[.1,.2], p=math.nan), '`p`'), (dict(scores=[.1,math.nan]), 'NaN'), (dict(scores=[.1,math.inf]), 'infinity'),
-    (dict(scores=[]), 'at least one'), (dict(scores=[[.1,.2]]), 'one number a source'), (dict(scores=[.1,.2], norm='max'), '`norm`'),
+    (dict(scores=[]), 'at least one'), (dict(scores=[[.1,.2]]), 'one number per source'), (dict(scores=[.1,.2], norm='max'), '`norm`'),
     (dict(scores=[.1,.2], top=0), '`top`'), (dict(scores=[.1,.2], top=3), '`top`')])
 def test_bad_input(args, word):
     with pytest.raises(ValueError, match=word): source_weights(**args)
@@ -76,23 +89,7 @@ def test_bad_input(args, word):
 def test_prune():
     np.testing.assert_allclose(prune_weights([.6,.395,.005]), [.6/.995,.395/.995,0])
     np.testing.assert_allclose(prune_weights([1/300]*300), [1/300]*300)
-    for bad in (-.1, 1.1, math.nan):
+    for bad in (-.1, 1.1, 2, math.nan):
         with pytest.raises(ValueError, match='`min_weight`'): prune_weights([.5,.5], bad)
-    with pytest.raises(ValueError, match='`alpha`'): prune_weights([0,0])
-
-def test_inputs_stay_and_ranking():
-    e = np.array([.1,.4,-.3]); before = e.copy()
-    r = Ranking(['a','b','c'], e)
-    w = r.weights(p=2)
-    assert w.index.tolist()==['a','b','c'] and w.name=='weight'
-    np.testing.assert_allclose(w, source_weights(before, 2))
-    prune_weights(e.clip(0)); np.testing.assert_array_equal(e, before)
-    assert 'weight' in r._repr_html_() and Ranking(['a'], [-.1])._repr_html_()
-
-@pytest.mark.parametrize('metric,scores,norm', [('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
-def test_metrics_without_a_zero(metric, scores, norm):
-    from distill_nb.ranking import Ranking
-    from distill_nb.plots import plot_ranking, plot_weights
-    r = Ranking(list('abc'), scores, metric)
-    np.testing.assert_allclose(r.weights(p=3).values, source_weights(scores, 3, norm))
-    plot_ranking(r); plot_weights(r)
+    for f in (prune_weights, effective_sources):
+        with pytest.raises(ValueError, match='`alpha`'): f([0,0])
