@@ -209,12 +209,12 @@ rules |= dict(
     # how much
     p=Range(0, math.inf), lam=Range(0, 1), mix=Range(0, 1), min_weight=Range(0, 1), decay=Range(0, 1), cutout=Range(0, 1), shift=Range(0, 1), min_prob=Range(0, 1), energy=Range(0, 1, above=True),
     frac=Range(0, 1, above=True), valid_pct=Range(0, 1, above=True, below=True), test_frac=Range(0, 1, above=True, below=True), level=Range(0, 1, above=True, below=True), threshold=Range(0, 1, below=True),
-    C=Range(1e-9, 1e9), sigma=Range(1e-3, 1e3), T=Range(1e-3, 1e3), hints=Range(0, 1e6), hint_weight=Range(0, 1e6), magnitude=Range(0, 10), lam_u=Range(0, 1e9), lam_f=Range(0, 1e9), tol=Range(0),
+    C=Range(1e-9, 1e9), sigma=Range(1e-3, 1e3), T=Range(1e-3, 1e3), hints=Range(0, 1e6), hint_weight=Range(0, 1e6), magnitude=Range(0, 10), lam_u=Range(0, 1e9), fairness=Range(0, 1e9), tol=Range(0),
     # how many
     bs=Count(), bs_u=Count(), n_epoch=Count(), bins=Count(), k=Count(), top=Count(), top_k=Count(), chunk=Count(), stages=Count(), epoch_len=Count(), mu=Count(), n_dims=Count(2), folds=Count(2), times=Count(0), n_ops=Count(0),
     num_workers=Count(0), threads=Count(), per_class=Count(), halving=Count(3), keep=Count(), n_out=Count(), block=Count(), memory=Count(0), ahead=Count(), seed=Count(0, 2**63-1), every=Count(), per_page=Count(), n_sources=Count(),
     # which
-    on_error=OneOf(('raise','skip')), norm=OneOf(('clip','minmax')), how=OneOf(('clip','minmax')), pseudo=OneOf(('probe','source','both')), adapt=OneOf(('flexmatch','freematch')), dtype=OneOf(('float16','float32')), needs=OneOf(('features','probs')),
+    on_error=OneOf(('raise','skip')), norm=OneOf(('clip','minmax')), how=OneOf(('clip','minmax')), pseudo=OneOf(('probe','source','both')), dtype=OneOf(('float16','float32')), needs=OneOf(('features','probs')),
     crop_mode=OneOf(('center','squash','border')), kernel=OneOf(('linear','rbf')), covariance=OneOf(('spherical','diagonal')), distance=OneOf(('cosine','euclidean')), value=OneOf(('accuracy','balanced_accuracy')),
     # what
     ax=Kind('Axes of matplotlib', ('get_figure',)), strong=_function, weak=_function, after_run=_function, opt_func=_function, cbs=Each(Kind('a callback of fastai', ('before_fit','run_after','order')), alone=True),

@@ -207,9 +207,10 @@ entries = {
  # fixmatch
  'strong_augment': lambda: call(strong_augment, dict(x='matrix', n_ops='count', magnitude='number', cutout='share'), x=torch.rand(2,3,8,8)),
  'weak_augment': lambda: call(weak_augment, dict(x='matrix', shift='share'), x=torch.rand(2,3,8,8)),
- 'FlexThresholds': lambda: call(FlexThresholds, dict(n='count', threshold='share'), n=9),
- 'FreeThresholds': lambda: call(FreeThresholds, dict(n_out='count', decay='share'), n_out=9),
- 'FixMatch': lambda: call(FixMatch, dict(pool='images', threshold='share', mu='count', lam_u='number', adapt='choice', lam_f='number'), pool=pics),
+ 'Fixed': lambda: call(Fixed, dict(threshold='share')),
+ 'Flex': lambda: call(Flex, dict(threshold='share')),
+ 'Free': lambda: call(Free, dict(decay='share', fairness='number')),
+ 'FixMatch': lambda: call(FixMatch, dict(pool='images', threshold='share', mu='count', lam_u='number'), pool=pics),
  'EMA': lambda: call(EMA, dict(decay='share')),
  'ema_decay': lambda: call(ema_decay, dict(decay='share'), t=3),
  # learners
@@ -223,7 +224,7 @@ entries = {
  'distill_learner': lambda: call(distill_learner, dict(dls='dls', unlabeled='images', sources='sources', arch='choice', p='number', lam='share', top='count', T='number', pseudo='choice', mix='share', hints='number', C='number', norm='choice', alpha='vector', min_weight='share', top_k='count', bs_u='count', ema='share', epoch_len='count'),
     dls=dls(), unlabeled=pics, sources=ranking(), **quiet, **small),
  'nearest_learner': lambda: call(nearest_learner, dict(dls='dls', unlabeled='images', sources='sources', pseudo='choice'), dls=dls(), unlabeled=pics, sources=ranking(), **quiet, **small),
- 'fixmatch_learner': lambda: call(fixmatch_learner, dict(dls='dls', unlabeled='images', arch='choice', threshold='share', mu='count', lam_u='number', adapt='choice', ema='share'), dls=dls(), unlabeled=pics, **quiet),
+ 'fixmatch_learner': lambda: call(fixmatch_learner, dict(dls='dls', unlabeled='images', arch='choice', threshold='share', mu='count', lam_u='number', ema='share'), dls=dls(), unlabeled=pics, **quiet),
  'Comparison': lambda: call(Comparison, dict(rows='rows', reference='choice'), rows=compared().rows if hasattr(compared(), 'rows') else runs()),
  'compare': lambda: call(compare, dict(data='rows', sources='sources', methods='choice', seeds='vector', n_epoch='count', lr='number', metric='choice'), data=lambda s: (dls(), pics) , sources=ranking(), methods=('transfer',), seeds=[0], n_epoch=1, **quiet, **small),
  # after the training

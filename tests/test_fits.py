@@ -17,7 +17,7 @@ from distill_nb.callbacks import FitCallback, FreezeStats, LabelsLast, PoolCallb
 from distill_nb.distill import Distill
 from distill_nb.watch import Watch
 from distill_nb.callbacks import EMA
-from distill_nb.fixmatch import FixMatch
+from distill_nb.fixmatch import FixMatch, Fixed, Flex, Free
 from distill_nb.learner import fixmatch_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
@@ -46,8 +46,8 @@ recipes = { # name -> callbacks of a Learner
     'labels last':     lambda: [Distill(list(pool), stored(), [.7,.3]), LabelsLast(.25)],
     'average':         lambda: [EMA(.9)],
     'all at once':     lambda: [FixMatch(list(pool), threshold=.1), Distill(list(pool), stored(), [.7,.3]), EMA(.9), Watch(), LabelsLast(.5), SyncNorms()],
-    **{f'fixmatch, {adapt}, align {align}': lambda adapt=adapt,align=align: [FixMatch(list(pool), threshold=.1, adapt=adapt, align=align), FreezeStats()]
-       for adapt,align in itertools.product((None,'flexmatch','freematch'), (False,True,'uniform'))}}
+    **{f'fixmatch, {threshold}, align {align}': lambda threshold=threshold,align=align: [FixMatch(list(pool), threshold=threshold, align=align), FreezeStats()]
+       for threshold,align in itertools.product((Fixed(.1),Flex(.1),Free()), (False,True,'uniform'))}}
 beside = {'PoolCallback': 'a part of Distill and FixMatch', 'FitCallback': 'a part of the others', 'Resume': 'goes on with a fit that was broken off: see `test_resume_wakes_everybody`'}
 
 def test_no_callback_is_forgotten():
@@ -86,8 +86,8 @@ def left(learn):
     "What can be seen of a Learner between two fits"
     pools = [cb for cb in learn.cbs if isinstance(cb, PoolCallback)]
     return dict(metrics=learn.metrics.attrgot('name'), hooks=hooks(learn.model), told=getattr(learn.model, 'on_features', None), loss=type(learn.loss_func).__name__, cbs=learn.cbs.map(type),
-        loaders=[(cb.loader,cb._batches,cb.batch,cb.loss_u) for cb in pools], features=[cb.features for cb in pools if isinstance(cb, Distill)],
-        average=[(cb._avg,cb._raw) for cb in learn.cbs if isinstance(cb, EMA)], asleep=[cb for cb in learn.cbs if not cb.run], in_fit=[cb for cb in learn.cbs if getattr(cb, 'in_fit', False)],
+        loaders=[(cb.loader,cb.batches,cb.batch,cb.loss_u) for cb in pools], features=[cb.features for cb in pools if isinstance(cb, Distill)],
+        average=[(cb.average,cb.trained) for cb in learn.cbs if isinstance(cb, EMA)], asleep=[cb for cb in learn.cbs if not cb.run], in_fit=[cb for cb in learn.cbs if getattr(cb, 'in_fit', False)],
         last=(learn.dl,learn.xb,learn.yb,learn.pred,learn.loss), half_read=[hasattr(dl, 'it') for dl in learn.dls.loaders], dls=[type(dl) for dl in learn.dls.loaders],
         grads=any(p.grad is not None and p.grad.any().item() for p in learn.model.parameters()))
 
@@ -166,7 +166,7 @@ def test_a_copy_from_the_middle_is_a_learner(at, tmp_path):
 def test_the_average_is_what_an_interrupted_fit_ends_with():
     class Seen(Callback):
         order = 300
-        def after_step(self): self.want = [o.clone() for o in self.ema._avg]
+        def after_step(self): self.want = [o.clone() for o in self.ema.average]
     for at in ('after_batch','before_validate','after_epoch','before_train'):
         learn = make('average')
         seen = Seen()

@@ -14,7 +14,7 @@ from distill_nb.student import create_student, student_splitter
 from distill_nb.callbacks import FreezeStats, PoolCallback
 from distill_nb.distill import Distill
 from distill_nb.callbacks import EMA, ema_decay
-from distill_nb.fixmatch import (FixMatch, FlexThresholds, FreeThresholds, align_logits, fairness_loss, fixmatch_loss,
+from distill_nb.fixmatch import (Fixed, FixMatch, Flex, Free, Threshold, align_logits, fairness_loss, fixmatch_loss,
     flex_thresholds, strong_augment, weak_augment)
 from distill_nb.learner import distill_learner, fixmatch_learner
 
@@ -141,7 +141,7 @@ def test_with_probes_too(digits):
     probes = torch.rand(60, 10).softmax(1)
     cbs = [FixMatch(pool, threshold=0.), Distill(pool, probes=probes, lam=.3)]
     quiet_fit(learner(repeat_dls(dls, 60), *cbs), cbs=ShortEpochCallback(pct=.01))
-    assert 1.5 < float(cbs[1]._mean()) < 5                                      # a new head is about log 10 from any opinion
+    assert 1.5 < float(cbs[1].mean_loss()) < 5                                      # a new head is about log 10 from any opinion
 
 def test_weak_views_alone_make_no_difference_where_no_norm_learns(digits, monkeypatch):
     import distill_nb.fixmatch as module
@@ -152,7 +152,7 @@ def test_weak_views_alone_make_no_difference_where_no_norm_learns(digits, monkey
         set_seed(0, reproducible=True)
         keep,f = Keep(),FixMatch(pool, threshold=.1)
         learn = quiet_fit(learner(repeat_dls(dls, 60), f, FreezeStats(), Distill(pool, probes=torch.full((60,10), .1)), keep), cbs=ShortEpochCallback(pct=.01))
-        seen[alone] = keep.total,f._counted.item(),torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+        seen[alone] = keep.total,f.counted.item(),torch.cat([p.detach().flatten() for p in learn.model.parameters()])
         assert f.hi-f.lo == (1 if alone else 2)*dls.train.bs
     assert seen[True][1] == seen[False][1] > 0 and seen[True][0] == pytest.approx(seen[False][0], rel=1e-5)
     torch.testing.assert_close(seen[True][2], seen[False][2], atol=1e-5, rtol=1e-4)
@@ -181,7 +181,7 @@ def test_learns_from_the_pool(digits):
     assert all((before[n] != p.detach()).any() for n,p in learn.model.named_parameters())
 
 @pytest.mark.parametrize('kw,name', [(dict(threshold=1), '`threshold`'), (dict(threshold=math.nan), '`threshold`'), (dict(mu=.5), '`mu`'), (dict(mu=1.5), '`mu`'),
-                                     (dict(lam_u=-.1), '`lam_u`'), (dict(lam_u=math.inf), '`lam_u`'), (dict(lam_f=math.nan), '`lam_f`'), (dict(adapt='none'), '`adapt`'),
+                                     (dict(lam_u=-.1), '`lam_u`'), (dict(lam_u=math.inf), '`lam_u`'), (dict(threshold='flexmatch'), 'Flex'), (dict(threshold=Flex), '`threshold`'),
                                      (dict(align='yes'), '`align`')])
 def test_errors_name_the_argument(kw, name):
     with pytest.raises(ValueError, match=name): FixMatch([np.zeros((8,8,3), dtype=np.uint8)], **kw)
@@ -193,7 +193,8 @@ def test_errors_name_the_argument(kw, name):
 def test_flexmatch_counts_as_written(n, c, steps, threshold, seed):
     "A dictionary of the latest confident class of each image, and the formula class by class"
     rng = np.random.default_rng(seed)
-    flex,latest = FlexThresholds(n, threshold),{}
+    flex,latest = Flex(threshold),{}
+    flex.begin(n, c, 'cpu')
     for _ in range(steps):
         idx = rng.permutation(n)[:rng.integers(1, n+1)]
         q = tensor(rng.dirichlet([.3]*c, len(idx))).float()
@@ -207,7 +208,8 @@ def test_flexmatch_counts_as_written(n, c, steps, threshold, seed):
 @given(c=st.integers(2,6), steps=st.integers(1,30), decay=st.floats(.5,.999), seed=st.integers(0,999))
 def test_freematch_means_as_written(c, steps, decay, seed):
     rng = np.random.default_rng(seed)
-    free = FreeThresholds(c, decay)
+    free = Free(decay)
+    free.begin(16, c, 'cpu')
     tau,p,h = 1/c,np.full(c, 1/c),np.full(c, 1/c)
     for t in range(steps):
         q = rng.dirichlet([.5]*c, 16)
@@ -237,16 +239,33 @@ def test_fairness_as_written(n, c, seed):
     assert loss.item() == pytest.approx(sum(usual[k]*math.log(now[k]) for k in range(c) if hist[k]), abs=1e-4, rel=1e-4)
 
 def test_thresholds_reach_the_loss(digits):
-    "FlexMatch begins with everything, FreeMatch with the mean confidence; both begin anew with each fit"
+    "FlexMatch begins with everything, FreeMatch with the mean confidence; both reset at every fit"
     dls,pool = digits
-    for adapt in ('flexmatch','freematch'):
-        learn = learner(dls, FixMatch(pool, threshold=.999, adapt=adapt))
+    for threshold in (Flex(.999),Free()):
+        learn = learner(dls, FixMatch(pool, threshold=threshold))
         for _ in range(2):
             quiet_fit(learn, cbs=ShortEpochCallback(pct=.01, short_valid=False))
             share = learn.recorder.values[-1][-1]
-            assert share == 1 if adapt == 'flexmatch' else .1 < share < 1
+            assert share == 1 if isinstance(threshold, Flex) else .1 < share < 1
         learn.validate()
-        assert learn.fix_match._thresholds is not None
+        assert type(learn.fix_match.thresholds) == type(threshold) and not hasattr(threshold, 'latest') and not hasattr(threshold, 'tau')
+
+def test_a_threshold_of_ones_own(digits):
+    "It is begun at every fit, sees every image of the pool, and its extra loss is part of the loss"
+    dls,pool = digits
+    class Own(Threshold):
+        def begin(self, n_pool, n_out, device): self.args,self.seen = (n_pool, n_out, torch.device(device)),[]
+        def __call__(self, probs, idx):
+            assert probs.shape == (len(idx), self.args[1]) and torch.allclose(probs.sum(1), torch.ones(len(idx), device=probs.device), atol=1e-4)
+            self.seen += idx.tolist()
+            return torch.ones(self.args[1], device=probs.device)*2
+        def extra(self, strong, mask): return 3. + 0*strong.sum() + mask.sum()
+    learn = learner(dls, FixMatch(pool, threshold=Own()))
+    for _ in range(2):
+        quiet_fit(learn)
+        own = learn.fix_match.thresholds
+        assert own.args == (60, 10, torch.device(dls.device)) and set(own.seen) <= set(range(60)) and len(own.seen) == len(dls.train)*dls.train.bs
+        assert list(learn.recorder.values[-1][-2:]) == [3., 0.]
 
 def test_alignment_reaches_the_labels(digits):
     "A student that always says class 3 is corrected towards the labelled distribution, or the one that is given"
@@ -374,7 +393,7 @@ def test_cancelled_fit_ends_with_the_average(digits, event, ex):
     dls,_ = digits
     learn = quiet_fit(learner(dls, EMA(), Steps(), At(event, ex)), 3)
     same(state(learn), average(learn.steps.all, .999))
-    assert learn.ema._avg is learn.ema._raw is None
+    assert learn.ema.average is learn.ema.trained is None
 
 @pytest.mark.parametrize('event', ['after_batch','before_validate','after_epoch'])
 def test_broken_fit_can_be_followed_by_another(digits, event):
@@ -396,7 +415,7 @@ def test_steps_that_did_not_happen_do_not_count(digits):
     class Updates(Callback):
         order = 13
         def before_fit(self): self.n = 0
-        def after_step(self): self.n = self.ema._t
+        def after_step(self): self.n = self.ema.n_steps
     learn = quiet_fit(learner(dls, EMA(), GradientAccumulation(2*dls.train.bs), Updates()))
     assert learn.updates.n == len(dls.train)//2
     class Overflow(Callback):
@@ -411,7 +430,7 @@ def test_mixed_precision_counts_the_steps_it_made(digits):
     dls,_ = digits
     class Made(Callback):
         order = 13
-        def after_step(self): self.made_steps,self.n = len(self.mixed_precision.scales),self.ema._t
+        def after_step(self): self.made_steps,self.n = len(self.mixed_precision.scales),self.ema.n_steps
     learn = learner(dls, EMA(), Made()).to_fp16(init_scale=2.**60)
     quiet_fit(learn, 6)
     assert learn.made.n == learn.made.made_steps
@@ -424,14 +443,14 @@ def test_half_precision_weights_are_averaged_in_single(digits):
         def before_batch(self): self.learn.xb = (self.x.to(torch.bfloat16),)
         def after_pred(self): self.learn.pred = self.pred.float()
         def after_batch(self):
-            if self.training: assert all(o.dtype == torch.float32 for o in self.ema._avg)
+            if self.training: assert all(o.dtype == torch.float32 for o in self.ema.average)
     learn = quiet_fit(Learner(dls, net, cbs=[EMA(), Cast()]))
     assert all(p.dtype == torch.bfloat16 for p in net.parameters())
 
 def test_fine_tune_frozen_statistics_source_heads_and_export(digits, tmp_path):
     "With FixMatch and Distill in one Learner: heads are averaged, statistics stay, the exported student is the average and carries none of it"
     dls,pool = digits
-    def make(*cbs): return learner(dls, FixMatch(pool, threshold=.2, adapt='freematch'), Distill(pool, StoredTeachers([torch.randn(60, 7)]), alpha=[1.], lam=.3), FreezeStats(),
+    def make(*cbs): return learner(dls, FixMatch(pool, threshold=Free()), Distill(pool, StoredTeachers([torch.randn(60, 7)]), alpha=[1.], lam=.3), FreezeStats(),
                                    *cbs, path=tmp_path)
     learn = make(EMA(), Steps())
     start = state(learn)
@@ -447,7 +466,7 @@ def test_fine_tune_frozen_statistics_source_heads_and_export(digits, tmp_path):
     bare.export('b.pkl')
     assert (tmp_path/'a.pkl').stat().st_size < (tmp_path/'b.pkl').stat().st_size + 8192
     loaded = load_learner(tmp_path/'a.pkl')
-    assert loaded.ema._avg is None
+    assert loaded.ema.average is None
     with loaded.no_bar(), loaded.no_logging(), learn.no_bar(), learn.no_logging():
         torch.testing.assert_close(loaded.predict(pool[0])[2], learn.predict(pool[0])[2])
 
@@ -468,9 +487,9 @@ def test_fixmatch_learner_passes_on(digits):
     dls,pool = digits
     kw = dict(pretrained=False, metrics=accuracy)
     learn = fixmatch_learner(dls, pool, 'test_efficientnet', **kw)
-    assert learn.ema.decay == .999 and (learn.fix_match.adapt, learn.fix_match.align, learn.fix_match.weak) == (None, False, None)
-    learn = fixmatch_learner(dls, pool, 'test_efficientnet', adapt='freematch', align='uniform', lam_f=.001, weak=weak_augment, ema=None, **kw)
-    assert not hasattr(learn, 'ema') and learn.fix_match.lam_f == .001 and learn.fix_match.weak is weak_augment
+    assert learn.ema.decay == .999 and (repr(learn.fix_match.threshold), learn.fix_match.align, learn.fix_match.weak) == ('Fixed(threshold=0.95)', False, None)
+    learn = fixmatch_learner(dls, pool, 'test_efficientnet', threshold=Free(fairness=.001), align='uniform', weak=weak_augment, ema=None, **kw)
+    assert not hasattr(learn, 'ema') and learn.fix_match.threshold.fairness == .001 and learn.fix_match.weak is weak_augment
     assert math.isfinite(quiet_fit(learn).recorder.values[-1][0])
 
 def test_columns_come_once(digits):
@@ -478,7 +497,7 @@ def test_columns_come_once(digits):
     class Names(Callback):
         def after_batch(self):
             if self.training: self.cols = self.learn.metrics.attrgot('name')
-    learn = learner(dls, FixMatch(pool, adapt='flexmatch'), Names())
+    learn = learner(dls, FixMatch(pool, threshold=Flex()), Names())
     for _ in range(2): quiet_fit(learn, 2)
     assert learn.names.cols == ['accuracy','fixmatch_loss','confident'] and learn.metrics.attrgot('name') == ['accuracy']
 
@@ -513,7 +532,7 @@ def test_formula_of_the_tutorial_is_the_loss():
     fix,dis = (type(o.__name__, (o,), dict(active=True, learn=None))([torch.zeros(3,4,4).byte().permute(1,2,0).numpy()]*2, **kw) for o,kw in ((FixMatch,dict(lam_u=2.)), (Distill,dict(probes=torch.ones(2,2)/2, lam=.3))))
     learn = SimpleNamespace(loss_grad=tensor(1.), loss=None)
     for cb,loss in ((fix,10.), (dis,100.)):
-        cb.learn,cb.loss_u,cb._sum,cb._n = learn,tensor(loss),0.,0
+        cb.learn,cb.loss_u,cb.loss_sum,cb.n_batches = learn,tensor(loss),0.,0
         cb.after_loss()
     assert fix.order < dis.order
     assert learn.loss_grad.item() == pytest.approx(eval(formula, dict(lam=.3, lam_u=2., labels=1., sources=100., FixMatch=10.)))

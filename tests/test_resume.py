@@ -10,7 +10,7 @@ from distill_nb.data import image_dls, image_items, item_labels
 from distill_nb.packs import digits_dls
 from distill_nb.callbacks import LabelsLast
 from distill_nb.callbacks import EMA
-from distill_nb.fixmatch import FixMatch, weak_augment
+from distill_nb.fixmatch import FixMatch, Flex, Free, weak_augment
 from distill_nb.callbacks import FreezeStats
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
 from distill_nb.resume import Resume, write_state
@@ -41,11 +41,11 @@ def resumes(path, epoch, *cbs, batch=3, n=3, **kwargs):
         res[name] = end(learn)
     return all(map(torch.equal, res['again'], res['whole'])) and not all(map(torch.equal, res['again'][:-2], res['cut'][:-2]))
 
-def fixmatch(adapt): return FixMatch(digits_dls(n=5, seed=0)[1], adapt=adapt, threshold=.3, align=True, weak=weak_augment)
+def fixmatch(threshold): return FixMatch(digits_dls(n=5, seed=0)[1], threshold=threshold, align=True, weak=weak_augment)
 
 @pytest.mark.parametrize('cbs,kw', {
     'best weights, log': ((partial(SaveModelCallback, monitor='accuracy'), CSVLogger), {}), 'mixup, sources': ((partial(MixUp, .4),), dict(pseudo='source')),
-    'flexmatch': ((partial(fixmatch, 'flexmatch'), EMA), {}), 'freematch': ((partial(fixmatch, 'freematch'), EMA), {}), 'early stopping': ((partial(EarlyStoppingCallback, patience=2),), {}),
+    'flexmatch': ((partial(fixmatch, Flex(.3)), EMA), {}), 'freematch': ((partial(fixmatch, Free()), EMA), {}), 'early stopping': ((partial(EarlyStoppingCallback, patience=2),), {}),
     'labels last': ((partial(LabelsLast, .5),), {}), 'optimizer of torch': ((), dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))), "fastai's Adam": ((), dict(opt_func=Adam)), 'a worker': ((), dict(num_workers=1))}.values(),
     ids=lambda o: None)
 def test_goes_on(cbs, kw, tmp_path): assert resumes(tmp_path, 1, *cbs, **kw)
@@ -108,7 +108,7 @@ changed = { # argument -> (words of the error, values in place of `base`'s)
     'normalize': [('`normalize`', False)], 'arch_kwargs': [('`model`', dict(drop_rate=.5))], 'opt_func': [('`opt_func`', SGD), ('`opt_func`', partial(Adam, eps=1e-3)), ('`opt_func`', RMSProp), ('`opt_func`', partial(OptimWrapper, opt=torch.optim.AdamW))],
     'loss_func': [('`loss_func`', LabelSmoothingCrossEntropyFlat(eps=.5)), ('`loss_func`', CrossEntropyLossFlat(weight=torch.arange(10.))), ('`loss_func`', lambda p, y: p.sum()*0+y.sum()*0)],
     'lr': [('`lr`', 1e-4)], 'metrics': [('`metrics`', [accuracy, BalancedAccuracy()]), ('`metrics`', None)], 'wd': [('`wd`', .5)], 'wd_bn_bias': [('`wd_bn_bias`', True)], 'train_bn': [('`train_bn`', False)], 'moms': [('`moms`', (.5,.5,.5))],
-    'threshold': [('`threshold`', .5)], 'mu': [('`mu`', 2)], 'lam_u': [('`lam_u`', .5)], 'weak': [('`weak`', weak_augment), ('`weak`', lambda x: x)], 'adapt': [('`adapt`', 'flexmatch')], 'lam_f': [('`lam_f`', .5)], 'align': [('`align`', True), ('`align`', [.1]*10)],
+    'threshold': [('`threshold`', .5), ('`threshold`', Flex()), ('`threshold`', Free(fairness=.5))], 'mu': [('`mu`', 2)], 'lam_u': [('`lam_u`', .5)], 'weak': [('`weak`', weak_augment), ('`weak`', lambda x: x)], 'align': [('`align`', True), ('`align`', [.1]*10)],
     'splitter': [('`splitter`', trainable_params)], 'model': []}
 no_matter = dict(on_error='the pool is what is left of it', store='it keeps what the sources say, to six digits', progress='a display', cache='the same pixels', path='where files are', model_dir='where files are', default_cbs='without these there is no `Resume`', self='', model='made of `arch`', splitter='the methods have their own; see the test of a plain Learner')
 
