@@ -1,4 +1,4 @@
-"""A training that was stopped, by a crash, a power cut or a full disk, goes on after its last whole epoch, and ends with the very weights that it would have had.
+"""A training that was interrupted continues after its last complete epoch, and ends with the same weights as if it had not been
 
 Docs: https://distill-nb.github.io/distill_nb/resume.html.md"""
 
@@ -23,9 +23,9 @@ from .callbacks import EMA, FitCallback, FreezeStats, PoolCallback, SyncNorms
 
 # %% ../nbs/27_resume.ipynb #r0000007
 def epoch_seed(
-    seed:int, # of the whole training
-    epoch:int, # its number, from 0
-    rank:int=0 # of the process, where there are several
+    seed:int, # of the training
+    epoch:int, # number of the epoch, from 0
+    rank:int=0 # of the process, if there are several
 )->int: # in [0, 2³²)
     "Seed of one epoch: a hash of all three"
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
@@ -33,6 +33,14 @@ def epoch_seed(
 # %% ../nbs/27_resume.ipynb #r0000011
 _kept = {ParamScheduler: ('hps',), TrackerCallback: ('best','wait'), GradientAccumulation: ('count',)}
 
+def kept_attrs(
+    cb:Callback # any
+)->list: # names
+    "The attributes that make up the state of a callback during `fit`: its own `kept`, or those known of fastai's"
+    names = [*getattr(cb, 'kept', ()), *(n for t,ns in _kept.items() if isinstance(cb, t) for n in ns)]
+    return [n for n in names if hasattr(cb, n)]
+
+# %% ../nbs/27_resume.ipynb #fix27002
 def _plain(o):
     "Numbers, strings, lists, dicts and tensors only; an object becomes the dict of its attributes"
     if isinstance(o, (np.generic,np.ndarray)): return o.item() if o.ndim == 0 else _plain(o.tolist())
@@ -43,24 +51,17 @@ def _plain(o):
     return _plain(vars(o))
 
 def _put(o, saved):
-    "`saved`, or `o` with the attributes that it tells of"
+    "`saved`, or `o` with the attributes in `saved`"
     if not hasattr(o, '__dict__') or isinstance(o, (Tensor,L)): return saved
     for k,v in saved.items(): setattr(o, k, _put(getattr(o, k, None), v))
     return o
-
-def kept_attrs(
-    cb:Callback # any
-)->list: # names
-    "The attributes that make up the memory of a callback during `fit`: its own `kept`, or what is known of fastai's"
-    names = [*getattr(cb, 'kept', ()), *(n for t,ns in _kept.items() if isinstance(cb, t) for n in ns)]
-    return [n for n in names if hasattr(cb, n)]
 
 # %% ../nbs/27_resume.ipynb #r0000015
 def write_state(
     path, # file
     state:dict # plain data
-)->Path:
-    "Write `state` behind its checksum, all of it or nothing"
+)->Path: # the file
+    "Write `state` with its checksum, completely or not at all"
     f = io.BytesIO()
     torch.save(state, f)
     return write_whole(path, seal(f.getvalue()))
@@ -69,14 +70,14 @@ def write_state(
 def read_state(
     path, # file
     device='cpu' # where tensors go
-)->dict: # None if there is no such file, or none that can be trusted
-    "What `write_state` wrote; a file that is not whole is named in a warning. Nothing in it is run"
-    path = Path(path)
+)->dict: # None if there is no such file, or a broken one
+    "Read what `write_state` wrote, without running anything in it; warns of a broken file, and raises `ValueError` for other data"
+    path,what = Path(path),"the state of a training"
     if not path.exists(): return
-    with reading(path, "the state of a training", 'Delete it to begin anew'): data = path.read_bytes()
+    with reading(path, what, 'Delete it to start again'): data = path.read_bytes()
     try: data = unseal(data)
-    except ValueError as e: return warn(f"{path.name} is broken ({e}) and is not used: training begins anew")
-    with reading(path, "the state of a training", 'It holds something else than plain data and tensors, and was not written by `Resume`: it is not read'):
+    except ValueError as e: return warn(f"{path.name} is broken ({e}) and is not used: training starts again")
+    with reading(path, what, 'It holds other things than plain data and tensors, and was not written by `Resume`: it is not read'):
         return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 # %% ../nbs/27_resume.ipynb #r0000021
@@ -84,7 +85,8 @@ def read_state(
 @parts_of.register(Metric)
 def _(o):
     given = {k:v for k,v in vars(o).items() if k in asked_for(type(o)) or k in getattr(o, '_methods', ())}
-    if not given and is_installed(type(o).__module__): given = {k:v for k,v in vars(o).items() if k not in ('learn','run')} # `MixUp` keeps its `alpha` under another name
+    if not given and is_installed(type(o).__module__): # `MixUp` keeps its `alpha` under another name
+        given = {k:v for k,v in vars(o).items() if k not in ('learn','run')}
     return 'made',[('type', type(o)), *sorted(given.items())]
 
 # %% ../nbs/27_resume.ipynb #res00102
@@ -102,16 +104,30 @@ def _labels(dl): return identity([[tl[i] for i in range(len(tl))] for tl in geta
 
 def _tfms(dl): return [list(getattr(getattr(dl, k, None), 'fs', ())) for k in ('after_item','before_batch','after_batch')]
 
-_apart = {'dataset','after_item','before_batch','after_batch','rng','fake_l','kept','on_device','pin_memory','timeout','num_workers','device'} # facts of their own, or none
+_apart = {'dataset','after_item','before_batch','after_batch', # facts of their own
+          'rng','fake_l','kept','on_device','pin_memory','timeout','num_workers','device'} # or none
 
 def _batches(dl):
     "How a loader makes batches: their size and number, order, weights, functions of your own"
     own = {k: getattr(v, '__func__', v) for k,v in sorted(vars(dl).items()) if k not in _apart and not k.startswith('_')}
     return identity([type(dl), own, len(dl), dl.fake_l.num_workers, num_distrib()], '`dls`')
 
+def _data_facts(dls):
+    "Facts of the labelled images and of the validation set"
+    train,*valid = [getattr(dl, 'dl', dl) for dl in dls.loaders[:2]] # those inside a `DistributedDL`
+    images,opened = _inputs(train)
+    return {'`dls`: the labelled images': images,
+            '`dls`: the labels': _labels(train),
+            '`dls`: the classes': identity(list(getattr(dls, 'vocab', None) or ()), '`dls`'),
+            '`dls`: the transforms (`normalize`)': identity([opened, _tfms(train)], '`dls`: a transform'),
+            '`dls`: the batches (`epoch_len`)': _batches(train),
+            '`dls`: the validation set': identity([[_inputs(o), _labels(o), _tfms(o)] for o in valid], '`dls`: a transform')}
+
+# %% ../nbs/27_resume.ipynb #fix27009
 def _network(model):
     "Digest of how a model is built, whatever its weights"
-    return identity(model, '`model`', known=[(t, f'{t.dtype} {tuple(t.shape)}') for t in (*model.parameters(), *model.buffers())])
+    known = [(t, f'{t.dtype} {tuple(t.shape)}') for t in (*model.parameters(), *model.buffers())]
+    return identity(model, '`model`', known=known)
 
 def _origin(model):
     "Where the weights of a student came from"
@@ -120,13 +136,31 @@ def _origin(model):
         if isinstance(o, Unidentified): raise o
     return {'`arch`': began['arch'], '`start`, `pretrained`': began['start'], '`probe_head`': began['head']}
 
+def _made_by(opt_func): return opt_func if not isinstance(opt_func, OptimWrapper) else type(opt_func.opt) # made before
+
+def _learner_facts(learn):
+    "Facts of the model, the loss, the optimizer and the schedule"
+    model,opt = get_model(learn.model),learn.opt
+    hypers = sorted({k for h in opt.hypers for k in h})
+    schedule = [cb.scheds for cb in learn.cbs if isinstance(cb, ParamScheduler)]
+    metric = lambda m: None if isinstance(m, ValueMetric) else identity(m, '`metrics`')
+    return {'`model` (`arch`, `stages`)': _network(model), **_origin(model),
+            '`loss_func`': identity(learn.loss_func, '`loss_func`'),
+            '`opt_func`': identity(_made_by(learn.opt_func), '`opt_func`'),
+            '`splitter`': identity(learn.splitter, '`splitter`'),
+            **{f'`{k}`': _plain_fact(getattr(learn, k), k) for k in ('train_bn','wd_bn_bias')},
+            'the layers that are frozen': identity([[p.requires_grad for p in ps] for ps in opt.param_lists]),
+            **{f'`{k}`': identity([h.get(k) for h in opt.hypers]) for k in hypers},
+            'the schedule (`lr`, `moms`)': identity(schedule, 'the schedule'),
+            '`metrics`': [[m.name, metric(m)] for m in learn.metrics]}
+
 # %% ../nbs/27_resume.ipynb #res00104
 def sketch(
-    table, # numbers of n images [n,k]: a tensor, or whatever gives one for a slice
+    table, # numbers of n images [n,k]: a tensor, or anything that gives one for a slice
     k:int=4, # projections
     rows:int=4096 # at a time
 )->list: # n, width, norm, `k` projections
-    "A few numbers that tell a table from another one, but not from itself with other rounding errors"
+    "A few numbers that tell one table from another, but not from itself with other rounding errors"
     rng,res,norm,w = np.random.default_rng(0),0.,0.,None
     for i in range(0, len(table), rows):
         x = table[i:i+rows].detach().cpu().double().numpy()
@@ -139,60 +173,53 @@ def agree(
 )->bool:
     "Are two facts the same, numbers to six digits?"
     if isinstance(a, list): return isinstance(b, list) and len(a) == len(b) and all(map(agree, a, b))
-    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6) if isinstance(a, float) and isinstance(b, float) else a == b
+    if isinstance(a, float) and isinstance(b, float): return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
+    return a == b
 
 # %% ../nbs/27_resume.ipynb #res00108
-_called = dict(pool='unlabeled', teachers='sources`, `pseudo', probes='sources`, `pseudo', alpha='sources`, `p', bs='bs_u', hint_weight='hints', decay='ema') # of a callback -> of the functions that make Learners
-
-def _argument(cb, k, v):
-    "Plain data that tells what a callback was given as `k`"
-    if v is None or not isinstance(cb, PoolCallback): return _plain_fact(v, f"`{k}` of {type(cb).__name__}")
-    if k == 'pool': return _images(v)
-    if k in ('probes','hints'): return sketch(v)
-    if k == 'alpha': return [float(a) for a in v]
-    if k == 'teachers': return identity(v.sources.map(lambda s: s.key)) if isinstance(v, LiveTeachers) else [*v.sizes, *sketch(v.labels)]
-    return _plain_fact(v, f"`{k}` of {type(cb).__name__}")
+_called = dict(pool='unlabeled', teachers='sources`, `pseudo', probes='sources`, `pseudo', alpha='sources`, `p',
+               bs='bs_u', hint_weight='hints', decay='ema') # of a callback -> of the functions that make Learners
 
 def _plain_fact(v, name):
-    "A number or a word itself, to be shown if it differs; else its digest"
+    "A number or a word itself, to be shown if it differs; otherwise its digest"
     if isinstance(v, (bool,str,type(None))): return v if not isinstance(v, str) or len(v) < 30 else identity(v)
-    if isinstance(v, (int,float,np.number)): return f'{float(v):g}' if float(f'{float(v):g}') == float(v) else repr(float(v))
+    if isinstance(v, (int,float,np.number)):
+        short = f'{float(v):g}'
+        return short if float(short) == float(v) else repr(float(v))
     return identity(v, name)
 
-_silent = ParamScheduler,TrainEvalCallback,Recorder,CastToTensor,ProgressCallback,SyncNorms                # facts of their own, or without influence
+def _argument(cb, k, v):
+    "Plain data that describes the argument `k` of a callback"
+    if v is not None and isinstance(cb, PoolCallback):
+        if k == 'pool': return _images(v)
+        if k in ('probes','hints'): return sketch(v)
+        if k == 'alpha': return [float(a) for a in v]
+        if k == 'teachers' and isinstance(v, LiveTeachers): return identity(v.sources.map(lambda s: s.key))
+        if k == 'teachers': return [*v.sizes, *sketch(v.labels)]
+    return _plain_fact(v, f"`{k}` of {type(cb).__name__}")
 
 def _of_callback(cb):
     "name -> fact"
-    own = isinstance(cb, (PoolCallback,EMA))
     if isinstance(cb, FreezeStats): return {'`freeze_stats`': True}
-    parts = [(k, v) for k,v in parts_of(cb)[1] if k not in ('pool','type')] + ([('pool', cb.pool)] if isinstance(cb, PoolCallback) else [])
-    name = lambda k: f'`{_called.get(k, k)}`' if own else f'`cbs`: `{type(cb).__name__}` (`{k}`)'
+    own,kind = isinstance(cb, (PoolCallback,EMA)),type(cb).__name__
+    parts = [(k, v) for k,v in parts_of(cb)[1] if k not in ('pool','type')]
+    if isinstance(cb, PoolCallback): parts.append(('pool', cb.pool))
     res = {}
-    for k,v in parts: res[name(k)] = [*res.get(name(k), []), _argument(cb, k, v)]
+    for k,v in parts:
+        name = f'`{_called.get(k, k)}`' if own else f'`cbs`: `{kind}` (`{k}`)'
+        res[name] = [*res.get(name, []), _argument(cb, k, v)]
     return res
 
 # %% ../nbs/27_resume.ipynb #res00110
-_format = 2
-
-def _made_by(opt_func): return opt_func if not isinstance(opt_func, OptimWrapper) else type(opt_func.opt)      # an optimizer that was built before
+_silent = (ParamScheduler, TrainEvalCallback, Recorder, CastToTensor, # covered by other facts
+           ProgressCallback, SyncNorms) # without influence
 
 def training_facts(
     learn:Learner # in `fit`
 )->dict: # name of an argument -> plain data
-    "What makes a training this one; `Unidentified`, a `TypeError`, names what cannot be told from another of its kind"
-    dls,opt,cbs = learn.dls,learn.opt,[cb for cb in learn.cbs if not isinstance(cb, (*_silent,Resume))]
-    train,*valid = [getattr(dl, 'dl', dl) for dl in dls.loaders[:2]]            # those that a `DistributedDL` deals out
-    images,opened = _inputs(train)
-    schedule = [cb.scheds for cb in learn.cbs if isinstance(cb, ParamScheduler)]
-    facts = {'`n_epoch`': learn.n_epoch, '`dls`: the labelled images': images, '`dls`: the labels': _labels(train), '`dls`: the classes': identity(list(getattr(dls, 'vocab', None) or ()), '`dls`'),
-             '`dls`: the transforms (`normalize`)': identity([opened, _tfms(train)], '`dls`: a transform'), '`dls`: the batches (`epoch_len`)': _batches(train),
-             '`dls`: the validation set': identity([[_inputs(o), _labels(o), _tfms(o)] for o in valid], '`dls`: a transform'),
-             '`model` (`arch`, `stages`)': _network(get_model(learn.model)), **_origin(get_model(learn.model)),
-             '`loss_func`': identity(learn.loss_func, '`loss_func`'), '`opt_func`': identity(_made_by(learn.opt_func), '`opt_func`'), '`splitter`': identity(learn.splitter, '`splitter`'),
-             **{f'`{k}`': _plain_fact(getattr(learn, k), k) for k in ('train_bn','wd_bn_bias')},
-             'the layers that are frozen': identity([[p.requires_grad for p in ps] for ps in opt.param_lists]),
-             **{f'`{k}`': identity([h.get(k) for h in opt.hypers]) for k in sorted({k for h in opt.hypers for k in h})},
-             'the schedule (`lr`, `moms`)': identity(schedule, 'the schedule'), '`metrics`': [[m.name, None if isinstance(m, ValueMetric) else identity(m, '`metrics`')] for m in learn.metrics],
+    "What makes a training this one; raises `Unidentified`, a `TypeError`, if something cannot be told from others of its kind"
+    cbs = [cb for cb in learn.cbs if not isinstance(cb, (*_silent,Resume))]
+    facts = {'`n_epoch`': learn.n_epoch, **_data_facts(learn.dls), **_learner_facts(learn),
              '`cbs`': [type(cb).__name__ for cb in cbs], '`cbs`: their code': identity([type(cb) for cb in cbs], '`cbs`')}
     for cb in cbs:
         for k,v in _of_callback(cb).items(): facts[k] = [*facts.get(k, []), v]
@@ -200,114 +227,162 @@ def training_facts(
 
 def differences(
     was:dict, now:dict # facts
-)->list: # words
-    "The facts that differ, with the values where these can be read"
+)->list: # strings
+    "The names of the facts that differ, with the values where they are short"
     odd = [k for k in {**now, **was} if not agree(was.get(k), now.get(k))]
     text = lambda v: '/'.join(map(text, v)) if isinstance(v, list) else str(v)
-    short = lambda o,k: text(o[k]) if k in o else 'none'
-    return [f'{k} ({short(was, k)} there, {short(now, k)} here)' if max(len(short(was, k)), len(short(now, k))) < 20 else k for k in odd]
+    values = lambda k: [text(o[k]) if k in o else 'none' for o in (was, now)]
+    return ['{} ({} there, {} here)'.format(k, *values(k)) if max(map(len, values(k))) < 20 else k for k in odd]
 
 # %% ../nbs/27_resume.ipynb #r0000023
 class Resume(FitCallback):
-    "Keeps the whole state of training after each epoch; a `fit` that was interrupted goes on after the last one, to the same end"
+    "Saves the state of training after each epoch; an interrupted `fit` continues after its last one, to the same end"
     order,run_valid = 100,False # last
     @checked
     def __init__(self,
-        path='resume', # folder, in that of the Learner; delete it to begin anew
-        every:int=1 # epochs from one file to the next
+        path='resume', # folder, within that of the Learner; delete it to start again
+        every:int=1 # epochs between two saves
     ):
-        self.folder,self.every,self.n_fits,self._asleep = Path(path),every,0,[]
+        self.folder,self.every,self.n_fits,self.asleep = Path(path),every,0,[]
 
     @property
-    def file(self): return self.learn.path/self.folder/f'fit-{self.n_fits}.pt'
+    def file(self)->Path: return self.learn.path/self.folder/f'fit-{self.n_fits}.pt'
 
     @property
-    def _at(self): return f'{self.folder.name}/{self.file.name}'
+    def idle(self)->bool:
+        "`validate` and `get_preds` hold the Learner's lock"
+        return not self.in_fit or self.learn.lock.locked() or hasattr(self.learn, 'lr_finder')
 
-    def _idle(self): return not self.in_fit or self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') # `validate` and `get_preds` hold the lock
+    @property
+    def pools(self)->list: return [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
 
-    def before_fit(self):
-        "Go on from the file, or write the first one"
-        super().before_fit()
-        if self._idle(): return
-        if not hasattr(self.learn, 'recorder'): raise ValueError("`default_cbs`: `Resume` needs fastai's own callbacks, which a Learner has unless `default_cbs=False`")
-        self.rows,self._start = [],0
-        try: self._facts = facts = training_facts(self.learn)
-        except Unidentified as e: raise Unidentified(f"`Resume`: {e}") from e
-        saved = _from_first(None if rank_distrib() else read_state(self.file))
-        self.seed = _from_first(int(torch.randint(2**31, ()))) if saved is None else saved.get('seed', 0)
-        if saved is None: return self._write(0)
-        if saved.get('format') != _format: raise ValueError(f"`Resume`: {self._at} was written by another version of distill_nb. Delete the folder to begin anew, or name another one.")
-        if odd := differences(saved['facts'], facts): raise ValueError(f"`Resume`: {self._at} is of another training ({'; '.join(odd)} differ). Delete the folder to begin anew, or name another one.")
-        self._restore(saved)
-        if self._start:
-            if hasattr(self.learn, 'progress'): self.learn.progress.before_epoch() # a bar that never began cannot go on
-            self._asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run]
-            for cb in self._asleep: cb.run = False
+# %% ../nbs/27_resume.ipynb #fix27014
+_format = 3
 
-    def before_epoch(self):
-        "Skip what was made before; begin the others with random numbers of their own"
-        if self._idle(): return
-        if self.epoch < self._start: raise CancelEpochException()
-        seed = epoch_seed(self.seed, self.epoch, rank_distrib())
-        set_seed(seed)
-        for dl in (self.dls.train, *[cb.loader for cb in self._pools()]): getattr(dl, 'dl', dl).rng = random.Random(seed)
-        for cb in self._pools(): cb.restart()
+def _remembering(learn): return [cb for cb in learn.cbs if kept_attrs(cb)]
 
-    def after_epoch(self):
-        "Keep the state, or wake the others at the end of the skipped epochs"
-        if self._idle(): return
-        if self.epoch >= self._start:
-            self.rows.append(_plain(self.recorder.log))
-            if (self.epoch+1)%self.every == 0 or self.epoch+1 == self.n_epoch: self._write(self.epoch+1)
-        elif self.epoch == self._start-1:
-            self._wake()
+def _records(r):
+    "What a `Recorder` has recorded"
+    losses = torch.stack([*r.losses]) if r.losses else None
+    return dict(lrs=r.lrs, iters=r.iters, losses=losses, smooth=[r.smooth_loss.count, r.smooth_loss.val])
 
-    def after_fit(self):
-        "A fit that was interrupted does not count: the next one goes on with it"
-        if not self._idle(): self.n_fits += 1
-        super().after_fit()
+def _state(learn):
+    "Model, optimizer, records and callbacks"
+    scaler,model = getattr(learn, 'scaler', None),get_model(learn.model)
+    accumulates = any(isinstance(cb, GradientAccumulation) for cb in learn.cbs)
+    return dict(model=model.state_dict(), opt=learn.opt.state_dict(), train_iter=learn.train_iter,
+                grads=[p.grad for p in learn.model.parameters()] if accumulates else None,
+                scaler=scaler and scaler.state_dict(), recorder=_records(learn.recorder),
+                callbacks=[{n: getattr(cb, n) for n in kept_attrs(cb)} for cb in _remembering(learn)])
 
-    def _wake(self):
-        for cb in self._asleep: cb.run = True
-        self._asleep = []
+def _restore_records(learn, saved, rows):
+    r = learn.recorder
+    r.lrs,r.iters = saved['lrs'],saved['iters']
+    r.values = [L(o[1:len(r.metric_names)-r.add_time]) for o in rows] # a row: epoch, values, time
+    r.losses = [] if saved['losses'] is None else list(saved['losses'].unbind())
+    r.smooth_loss.count,r.smooth_loss.val = saved['smooth']
+    if r.values: learn.final_record = r.values[-1]
 
-    def end_fit(self): self._wake()
+def _restore(learn, s):
+    "Give a Learner the state `s`"
+    get_model(learn.model).load_state_dict(s['model'])
+    opt = to_device(s['opt'], learn.dls.device)
+    learn.opt.load_state_dict(opt | (dict(hypers=L(opt['hypers'])) if 'hypers' in opt else {}))
+    for p,g in zip(learn.model.parameters(), s['grads'] or ()): p.grad = None if g is None else g.to(p.device)
+    if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
+    learn.train_iter = s['train_iter']
+    _restore_records(learn, s['recorder'], s['rows'])
+    for cb,o in zip(_remembering(learn), s['callbacks']):
+        for n,v in o.items(): setattr(cb, n, _put(getattr(cb, n), to_device(v, learn.dls.device)))
 
-    def _pools(self): return [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
+# %% ../nbs/27_resume.ipynb #fix27016
+@patch
+def write(self:Resume,
+    epoch:int # epochs that are done
+):
+    "Save the state; the first of several processes does so for all"
+    if rank_distrib(): return
+    state = dict(format=_format, epoch=epoch, seed=self.seed, facts=self.facts, rows=self.rows, **_state(self.learn))
+    try: write_state(self.file, _plain(state))
+    except OSError as e:
+        lost = 'the last file' if self.file.exists() else 'its start'
+        warn(f"`Resume`: epoch {epoch} could not be saved ({e.strerror or e}); training goes on, and an interruption loses what came after {lost}")
 
-    def _write(self, epoch):
-        if rank_distrib(): return
-        r,scaler = self.recorder,getattr(self.learn, 'scaler', None)
-        grads = [p.grad for p in self.model.parameters()] if any(isinstance(cb, GradientAccumulation) for cb in self.learn.cbs) else None
-        state = dict(format=_format, epoch=epoch, seed=self.seed, facts=self._facts, rows=self.rows, model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), grads=grads,
-            train_iter=self.train_iter, scaler=scaler and scaler.state_dict(),
-            recorder=dict(lrs=r.lrs, iters=r.iters, losses=torch.stack([*r.losses]) if r.losses else None, smooth=[r.smooth_loss.count, r.smooth_loss.val]),
-            callbacks=[{n: getattr(cb, n) for n in kept_attrs(cb)} for cb in self._others()])
-        try: write_state(self.file, _plain(state))
-        except OSError as e: warn(f"`Resume`: epoch {epoch} could not be kept ({e.strerror or e}); training goes on, and an interruption loses what came after {'the last file' if self.file.exists() else 'its start'}")
-
-    def _others(self): return [cb for cb in self.learn.cbs if kept_attrs(cb)]
-
-    def _restore(self, s):
-        get_model(self.model).load_state_dict(s['model'])
-        opt = to_device(s['opt'], self.dls.device)
-        self.opt.load_state_dict(opt | (dict(hypers=L(opt['hypers'])) if 'hypers' in opt else {}))
-        if s['grads']:
-            for p,g in zip(self.model.parameters(), s['grads']): p.grad = None if g is None else g.to(p.device)
-        if s['scaler']: self.learn.scaler.load_state_dict(s['scaler'])
-        r,k = s['recorder'],self.recorder
-        k.lrs,k.iters,k.values = r['lrs'],r['iters'],[L(o[1:len(k.metric_names)-k.add_time]) for o in s['rows']] # a row: epoch, values, time
-        k.losses = [] if r['losses'] is None else list(r['losses'].unbind())
-        (k.smooth_loss.count,k.smooth_loss.val),self.learn.train_iter = r['smooth'],s['train_iter']
-        if k.values: self.learn.final_record = k.values[-1]
-        for cb,o in zip(self._others(), s['callbacks']):
-            for n,v in o.items(): setattr(cb, n, _put(getattr(cb, n), to_device(v, self.dls.device)))
-        self._start,self.rows = s['epoch'],s['rows']
-        for row in self.rows: self.learn.logger(L(row))
-
+# %% ../nbs/27_resume.ipynb #fix27018
 def _from_first(o):
-    "What the first of several processes says"
+    "`o` of the first of several processes"
     if num_distrib() <= 1: return o
-    box = [o]; torch.distributed.broadcast_object_list(box)
+    box = [o]
+    torch.distributed.broadcast_object_list(box)
     return box[0]
+
+@patch
+def check(self:Resume, saved):
+    "Raise `ValueError` if `saved` is the state of another training"
+    name = f'{self.folder.name}/{self.file.name}'
+    remedy = "Delete the folder to start again, or name another one."
+    if saved.get('format') != _format:
+        raise ValueError(f"`Resume`: {name} was written by another version of distill_nb. {remedy}")
+    if odd := differences(saved['facts'], self.facts):
+        raise ValueError(f"`Resume`: {name} is of another training ({'; '.join(odd)} differ). {remedy}")
+
+@patch
+def before_fit(self:Resume):
+    "Continue from the file, or write the first one"
+    super(Resume, self).before_fit()
+    if self.idle: return
+    if not hasattr(self.learn, 'recorder'):
+        raise ValueError("`default_cbs` must be True for `Resume`, which needs fastai's own callbacks, got False")
+    self.rows,self.done = [],0
+    try: self.facts = training_facts(self.learn)
+    except Unidentified as e: raise Unidentified(f"`Resume`: {e}") from e
+    saved = _from_first(None if rank_distrib() else read_state(self.file))
+    self.seed = _from_first(int(torch.randint(2**31, ()))) if saved is None else saved.get('seed', 0)
+    if saved is None: return self.write(0)
+    self.check(saved)
+    _restore(self.learn, saved)
+    self.done,self.rows = saved['epoch'],saved['rows']
+    for row in self.rows: self.learn.logger(L(row))
+    if self.done: self.sleep()
+
+# %% ../nbs/27_resume.ipynb #fix27019
+@patch
+def sleep(self:Resume):
+    "Silence the other callbacks while epochs are skipped"
+    if hasattr(self.learn, 'progress'): self.learn.progress.before_epoch() # a bar that never began cannot go on
+    self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run]
+    for cb in self.asleep: cb.run = False
+
+@patch
+def wake(self:Resume):
+    "Wake them up"
+    for cb in self.asleep: cb.run = True
+    self.asleep = []
+
+@patch
+def end_fit(self:Resume): self.wake()
+
+# %% ../nbs/27_resume.ipynb #fix27021
+@patch
+def before_epoch(self:Resume):
+    "Skip what is done; start the other epochs with random numbers of their own"
+    if self.idle: return
+    if self.epoch < self.done: raise CancelEpochException()
+    seed = epoch_seed(self.seed, self.epoch, rank_distrib())
+    set_seed(seed)
+    for dl in (self.dls.train, *[cb.loader for cb in self.pools]): getattr(dl, 'dl', dl).rng = random.Random(seed)
+    for cb in self.pools: cb.restart()
+
+@patch
+def after_epoch(self:Resume):
+    "Save the state, or wake the others after the last skipped epoch"
+    if self.idle: return
+    if self.epoch < self.done: return self.wake() if self.epoch == self.done-1 else None
+    self.rows.append(_plain(self.recorder.log))
+    if (self.epoch+1)%self.every == 0 or self.epoch+1 == self.n_epoch: self.write(self.epoch+1)
+
+@patch
+def after_fit(self:Resume):
+    "Count the fit"
+    if not self.idle: self.n_fits += 1
+    super(Resume, self).after_fit()

@@ -339,7 +339,7 @@ elsewhere = { # why a public name is not in `entries`
     'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading identity parts_of is_installed Unidentified is_encoded opener_at opening_at opens fastai_class image_types program_formats bare_item item_name images_in opened_alike grey_bits path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers asked_for sketch agree differences file_stamp plain_label FitCallback '
         'compare_methods eight_methods paper_tasks recipe ema_decay',
     'a part of a loss, which callbacks hand tensors that fit': 'logsumexp_segments fixmatch_loss flex_thresholds fairness_loss align_logits disagreement source_distance segments',
-    'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView OpenedBy Opener OpenByOwn RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
+    'plain data, made and looked at by others': 'Threshold Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView OpenedBy Opener OpenByOwn RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
     'what `test_arguments` is about': 'rules Range Count OneOf Maybe Kind Each Flag checked',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
