@@ -111,7 +111,7 @@ def pool_logits(self:PoolCallback)->Tensor: # [ΣN,C]
 def sync_norms(
     learn:Learner # before `distrib_ctx` wraps its model
 ):
-    "Synchronise batch norms as `distrib_ctx` would, but with timm's conversion, which keeps their activations, and on GPUs only"
+    "Synchronise batch norms as `distrib_ctx` would, but with timm's conversion, which keeps activations; on GPUs only"
     trainer = getattr(learn, 'distributed_trainer', None)
     if trainer is None or not trainer.sync_bn: return
     trainer.sync_bn = False
@@ -241,7 +241,7 @@ def ema_decay(
 # %% ../nbs/23_callbacks.ipynb #117773a2
 class EMA(FitCallback):
     "Exponential moving average of the weights: validated in place of the last ones, and what the model has after `fit`"
-    order = 12 # after the model is wrapped (DistributedTrainer, 11), before the best one is loaded (SaveModelCallback, 61)
+    order = 12 # after DistributedTrainer (11) wraps the model, before SaveModelCallback (61) loads the best one
     kept = 'average','trained','n_steps'
     average = trained = None # two lists of tensors; `trained` while the average is in the model
     skipped = False

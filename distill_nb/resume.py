@@ -345,7 +345,6 @@ def before_fit(self:Resume):
     for row in self.rows: self.learn.logger(L(row))
     if self.done: self.sleep()
 
-# %% ../nbs/27_resume.ipynb #fix27019
 @patch
 def sleep(self:Resume):
     "Silence the other callbacks while epochs are skipped"
