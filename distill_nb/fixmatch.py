@@ -1,4 +1,4 @@
-"""The semi-supervised baseline: the student labels the pool itself, keeps the labels it is sure of, and learns to give them to strongly augmented images
+"""The semi-supervised baseline: the student labels the pool, and learns its confident labels on strongly augmented images
 
 Docs: https://distill-nb.github.io/distill_nb/fixmatch.html.md"""
 
@@ -294,7 +294,7 @@ def _class_shares(align, dls):
     if align is True: target = torch.bincount(tensor(item_labels(dls)), minlength=n).float()
     else: target = torch.ones(n) if isinstance(align, str) else tensor(align).float()
     if target.shape != (n,) or not (target >= 0).all() or target.sum() <= 0:
-        raise ValueError(f"`align` must be one share for each of the {n} classes, at least 0 and not all zero, got {align}")
+        raise ValueError(f"`align` must be a share for each of the {n} classes, at least 0 and not all 0, got {align}")
     return (target/target.sum()).to(dls.device)
 
 # %% ../nbs/25_fixmatch.ipynb #fix25025

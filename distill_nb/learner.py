@@ -265,7 +265,7 @@ def fixmatch_learner(
     dls:DataLoaders, # the few labels, and a validation set
     unlabeled, # the pool: whatever `get_images` takes
     arch=None, # the student
-    threshold=0.95, # confidence at which a prediction on the weak view becomes a label: a number, or a `Threshold` such as `Flex()` or `Free()`
+    threshold=0.95, # confidence at which a prediction becomes a label: a number, or `Fixed()`, `Flex()`, `Free()`
     mu:int=1, # images of the pool for each labelled one in a batch
     lam_u:float=1., # weight of the loss on the pool
     weak=None, # further weak augmentation: `weak_augment` if `dls` have none

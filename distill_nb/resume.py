@@ -1,4 +1,4 @@
-"""A training that was interrupted continues after its last complete epoch, and ends with the same weights as if it had not been
+"""An interrupted training continues after its last complete epoch, and ends with the weights it would have had
 
 Docs: https://distill-nb.github.io/distill_nb/resume.html.md"""
 
@@ -71,13 +71,14 @@ def read_state(
     path, # file
     device='cpu' # where tensors go
 )->dict: # None if there is no such file, or a broken one
-    "Read what `write_state` wrote, without running anything in it; warns of a broken file, and raises `ValueError` for other data"
+    "Read what `write_state` wrote and run nothing in it; warns of a broken file, raises `ValueError` for other data"
     path,what = Path(path),"the state of a training"
+    alien = 'It holds other things than plain data and tensors, and was not written by `Resume`: it is not read'
     if not path.exists(): return
     with reading(path, what, 'Delete it to start again'): data = path.read_bytes()
     try: data = unseal(data)
     except ValueError as e: return warn(f"{path.name} is broken ({e}) and is not used: training starts again")
-    with reading(path, what, 'It holds other things than plain data and tensors, and was not written by `Resume`: it is not read'):
+    with reading(path, what, alien):
         return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 # %% ../nbs/27_resume.ipynb #r0000021
@@ -100,28 +101,34 @@ def _inputs(dl):
     try: return _images(image_items(dl)),identity(fs[opening_at(ds.tls[0]):], '`dls`')
     except TypeError: return identity(list(ds.tls[0].items), '`dls`'),identity(fs, '`dls`')
 
-def _labels(dl): return identity([[tl[i] for i in range(len(tl))] for tl in getattr(dl.dataset, 'tls', L())[1:]], '`dls`')
+def _labels(dl):
+    targets = getattr(dl.dataset, 'tls', L())[1:]
+    return identity([[tl[i] for i in range(len(tl))] for tl in targets], '`dls`')
 
-def _tfms(dl): return [list(getattr(getattr(dl, k, None), 'fs', ())) for k in ('after_item','before_batch','after_batch')]
+def _tfms(dl):
+    events = 'after_item','before_batch','after_batch'
+    return [list(getattr(getattr(dl, k, None), 'fs', ())) for k in events]
 
 _apart = {'dataset','after_item','before_batch','after_batch', # facts of their own
           'rng','fake_l','kept','on_device','pin_memory','timeout','num_workers','device'} # or none
 
 def _batches(dl):
     "How a loader makes batches: their size and number, order, weights, functions of your own"
-    own = {k: getattr(v, '__func__', v) for k,v in sorted(vars(dl).items()) if k not in _apart and not k.startswith('_')}
+    own = {k: v for k,v in sorted(vars(dl).items()) if k not in _apart and not k.startswith('_')}
+    own = {k: getattr(v, '__func__', v) for k,v in own.items()} # methods without their loader
     return identity([type(dl), own, len(dl), dl.fake_l.num_workers, num_distrib()], '`dls`')
 
 def _data_facts(dls):
     "Facts of the labelled images and of the validation set"
     train,*valid = [getattr(dl, 'dl', dl) for dl in dls.loaders[:2]] # those inside a `DistributedDL`
     images,opened = _inputs(train)
+    held = [[_inputs(o), _labels(o), _tfms(o)] for o in valid]
     return {'`dls`: the labelled images': images,
             '`dls`: the labels': _labels(train),
             '`dls`: the classes': identity(list(getattr(dls, 'vocab', None) or ()), '`dls`'),
             '`dls`: the transforms (`normalize`)': identity([opened, _tfms(train)], '`dls`: a transform'),
             '`dls`: the batches (`epoch_len`)': _batches(train),
-            '`dls`: the validation set': identity([[_inputs(o), _labels(o), _tfms(o)] for o in valid], '`dls`: a transform')}
+            '`dls`: the validation set': identity(held, '`dls`: a transform')}
 
 # %% ../nbs/27_resume.ipynb #fix27009
 def _network(model):
@@ -217,10 +224,11 @@ _silent = (ParamScheduler, TrainEvalCallback, Recorder, CastToTensor, # covered 
 def training_facts(
     learn:Learner # in `fit`
 )->dict: # name of an argument -> plain data
-    "What makes a training this one; raises `Unidentified`, a `TypeError`, if something cannot be told from others of its kind"
+    "What makes a training this one; raises `Unidentified`, a `TypeError`, for an object that has no digest"
     cbs = [cb for cb in learn.cbs if not isinstance(cb, (*_silent,Resume))]
     facts = {'`n_epoch`': learn.n_epoch, **_data_facts(learn.dls), **_learner_facts(learn),
-             '`cbs`': [type(cb).__name__ for cb in cbs], '`cbs`: their code': identity([type(cb) for cb in cbs], '`cbs`')}
+             '`cbs`': [type(cb).__name__ for cb in cbs],
+             '`cbs`: their code': identity([type(cb) for cb in cbs], '`cbs`')}
     for cb in cbs:
         for k,v in _of_callback(cb).items(): facts[k] = [*facts.get(k, []), v]
     return facts
@@ -254,7 +262,9 @@ class Resume(FitCallback):
         return not self.in_fit or self.learn.lock.locked() or hasattr(self.learn, 'lr_finder')
 
     @property
-    def pools(self)->list: return [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
+    def pools(self)->list:
+        "The callbacks that draw from a pool in this fit"
+        return [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
 
 # %% ../nbs/27_resume.ipynb #fix27014
 _format = 3
@@ -305,8 +315,8 @@ def write(self:Resume,
     state = dict(format=_format, epoch=epoch, seed=self.seed, facts=self.facts, rows=self.rows, **_state(self.learn))
     try: write_state(self.file, _plain(state))
     except OSError as e:
-        lost = 'the last file' if self.file.exists() else 'its start'
-        warn(f"`Resume`: epoch {epoch} could not be saved ({e.strerror or e}); training goes on, and an interruption loses what came after {lost}")
+        lost = f"an interruption loses what came after {'the last file' if self.file.exists() else 'its start'}"
+        warn(f"`Resume`: epoch {epoch} could not be saved ({e.strerror or e}); training goes on, and {lost}")
 
 # %% ../nbs/27_resume.ipynb #fix27018
 def _from_first(o):

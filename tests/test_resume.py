@@ -2,7 +2,7 @@
 import inspect, shutil
 from functools import cache, partial
 import numpy as np, pytest, torch
-from fastai.vision.all import (Adam, BalancedAccuracy, Brightness, Callback, CrossEntropyLossFlat, CSVLogger, DataLoader, EarlyStoppingCallback, GradientClip, LabelSmoothingCrossEntropyFlat, Learner,
+from fastai.vision.all import (Adam, BalancedAccuracy, Brightness, Callback, CrossEntropyLossFlat, CSVLogger, DataLoader, EarlyStoppingCallback, GradientAccumulation, GradientClip, LabelSmoothingCrossEntropyFlat, Learner,
     MixUp, Normalize, OptimWrapper, RMSProp, SaveModelCallback, SGD, ToTensor, accuracy, aug_transforms, no_random, tensor, trainable_params)
 from fastai.data.all import Transform, first, L
 from distill_nb.files import seal
@@ -31,12 +31,12 @@ def new_learner(path, *cbs, seed=0, num_workers=0, **kwargs):
 
 def end(learn): return [*learn.model.state_dict().values(), torch.stack([*learn.recorder.losses]), tensor([list(v)[:2] for v in learn.recorder.values])]
 
-def resumes(path, epoch, *cbs, batch=3, n=3, **kwargs):
-    res = {}
+def resumes(path, epoch, *cbs, batch=3, n=3, fit=None, **kwargs):
+    res,fit = {},fit or (lambda learn, cbs: learn.fit_one_cycle(n, 4e-3, cbs=cbs))
     for name,folder,cut in (('cut','a',PowerCut(epoch, batch)), ('again','a',PowerCut()), ('whole','b',PowerCut())):
         learn = new_learner(path, *[cb() for cb in cbs], seed=int(name == 'again'), **kwargs)
         with learn.no_bar(), learn.no_logging(), no_random(42):
-            try: learn.fit_one_cycle(n, 4e-3, cbs=[Resume(folder), cut]); assert name != 'cut'
+            try: fit(learn, [Resume(folder), cut]); assert name != 'cut'
             except KeyboardInterrupt: pass
         res[name] = end(learn)
     return all(map(torch.equal, res['again'], res['whole'])) and not all(map(torch.equal, res['again'][:-2], res['cut'][:-2]))
@@ -49,6 +49,14 @@ def fixmatch(threshold): return FixMatch(digits_dls(n=5, seed=0)[1], threshold=t
     'labels last': ((partial(LabelsLast, .5),), {}), 'optimizer of torch': ((), dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))), "fastai's Adam": ((), dict(opt_func=Adam)), 'a worker': ((), dict(num_workers=1))}.values(),
     ids=lambda o: None)
 def test_goes_on(cbs, kw, tmp_path): assert resumes(tmp_path, 1, *cbs, **kw)
+
+def fine_tune(learn, cbs): learn.fine_tune(2, 4e-3, freeze_epochs=1, cbs=cbs)
+
+@pytest.mark.parametrize('epoch,batch,cbs,fit', [(2, 7, (), None), (1, 3, (partial(EMA, .9),), None), (1, 3, (partial(GradientAccumulation, 16*5),), None), (1, 3, (), fine_tune)],
+                         ids=['the last batch','average','accumulated gradients','the second fit'])
+def test_goes_on_wherever_it_was_cut(epoch, batch, cbs, fit, tmp_path):
+    "An epoch has 8 batches: gradients of 5 are accumulated when one ends"
+    assert resumes(tmp_path, epoch, *cbs, batch=batch, fit=fit)
 
 def test_every_other_epoch(tmp_path):
     "Epochs after the last file are made again"
