@@ -19,7 +19,7 @@ from .data import check_one_class, item_labels
 from .callbacks import PoolCallback, ema_decay
 
 # %% ../nbs/25_fixmatch.ipynb #2afbc0af
-def _affine(
+def affine(
     x:Tensor, # images [N,3,H,W] in [0,1]
     rotate:Tensor, # angles in radians [N]
     shear_x:Tensor, shear_y:Tensor, # slopes [N]
@@ -73,7 +73,7 @@ def strong_augment(
     drawn = x.new_empty(n, len(ops)).uniform_().argsort(1) < n_ops
     s = dict(zip(ops, (drawn * x.new_empty(n, len(ops)).uniform_() * magnitude).T))
     sign = x.new_empty(n, len(_geometry)).uniform_(-1,1).sign().T
-    moved = _affine(x, *[s[o]*k*m for (o,m),k in zip(_geometry.items(), sign)])
+    moved = affine(x, *[s[o]*k*m for (o,m),k in zip(_geometry.items(), sign)])
     x = torch.where(drawn[:,:len(_geometry)].any(1)[:,None,None,None], moved, x).clamp(0,1)
     for o,f in _colour.items():
         t = s[o][:,None,None,None]
@@ -297,9 +297,14 @@ def _class_shares(align, dls):
         raise ValueError(f"`align` must be a share for each of the {n} classes, at least 0 and not all 0, got {align}")
     return (target/target.sum()).to(dls.device)
 
-# %% ../nbs/25_fixmatch.ipynb #fix25025
-def _learns_stats(model): return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+# %% ../nbs/25_fixmatch.ipynb #fix25028
+def learns_stats(
+    model:nn.Module # in training or not
+)->bool:
+    "Does a batch norm of `model` learn its statistics?"
+    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
 
+# %% ../nbs/25_fixmatch.ipynb #fix25025
 def _logits(learn, x):
     "Logits of a batch without gradients, in the Learner's precision"
     autocast = getattr(getattr(learn, 'mixed_precision', None), 'autocast', nullcontext())
@@ -318,7 +323,7 @@ def views(self:FixMatch, x):
     if self.weak: x = self.weak(x)
     mean,std = (0.,1.) if self.norm is None else (o.as_subclass(Tensor) for o in (self.norm.mean,self.norm.std))
     strong = (self.strong((x*std + mean).clamp(0,1)) - mean)/std
-    self.weak_logits = None if _learns_stats(self.model) else _logits(self.learn, x)
+    self.weak_logits = None if learns_stats(self.model) else _logits(self.learn, x)
     return [x, strong] if self.weak_logits is None else [strong]
 
 # %% ../nbs/25_fixmatch.ipynb #fix25027
