@@ -336,6 +336,7 @@ def check(self:Resume, saved):
     if odd := differences(saved['facts'], self.facts):
         raise ValueError(f"`Resume`: {name} is of another training ({'; '.join(odd)} differ). {remedy}")
 
+# %% ../nbs/27_resume.ipynb #fix27026
 @patch
 def before_fit(self:Resume):
     "Continue from the file, or write the first one"
@@ -355,6 +356,7 @@ def before_fit(self:Resume):
     for row in self.rows: self.learn.logger(L(row))
     if self.done: self.sleep()
 
+# %% ../nbs/27_resume.ipynb #fix27028
 @patch
 def sleep(self:Resume):
     "Silence the other callbacks while epochs are skipped"
