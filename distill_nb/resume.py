@@ -307,7 +307,7 @@ def _restore(learn, s):
 
 # %% ../nbs/27_resume.ipynb #fix27016
 @patch
-def write(self:Resume,
+def _write(self:Resume,
     epoch:int # epochs that are done
 ):
     "Save the state; the first of several processes does so for all"
@@ -327,7 +327,7 @@ def _from_first(o):
     return box[0]
 
 @patch
-def check(self:Resume, saved):
+def _check(self:Resume, saved):
     "Raise `ValueError` if `saved` is the state of another training"
     name = f'{self.folder.name}/{self.file.name}'
     remedy = "Delete the folder to start again, or name another one."
@@ -349,8 +349,8 @@ def before_fit(self:Resume):
     except Unidentified as e: raise Unidentified(f"`Resume`: {e}") from e
     saved = _from_first(None if rank_distrib() else read_state(self.file))
     self.seed = _from_first(int(torch.randint(2**31, ()))) if saved is None else saved.get('seed', 0)
-    if saved is None: return self.write(0)
-    self.check(saved)
+    if saved is None: return self._write(0)
+    self._check(saved)
     _restore(self.learn, saved)
     self.done,self.rows = saved['epoch'],saved['rows']
     for row in self.rows: self.learn.logger(L(row))
@@ -390,7 +390,7 @@ def after_epoch(self:Resume):
     if self.idle: return
     if self.epoch < self.done: return self.wake() if self.epoch == self.done-1 else None
     self.rows.append(_plain(self.recorder.log))
-    if (self.epoch+1)%self.every == 0 or self.epoch+1 == self.n_epoch: self.write(self.epoch+1)
+    if (self.epoch+1)%self.every == 0 or self.epoch+1 == self.n_epoch: self._write(self.epoch+1)
 
 @patch
 def after_fit(self:Resume):
