@@ -42,7 +42,8 @@ def resumes(path, epoch, *cbs, batch=3, n=3, fit=None, **kwargs):
             except KeyboardInterrupt: assert name == 'cut'
             else: assert name != 'cut'
         res[name] = end(learn)
-    return all(map(torch.equal, res['again'], res['whole'])) and not all(map(torch.equal, res['again'][:-2], res['cut'][:-2]))
+    unfinished = not all(map(torch.equal, res['again'][:-2], res['cut'][:-2]))
+    return all(map(torch.equal, res['again'], res['whole'])) and (unfinished or batch == 7) # no step is left after the last batch
 
 def fixmatch(threshold): return FixMatch(digits_dls(n=5, seed=0)[1], threshold=threshold, align=True, weak=weak_augment)
 
@@ -62,7 +63,7 @@ def fine_tune(learn, cbs): learn.fine_tune(2, 4e-3, freeze_epochs=1, cbs=cbs)
 @pytest.mark.parametrize('epoch,batch,cbs,fit',
     [(2, 7, (), None), (1, 3, (partial(EMA, .9),), None), (1, 3, (partial(GradientAccumulation, 16*5),), None),
      (1, 3, (), fine_tune)],
-                         ids=['the last batch','average','accumulated gradients','the second fit'])
+    ids=['the last batch','average','accumulated gradients','the second fit'])
 def test_goes_on_wherever_it_was_cut(epoch, batch, cbs, fit, tmp_path):
     "An epoch has 8 batches: gradients of 5 are accumulated when one ends"
     assert resumes(tmp_path, epoch, *cbs, batch=batch, fit=fit)
