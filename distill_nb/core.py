@@ -265,8 +265,7 @@ rules |= _alike(Range(0, 1, below=True), 'threshold')
 # other numbers
 rules |= dict(p=Range(0, math.inf), C=Range(1e-9, 1e9), magnitude=Range(0, 10), tol=Range(0))
 rules |= _alike(Range(1e-3, 1e3), 'sigma T')
-rules |= _alike(Range(0, 1e6), 'hints hint_weight')
-rules |= _alike(Range(0, 1e9), 'lam_u lam_f')
+rules |= _alike(Range(0, 1e9), 'lam_u fairness')
 
 # %% ../nbs/00_core.ipynb #lft00027
 rules |= _alike(Count(0), 'times n_ops num_workers memory')
@@ -279,8 +278,7 @@ rules |= dict(halving=Count(3), seed=Count(0, 2**63-1))
 rules |= dict(
     on_error=OneOf(('raise','skip')),
     norm=OneOf(('clip','minmax')), how=OneOf(('clip','minmax')),
-    pseudo=OneOf(('probe','source','both')), needs=OneOf(('features','probs')),
-    adapt=OneOf(('flexmatch','freematch')),
+    needs=OneOf(('features','probs')),
     dtype=OneOf(('float16','float32')), crop_mode=OneOf(('center','squash','border')),
     kernel=OneOf(('linear','rbf')), covariance=OneOf(('spherical','diagonal')), distance=OneOf(('cosine','euclidean')),
     value=OneOf(('accuracy','balanced_accuracy')))
@@ -295,6 +293,7 @@ rules |= _alike(Kind('a function', ('__call__',)), 'strong weak after_run opt_fu
 rules |= dict(
     ax=Kind('Axes of matplotlib', ('get_figure',)),
     cbs=Each(Kind('a callback of fastai', ('before_fit','run_after','order')), alone=True),
+    teach=Kind('a way to teach, such as Probes(), SourceClasses() or Both()', ('looked_up',)),
     store=Kind('a Store, a folder, None (the default store) or False (nothing is kept)', *_folder),
     cache=Kind("a folder, 'device', None (beside the outputs of sources) or False (nothing is kept)", *_folder),
     device=Kind("a device of torch, such as 'cpu' or 'cuda:0'", ('type',), (str,)),

@@ -25,7 +25,7 @@ from .teachers import Probes, SourceClasses, Teach
 from .student import Student, check_student, create_student, input_channels, student_splitter
 from .callbacks import EMA, FreezeStats, SyncNorms
 from .distill import Distill
-from .fixmatch import FixMatch
+from .fixmatch import FixMatch, ThresholdRule
 from .optimizer import FusedAdam
 
 # %% ../nbs/28_learner.ipynb #bba9e928
@@ -168,17 +168,15 @@ def transfer_learner(
 
 # %% ../nbs/28_learner.ipynb #7dfacc80
 @delegates(student_learner)
-@checked(ema=Maybe(Range(0, 1, below=True)))
+@checked(ema=Maybe(Range(0, 1, below=True)), threshold=ThresholdRule())
 def fixmatch_learner(
     dls:DataLoaders, # the few labels, and a validation set
     unlabeled, # the pool: whatever `get_images` takes
     arch=None, # the student
-    threshold:float=0.95, # confidence above which a prediction on the weak view becomes a label
+    threshold=0.95, # confidence at which a prediction becomes a label: a number, or `Fixed()`, `Flex()`, `Free()`
     mu:int=1, # images of the pool for each labelled one in a batch
     lam_u:float=1., # weight of the loss on the pool
     weak=None, # further weak augmentation: `weak_augment` if `dls` have none
-    adapt:str=None, # thresholds that follow what was learned: 'flexmatch' or 'freematch'
-    lam_f:float=.01, # weight of FreeMatch's fairness within the loss on the pool
     align=False, # correct the labels' distribution: True, to that of the labelled images; 'uniform'; or a share for each class
     ema:float=.999, # decay of the average of the weights, None or 0 for the last weights
     on_error:str='raise', # images of the pool that cannot be read: 'raise', or 'skip', which opens each once more beforehand
@@ -191,7 +189,7 @@ def fixmatch_learner(
     check_one_class(dls)
     pool = pool_images(dls, unlabeled, on_error)
     if epoch_len is None: epoch_len = pool_epoch(dls, pool, mu*min(dls.train.bs, len(dls.train_ds)))
-    fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, adapt=adapt, lam_f=lam_f, align=align)
+    fixmatch = FixMatch(pool, threshold=threshold, mu=mu, lam_u=lam_u, weak=weak, align=align)
     return student_learner(dls, arch, epoch_len=epoch_len, cbs=L(fixmatch, EMA(ema) if ema else None).filter() + L(cbs), **kwargs)
 
 # %% ../nbs/28_learner.ipynb #59ff37a4

@@ -1,4 +1,4 @@
-"""fastai's Adam in one call for many parameters, with the same rule and the same weight decay.
+"""fastai's Adam in one call for many parameters: the same rule, the same weight decay, less time
 
 Docs: https://distill-nb.github.io/distill_nb/optimizer.html.md"""
 
@@ -14,11 +14,12 @@ from .core import Range, checked
 
 # %% ../nbs/26_optimizer.ipynb #f0a00008
 def _laid_out(t, p):
-    "`t`, where necessary copied to the device and into the memory layout of `p`"
-    return t if t.stride() == p.stride() and t.device == p.device else torch.empty_like(p, dtype=t.dtype).copy_(t)
+    "`t`, copied to the device and into the memory layout of `p` where necessary"
+    if t.stride() == p.stride() and t.device == p.device: return t
+    return torch.empty_like(p, dtype=t.dtype).copy_(t)
 
 def _ready(p, state):
-    "The state of `p` as the kernel expects it: averages like `p`, and the number of steps as a tensor"
+    "Bring the state of `p` into the form of the kernel: averages like `p`, the number of steps as a tensor"
     for k in ('grad_avg','sqr_avg'): state[k] = _laid_out(state[k], p) if k in state else torch.zeros_like(p)
     state['step'] = torch.as_tensor(state.get('step', 0), dtype=torch.float32, device=p.device)
 
@@ -28,32 +29,40 @@ _fused = {'cpu','cuda','mps'} # devices with a fused kernel
 def _step(params, states, wd, lr, mom, sqr_mom, eps, **kwargs):
     "One step of Adam with decoupled weight decay, for parameters with the same hyperparameters"
     for p,s in zip(params, states): _ready(p, s)
+    grads = [_laid_out(p.grad, p) for p in params]
+    avgs,sqr_avgs,steps = [[s[k] for s in states] for k in ('grad_avg','sqr_avg','step')]
     fused = all(p.device.type in _fused for p in params)
-    adamw(params, [_laid_out(p.grad, p) for p in params], [s['grad_avg'] for s in states], [s['sqr_avg'] for s in states], [], [s['step'] for s in states],
-          fused=fused, foreach=not fused, amsgrad=False, maximize=False, beta1=float(mom), beta2=float(sqr_mom), lr=float(lr), weight_decay=float(wd), eps=float(eps))
+    adamw(params, grads, avgs, sqr_avgs, [], steps, fused=fused, foreach=not fused, amsgrad=False, maximize=False,
+          beta1=float(mom), beta2=float(sqr_mom), lr=float(lr), weight_decay=float(wd), eps=float(eps))
 
 class FusedAdam(Optimizer):
     "fastai's `Adam` with decoupled weight decay, in PyTorch's fused kernel"
     @checked(mom=Range(0, 1), sqr_mom=Range(0, 1), eps=Range(0), wd=Range(0))
     def __init__(self,
-        params, # parameters, or a list of them for each layer group
-        lr, # learning rate, or a slice: from the first group's to the last one's
+        params, # parameters, or a list of them per layer group
+        lr, # learning rate, or a slice from that of the first group to that of the last
         mom:float=.9, # coefficient β1 of the gradients' moving average
         sqr_mom:float=.99, # coefficient β2 of the squared gradients' moving average
         eps:float=1e-5, # added to the denominator
-        wd:float=.01 # weight decay; a Learner spares biases and norms, unless `wd_bn_bias`
+        wd:float=.01 # weight decay; a Learner exempts biases and norms, unless `wd_bn_bias`
     ):
         super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def zero_grad(self):
+        "Set all gradients to zero, in one call"
         grads = [p.grad for ps in self.param_lists for p in ps if p.grad is not None]
         for g in grads: g.detach_()
         if grads: torch._foreach_zero_(grads)
 
-    @torch.no_grad()
-    def step(self, closure=None):
-        if closure is not None: raise NotImplementedError("`closure`: fastai's optimizers take none; compute the gradients before `step`")
-        for ps,hyper in zip(self.param_lists, self.hypers):
-            for decayed in (True,False):
-                some = [p for p in ps if p.grad is not None and self.state[p].get('do_wd', True) == decayed]
-                if some: _step(some, [self.state[p] for p in some], **{**hyper, 'wd': hyper['wd'] if decayed else 0})
+# %% ../nbs/26_optimizer.ipynb #fix26004
+@patch
+@torch.no_grad()
+def step(self:FusedAdam,
+    closure=None # not supported, as in fastai
+):
+    "Make a step with every parameter that has a gradient"
+    if closure is not None: raise NotImplementedError("`closure` must be None: compute the gradients before `step`")
+    for ps,hyper in zip(self.param_lists, self.hypers):
+        for decayed in (True,False):
+            some = [p for p in ps if p.grad is not None and self.state[p].get('do_wd', True) == decayed]
+            if some: _step(some, [self.state[p] for p in some], **{**hyper, 'wd': hyper['wd'] if decayed else 0})

@@ -11,7 +11,7 @@ from distill_nb.student import *
 from distill_nb.callbacks import *
 from distill_nb.distill import *
 from distill_nb.callbacks import EMA
-from distill_nb.fixmatch import FixMatch
+from distill_nb.fixmatch import FixMatch, Flex, Free
 from distill_nb.learner import student_learner, transfer_learner
 from distill_nb.resume import Resume
 from distill_nb.zoo import Zoo
@@ -97,13 +97,13 @@ def main(out):
     with learn.distrib_ctx(): fit(learn, lr=1e-3)
     res['fixmatch'] = summary(learn)
 
-    for adapt in ('flexmatch','freematch'):
-        learn = student(dls, FixMatch(pool, threshold=.3, adapt=adapt, align=True), EMA(), Spy())
+    for name,threshold in dict(flexmatch=Flex(.3), freematch=Free()).items():
+        learn = student(dls, FixMatch(pool, threshold=threshold, align=True), EMA(), Spy())
         with learn.distrib_ctx(): fit(learn, 2, lr=1e-2)
-        t = learn.fix_match._thresholds
-        res[adapt] = summary(learn)
-        res[adapt]['learned'] = [t.latest] if adapt == 'flexmatch' else [t.tau.value, t.p.value, t.hist.value]
-        res[adapt]['learned'].append(learn.fix_match._predicted.value)
+        t = learn.fix_match.thresholds
+        res[name] = summary(learn)
+        res[name]['learned'] = [t.latest] if name == 'flexmatch' else [t.tau.value, t.p.value, t.hist.value]
+        res[name]['learned'].append(learn.fix_match.predicted.value)
 
     learn = student(dls, Distill(pool, SourceTeacher(LiveTeachers([Zoo.embedded()['digits']]), [1.])), Spy(), epoch_len=20)
     with learn.distrib_ctx(): fit(learn)

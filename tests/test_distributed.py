@@ -50,7 +50,7 @@ def test_step_equals_that_of_one_process_on_the_union(ranks):
         order = 4 # before Distill
         def before_batch(self):
             self.learn.xb,self.learn.yb = (union['xb'],),(union['yb'],)
-            self.learn.distill._batches = iter([pool])
+            self.learn.distill.batches = iter([pool])
         def after_backward(self):
             self.found = float(self.learn.loss),{n: p.grad.clone() for n,p in self.model.named_parameters()}
             raise CancelFitException

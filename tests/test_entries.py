@@ -209,9 +209,10 @@ entries = {
  # fixmatch
  'strong_augment': lambda: call(strong_augment, dict(x='matrix', n_ops='count', magnitude='number', cutout='share'), x=torch.rand(2,3,8,8)),
  'weak_augment': lambda: call(weak_augment, dict(x='matrix', shift='share'), x=torch.rand(2,3,8,8)),
- 'FlexThresholds': lambda: call(FlexThresholds, dict(n='count', threshold='share'), n=9),
- 'FreeThresholds': lambda: call(FreeThresholds, dict(n_out='count', decay='share'), n_out=9),
- 'FixMatch': lambda: call(FixMatch, dict(pool='images', threshold='share', mu='count', lam_u='number', adapt='choice', lam_f='number'), pool=pics),
+ 'Fixed': lambda: call(Fixed, dict(threshold='share')),
+ 'Flex': lambda: call(Flex, dict(threshold='share')),
+ 'Free': lambda: call(Free, dict(decay='share', fairness='number')),
+ 'FixMatch': lambda: call(FixMatch, dict(pool='images', threshold='share', mu='count', lam_u='number'), pool=pics),
  'EMA': lambda: call(EMA, dict(decay='share')),
  'ema_decay': lambda: call(ema_decay, dict(decay='share'), t=3),
  # learners
@@ -225,7 +226,7 @@ entries = {
  'distill_learner': lambda: call(distill_learner, dict(dls='dls', unlabeled='images', sources='sources', arch='choice', p='number', lam='share', top='count', T='number', pseudo='choice', mix='share', hints='number', C='number', norm='choice', alpha='vector', min_weight='share', top_k='count', bs_u='count', ema='share', epoch_len='count'),
     dls=dls(), unlabeled=pics, sources=ranking(), **quiet, **small),
  'nearest_learner': lambda: call(nearest_learner, dict(dls='dls', unlabeled='images', sources='sources', pseudo='choice'), dls=dls(), unlabeled=pics, sources=ranking(), **quiet, **small),
- 'fixmatch_learner': lambda: call(fixmatch_learner, dict(dls='dls', unlabeled='images', arch='choice', threshold='share', mu='count', lam_u='number', adapt='choice', ema='share'), dls=dls(), unlabeled=pics, **quiet),
+ 'fixmatch_learner': lambda: call(fixmatch_learner, dict(dls='dls', unlabeled='images', arch='choice', threshold='share', mu='count', lam_u='number', ema='share'), dls=dls(), unlabeled=pics, **quiet),
  'Comparison': lambda: call(Comparison, dict(rows='rows', reference='choice'), rows=compared().rows if hasattr(compared(), 'rows') else runs()),
  'compare': lambda: call(compare, dict(data='rows', sources='sources', methods='choice', seeds='vector', n_epoch='count', lr='number', metric='choice'), data=lambda s: (dls(), pics) , sources=ranking(), methods=('transfer',), seeds=[0], n_epoch=1, **quiet, **small),
  # after the training
@@ -340,7 +341,7 @@ elsewhere = { # why a public name is not in `entries`
     'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading identity parts_of is_installed Unidentified is_encoded opener_at opening_at opens fastai_class image_types program_formats bare_item item_name images_in grey_bits path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics SmallProbeWarning metrics palette faint either_page powers asked_for sketch agree differences file_stamp plain_label FitCallback '
         'compare_methods eight_methods paper_tasks recipe ema_decay',
     'a part of a loss, which callbacks hand tensors that fit': 'logsumexp_segments fixmatch_loss flex_thresholds fairness_loss align_logits disagreement source_distance segments',
-    'plain data, made and looked at by others': 'Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView OpenedBy Opener OpenByOwn RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
+    'plain data, made and looked at by others': 'Threshold Halves HeldImages KeptDL ResizeView halves_for open_batches resize_view Pack Suite Outputs Student ImageView OpenedBy Opener OpenByOwn RepeatDL PoolCallback write_state student_meta load_backbone cut_stages feature_hints',
     'what `test_arguments` is about': 'rules Range Count OneOf Maybe Kind Each Flag checked',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',

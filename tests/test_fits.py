@@ -1,23 +1,24 @@
-"""A fit leaves no trace, whatever ends it: every callback of the package, broken off at every event by everything that can break a fit, beside a fit that was left in peace.
-What is new among the callbacks is found by itself, and has to be put into `recipes`."""
+"""A fit leaves no trace, whatever ends it: every callback of the package, interrupted at every event by everything that
+can end a fit, compared with a fit that was not interrupted. New callbacks are found and must be added to `recipes`."""
 import importlib, itertools, pickle, pkgutil, random
 from copy import deepcopy
 from functools import lru_cache, partial
 import numpy as np, pytest, torch
 from torch import nn
-from fastai.vision.all import (Adam, Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException, L, Learner, accuracy, event,
+from fastai.vision.all import (Adam, Callback, CancelBatchException, CancelEpochException, CancelFitException,
+    CancelTrainException, CancelValidException, L, Learner, accuracy, event,
     load_learner, no_random)
 import distill_nb
 from distill_nb.data import image_dls
 from distill_nb.deploy import save_student
 from distill_nb.export import profile
-from distill_nb.teachers import LiveTeachers, StoredTeachers
+from distill_nb.teachers import HintTeacher, LiveTeachers, SeveralTeachers, SourceTeacher, StoredTeachers, TargetTeacher
 from distill_nb.student import create_student, student_splitter
 from distill_nb.callbacks import FitCallback, FreezeStats, LabelsLast, PoolCallback, SyncNorms
 from distill_nb.distill import Distill
 from distill_nb.watch import Watch
 from distill_nb.callbacks import EMA
-from distill_nb.fixmatch import FixMatch
+from distill_nb.fixmatch import FixMatch, Fixed, Flex, Free
 from distill_nb.learner import fixmatch_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
@@ -33,25 +34,30 @@ def source(): return Zoo.embedded()['digits']
 g = torch.Generator().manual_seed(0)
 said,probes,hints = (torch.randn(10, k, generator=g) for k in (7,2,3))
 probes = probes.softmax(1)
+def several(*others): return SeveralTeachers([*others, TargetTeacher(probes), HintTeacher(hints)], [*[.5 for _ in others], 1-.5*len(others), 1.])
 def stored(): return StoredTeachers([said[:,:4], said[:,4:]])
 
 recipes = { # name -> callbacks of a Learner
     'synchronised norms': lambda: [SyncNorms()],
     'frozen statistics':  lambda: [FreezeStats()],
-    'stored teachers': lambda: [Distill(list(pool), stored(), [.7,.3])],
-    'live teachers':   lambda: [Distill(list(pool), LiveTeachers([source()]), [1.])],
-    'probes':          lambda: [Distill(list(pool), probes=probes)],
-    'probes and hints':lambda: [Distill(list(pool), probes=probes, hints=hints)],
-    'both and hints':  lambda: [Distill(list(pool), stored(), [.7,.3], probes=probes, hints=hints), FreezeStats(), SyncNorms()],
-    'labels last':     lambda: [Distill(list(pool), stored(), [.7,.3]), LabelsLast(.25)],
+    'stored teachers': lambda: [Distill(list(pool), SourceTeacher(stored(), [.7,.3]))],
+    'live teachers':   lambda: [Distill(list(pool), SourceTeacher(LiveTeachers([source()]), [1.]))],
+    'probes':          lambda: [Distill(list(pool), TargetTeacher(probes))],
+    'probes and hints':lambda: [Distill(list(pool), several())],
+    'both and hints':  lambda: [Distill(list(pool), several(SourceTeacher(stored(), [.7,.3]))), FreezeStats(), SyncNorms()],
+    'labels last':     lambda: [Distill(list(pool), SourceTeacher(stored(), [.7,.3])), LabelsLast(.25)],
     'average':         lambda: [EMA(.9)],
-    'all at once':     lambda: [FixMatch(list(pool), threshold=.1), Distill(list(pool), stored(), [.7,.3]), EMA(.9), Watch(), LabelsLast(.5), SyncNorms()],
-    **{f'fixmatch, {adapt}, align {align}': lambda adapt=adapt,align=align: [FixMatch(list(pool), threshold=.1, adapt=adapt, align=align), FreezeStats()]
-       for adapt,align in itertools.product((None,'flexmatch','freematch'), (False,True,'uniform'))}}
-beside = {'PoolCallback': 'a part of Distill and FixMatch', 'FitCallback': 'a part of the others', 'Resume': 'goes on with a fit that was broken off: see `test_resume_wakes_everybody`'}
+    'all at once':     lambda: [FixMatch(list(pool), threshold=.1), Distill(list(pool), SourceTeacher(stored(), [.7,.3])), EMA(.9),
+        Watch(), LabelsLast(.5), SyncNorms()],
+    **{f'fixmatch, {threshold}, align {align}': lambda threshold=threshold,align=align:
+           [FixMatch(list(pool), threshold=threshold, align=align), FreezeStats()]
+       for threshold,align in itertools.product((Fixed(.1),Flex(.1),Free()), (False,True,'uniform'))}}
+beside = {'PoolCallback': 'a part of Distill and FixMatch', 'FitCallback': 'a part of the others',
+    'Resume': 'goes on with a fit that was broken off: see `test_resume_wakes_everybody`'}
 
 def test_no_callback_is_forgotten():
-    mods = [importlib.import_module(o.name) for o in pkgutil.walk_packages(distill_nb.__path__, 'distill_nb.') if o.name.rpartition('.')[2] not in ('all','_modidx')]
+    mods = [importlib.import_module(o.name) for o in pkgutil.walk_packages(distill_nb.__path__, 'distill_nb.')
+        if o.name.rpartition('.')[2] not in ('all','_modidx')]
     public = {n for o in mods for n in getattr(o, '__all__', []) if isinstance(getattr(o, n), type) and issubclass(getattr(o, n), Callback)}
     assert public - set(beside) == {type(cb).__name__ for f in recipes.values() for cb in f()}
 
@@ -70,7 +76,8 @@ def start(learn, state=None, seed=0):
     if state is not None: learn.model.load_state_dict(state)
     learn.dls.train.rng = random.Random(seed)
     with no_random(seed), learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3, reset_opt=True)
-    return [*learn.model.state_dict().values(), torch.stack([*learn.recorder.losses]), torch.tensor([float(o) for o in learn.recorder.values[-1] if o is not None])]
+    return [*learn.model.state_dict().values(), torch.stack([*learn.recorder.losses]),
+        torch.tensor([float(o) for o in learn.recorder.values[-1] if o is not None])]
 
 class At(Callback):
     "Ends a fit"
@@ -85,10 +92,14 @@ def hooks(m): return sum(len(getattr(o, k)) for o in m.modules() for k in ('_for
 def left(learn):
     "What can be seen of a Learner between two fits"
     pools = [cb for cb in learn.cbs if isinstance(cb, PoolCallback)]
-    return dict(metrics=learn.metrics.attrgot('name'), hooks=hooks(learn.model), told=getattr(learn.model, 'on_features', None), loss=type(learn.loss_func).__name__, cbs=learn.cbs.map(type),
-        loaders=[(cb.loader,cb._batches,cb.batch,cb.loss_u) for cb in pools], features=[cb.features for cb in pools if isinstance(cb, Distill)],
-        average=[(cb._avg,cb._raw) for cb in learn.cbs if isinstance(cb, EMA)], asleep=[cb for cb in learn.cbs if not cb.run], in_fit=[cb for cb in learn.cbs if getattr(cb, 'in_fit', False)],
-        last=(learn.dl,learn.xb,learn.yb,learn.pred,learn.loss), half_read=[hasattr(dl, 'it') for dl in learn.dls.loaders], dls=[type(dl) for dl in learn.dls.loaders],
+    return dict(metrics=learn.metrics.attrgot('name'), hooks=hooks(learn.model),
+        told=getattr(learn.model, 'on_features', None), loss=type(learn.loss_func).__name__, cbs=learn.cbs.map(type),
+        loaders=[(cb.loader,cb.batches,cb.batch,cb.loss_u) for cb in pools],
+        features=[cb.features for cb in pools if isinstance(cb, Distill)],
+        average=[(cb.average,cb.trained) for cb in learn.cbs if isinstance(cb, EMA)],
+        asleep=[cb for cb in learn.cbs if not cb.run], in_fit=[cb for cb in learn.cbs if getattr(cb, 'in_fit', False)],
+        last=(learn.dl,learn.xb,learn.yb,learn.pred,learn.loss),
+        half_read=[hasattr(dl, 'it') for dl in learn.dls.loaders], dls=[type(dl) for dl in learn.dls.loaders],
         grads=any(p.grad is not None and p.grad.any().item() for p in learn.model.parameters()))
 
 def broken(learn, event, error, order=200):
@@ -99,8 +110,10 @@ def broken(learn, event, error, order=200):
         except CancelFitException: return True                   # in an event outside of what it cancels
         except (CancelBatchException,CancelEpochException,CancelTrainException,CancelValidException): return True
 
-ends = [(e, err) for e in event.__dict__ if e.startswith(('before_','after_')) and 'cancel' not in e and e != 'after_create' for err in (KeyboardInterrupt, partial(RuntimeError, 'out of memory'))]
-ends += [(e, err) for e in ('before_fit','before_epoch','before_batch','after_pred','after_step','before_validate','after_epoch','after_fit')
+ends = [(e, err) for e in event.__dict__ if e.startswith(('before_','after_')) and 'cancel' not in e
+    and e != 'after_create' for err in (KeyboardInterrupt, partial(RuntimeError, 'out of memory'))]
+around = 'before_fit','before_epoch','before_batch','after_pred','after_step','before_validate','after_epoch','after_fit'
+ends += [(e, err) for e in around
          for err in (CancelFitException,CancelEpochException,CancelBatchException,CancelTrainException,CancelValidException)]
 
 @pytest.fixture(scope='module')
@@ -166,7 +179,7 @@ def test_a_copy_from_the_middle_is_a_learner(at, tmp_path):
 def test_the_average_is_what_an_interrupted_fit_ends_with():
     class Seen(Callback):
         order = 300
-        def after_step(self): self.want = [o.clone() for o in self.ema._avg]
+        def after_step(self): self.want = [o.clone() for o in self.ema.average]
     for at in ('after_batch','before_validate','after_epoch','before_train'):
         learn = make('average')
         seen = Seen()
@@ -176,7 +189,8 @@ def test_the_average_is_what_an_interrupted_fit_ends_with():
             def __call__(self, name):
                 if name == at and self.epoch == 1: raise KeyboardInterrupt
         with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): learn.fit(2, 1e-2, cbs=Second())
-        assert all(map(torch.equal, seen.want, [o.detach() for o in (*learn.model.parameters(), *learn.model.buffers()) if o.is_floating_point()])), at
+        weights = [o.detach() for o in (*learn.model.parameters(), *learn.model.buffers()) if o.is_floating_point()]
+        assert all(map(torch.equal, seen.want, weights)), at
 
 def test_labels_last_rests_by_the_clock():
     "In each fit, after a share of its batches, however the last one ended"
@@ -226,7 +240,11 @@ def test_watch_goes_on_after_a_broken_validation():
     class Break(Callback):
         def before_validate(self): raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), learn.no_bar(): learn.validate(cbs=Break())
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=(last := type('Observer', (Callback,), dict(order=80, after_batch=lambda self: setattr(self, 'on', self.watch.watching)))()))
+    class Observer(Callback):
+        order = 80
+        def after_batch(self): self.on = self.watch.watching
+    last = Observer()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=last)
     assert last.on
 
 def test_a_learner_of_others_is_left_alone():

@@ -5,16 +5,18 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from fastai.vision.all import (Callback, DataBlock, IntToFloatTensor, MultiCategoryBlock, PILImage, RandomSplitter, RegressionBlock, TransformBlock, CancelEpochException, CancelFitException, CancelStepException, CancelValidException, GradientAccumulation, Learner, MixUp,
+from fastai.vision.all import (Callback, DataBlock, IntToFloatTensor, MultiCategoryBlock, PILImage, RandomSplitter,
+    RegressionBlock, TransformBlock, CancelEpochException, CancelFitException, CancelStepException,
+    CancelValidException, GradientAccumulation, Learner, MixUp,
     Module, Normalize, SGD, SaveModelCallback, ShortEpochCallback, accuracy, load_learner, set_seed, tensor)
 from distill_nb.pool import repeat_dls
 from distill_nb.packs import digits_dls
-from distill_nb.teachers import StoredTeachers
+from distill_nb.teachers import Both, SourceTeacher, StoredTeachers, TargetTeacher
 from distill_nb.student import create_student, student_splitter
 from distill_nb.callbacks import FreezeStats, PoolCallback
 from distill_nb.distill import Distill
 from distill_nb.callbacks import EMA, ema_decay
-from distill_nb.fixmatch import (FixMatch, FlexThresholds, FreeThresholds, align_logits, fairness_loss, fixmatch_loss,
+from distill_nb.fixmatch import (Fixed, FixMatch, Flex, Free, Threshold, align_logits, fairness_loss, fixmatch_loss,
     flex_thresholds, strong_augment, weak_augment)
 from distill_nb.learner import distill_learner, fixmatch_learner
 
@@ -37,7 +39,8 @@ def test_half_precision_logits_do_not_overflow():
     assert fixmatch_loss(weak, strong)[0].isfinite()
 
 @settings(max_examples=20, deadline=None)
-@given(n=st.integers(1,5), h=st.integers(1,40), w=st.integers(1,40), n_ops=st.integers(0,10), magnitude=st.floats(0,1), cutout=st.floats(0,1), seed=st.integers(0,99))
+@given(n=st.integers(1,5), h=st.integers(1,40), w=st.integers(1,40), n_ops=st.integers(0,10), magnitude=st.floats(0,1),
+    cutout=st.floats(0,1), seed=st.integers(0,99))
 def test_strong_augment_stays_in_range(n, h, w, n_ops, magnitude, cutout, seed):
     torch.manual_seed(seed)
     x = torch.rand(n, 3, h, w)
@@ -46,17 +49,19 @@ def test_strong_augment_stays_in_range(n, h, w, n_ops, magnitude, cutout, seed):
     if magnitude == 0 and cutout == 0: torch.testing.assert_close(y, x, atol=1e-5, rtol=0) # interpolation rounds, where it is told to stay
 
 def test_rotation_keeps_a_circle_round_on_wide_images():
-    from distill_nb.fixmatch import _affine
+    from distill_nb.fixmatch import affine
     yy,xx = torch.meshgrid(torch.arange(40)-19.5, torch.arange(80)-39.5, indexing='ij')
     disc = ((yy**2 + xx**2) < 100).float().expand(1,3,-1,-1)*.5 + .5
     z = torch.zeros(1)
-    turned = _affine(disc, z+math.pi/4, z, z, z, z)
+    turned = affine(disc, z+math.pi/4, z, z, z, z)
     assert (turned-disc).abs().mean() < .01
 
 def test_images_get_their_own_draw_and_a_seed_repeats_it():
     x = torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1)
-    torch.manual_seed(3); a = strong_augment(x)
-    torch.manual_seed(3); b = strong_augment(x)
+    torch.manual_seed(3)
+    a = strong_augment(x)
+    torch.manual_seed(3)
+    b = strong_augment(x)
     assert torch.equal(a, b)
     assert len({o.cpu().numpy().tobytes() for o in a}) == 8
 
@@ -66,7 +71,8 @@ def digits():
     return repeat_dls(dls, 60), pool[:60]
 
 def learner(dls, *cbs, student=None, **kw):
-    return Learner(dls, student or create_student('test_efficientnet', dls.c, pretrained=False), splitter=student_splitter, metrics=accuracy, cbs=cbs, **kw)
+    return Learner(dls, student or create_student('test_efficientnet', dls.c, pretrained=False),
+        splitter=student_splitter, metrics=accuracy, cbs=cbs, **kw)
 
 def quiet_fit(learn, n=1, **kw):
     with learn.no_bar(), learn.no_logging(): learn.fit(n, 1e-3, **kw)
@@ -104,7 +110,9 @@ def test_strong_view_is_of_the_weak_view_and_normalised_again(digits):
         d = repeat_dls(dls, 60)
         if norm: d.add_tfms([norm], 'after_batch')
         seen,keep = [],Keep()
-        def strong(x): seen.append(x.clone()); return 1-x
+        def strong(x):
+            seen.append(x.clone())
+            return 1-x
         quiet_fit(learner(d, FixMatch(pool, strong=strong), keep), cbs=ShortEpochCallback(pct=.01))
         b = d.train.bs
         weak,inv = keep.seen[b:].chunk(2)
@@ -123,7 +131,7 @@ def test_with_distill_in_any_order_of_adding(digits):
     losses = []
     for first_one in (0,1):
         set_seed(0, reproducible=True)
-        cbs = [FixMatch(pool, threshold=0.), Distill(pool, StoredTeachers([torch.randn(60, 7)]), alpha=[1.], lam=.3)]
+        cbs = [FixMatch(pool, threshold=0.), Distill(pool, SourceTeacher(StoredTeachers([torch.randn(60, 7)]), [1.]), lam=.3)]
         keep = Keep()
         learn = quiet_fit(learner(repeat_dls(dls, 60), *cbs[::1 if first_one else -1], keep))
         b = dls.train.bs
@@ -139,20 +147,21 @@ def test_with_probes_too(digits):
     dls,pool = digits
     set_seed(0, reproducible=True)
     probes = torch.rand(60, 10).softmax(1)
-    cbs = [FixMatch(pool, threshold=0.), Distill(pool, probes=probes, lam=.3)]
+    cbs = [FixMatch(pool, threshold=0.), Distill(pool, TargetTeacher(probes), lam=.3)]
     quiet_fit(learner(repeat_dls(dls, 60), *cbs), cbs=ShortEpochCallback(pct=.01))
-    assert 1.5 < float(cbs[1]._mean()) < 5                                      # a new head is about log 10 from any opinion
+    assert 1.5 < float(cbs[1].mean_loss()) < 5                                      # a new head is about log 10 from any opinion
 
 def test_weak_views_alone_make_no_difference_where_no_norm_learns(digits, monkeypatch):
     import distill_nb.fixmatch as module
     dls,pool = digits
     seen = {}
     for alone in (True, False):
-        if not alone: monkeypatch.setattr(module, '_learns_stats', lambda m: True)
+        if not alone: monkeypatch.setattr(module, 'learns_stats', lambda m: True)
         set_seed(0, reproducible=True)
         keep,f = Keep(),FixMatch(pool, threshold=.1)
-        learn = quiet_fit(learner(repeat_dls(dls, 60), f, FreezeStats(), Distill(pool, probes=torch.full((60,10), .1)), keep), cbs=ShortEpochCallback(pct=.01))
-        seen[alone] = keep.total,f._counted.item(),torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+        learn = quiet_fit(learner(repeat_dls(dls, 60), f, FreezeStats(), Distill(pool, TargetTeacher(torch.full((60,10), .1))),
+            keep), cbs=ShortEpochCallback(pct=.01))
+        seen[alone] = keep.total,f.counted.item(),torch.cat([p.detach().flatten() for p in learn.model.parameters()])
         assert f.hi-f.lo == (1 if alone else 2)*dls.train.bs
     assert seen[True][1] == seen[False][1] > 0 and seen[True][0] == pytest.approx(seen[False][0], rel=1e-5)
     torch.testing.assert_close(seen[True][2], seen[False][2], atol=1e-5, rtol=1e-4)
@@ -180,9 +189,9 @@ def test_learns_from_the_pool(digits):
     quiet_fit(learn)
     assert all((before[n] != p.detach()).any() for n,p in learn.model.named_parameters())
 
-@pytest.mark.parametrize('kw,name', [(dict(threshold=1), '`threshold`'), (dict(threshold=math.nan), '`threshold`'), (dict(mu=.5), '`mu`'), (dict(mu=1.5), '`mu`'),
-                                     (dict(lam_u=-.1), '`lam_u`'), (dict(lam_u=math.inf), '`lam_u`'), (dict(lam_f=math.nan), '`lam_f`'), (dict(adapt='none'), '`adapt`'),
-                                     (dict(align='yes'), '`align`')])
+@pytest.mark.parametrize('kw,name', [(dict(threshold=1), '`threshold`'), (dict(threshold=math.nan), '`threshold`'),
+    (dict(threshold='flexmatch'), 'Flex'), (dict(threshold=Flex), '`threshold`'), (dict(mu=.5), '`mu`'),
+    (dict(mu=1.5), '`mu`'), (dict(lam_u=-.1), '`lam_u`'), (dict(lam_u=math.inf), '`lam_u`'), (dict(align='yes'), '`align`')])
 def test_errors_name_the_argument(kw, name):
     with pytest.raises(ValueError, match=name): FixMatch([np.zeros((8,8,3), dtype=np.uint8)], **kw)
 
@@ -193,7 +202,8 @@ def test_errors_name_the_argument(kw, name):
 def test_flexmatch_counts_as_written(n, c, steps, threshold, seed):
     "A dictionary of the latest confident class of each image, and the formula class by class"
     rng = np.random.default_rng(seed)
-    flex,latest = FlexThresholds(n, threshold),{}
+    flex,latest = Flex(threshold),{}
+    flex.begin(n, c, 'cpu')
     for _ in range(steps):
         idx = rng.permutation(n)[:rng.integers(1, n+1)]
         q = tensor(rng.dirichlet([.3]*c, len(idx))).float()
@@ -207,7 +217,8 @@ def test_flexmatch_counts_as_written(n, c, steps, threshold, seed):
 @given(c=st.integers(2,6), steps=st.integers(1,30), decay=st.floats(.5,.999), seed=st.integers(0,999))
 def test_freematch_means_as_written(c, steps, decay, seed):
     rng = np.random.default_rng(seed)
-    free = FreeThresholds(c, decay)
+    free = Free(decay)
+    free.begin(16, c, 'cpu')
     tau,p,h = 1/c,np.full(c, 1/c),np.full(c, 1/c)
     for t in range(steps):
         q = rng.dirichlet([.5]*c, 16)
@@ -237,16 +248,35 @@ def test_fairness_as_written(n, c, seed):
     assert loss.item() == pytest.approx(sum(usual[k]*math.log(now[k]) for k in range(c) if hist[k]), abs=1e-4, rel=1e-4)
 
 def test_thresholds_reach_the_loss(digits):
-    "FlexMatch begins with everything, FreeMatch with the mean confidence; both begin anew with each fit"
+    "FlexMatch begins with everything, FreeMatch with the mean confidence; both reset at every fit"
     dls,pool = digits
-    for adapt in ('flexmatch','freematch'):
-        learn = learner(dls, FixMatch(pool, threshold=.999, adapt=adapt))
+    for threshold in (Flex(.999),Free()):
+        learn = learner(dls, FixMatch(pool, threshold=threshold))
         for _ in range(2):
             quiet_fit(learn, cbs=ShortEpochCallback(pct=.01, short_valid=False))
             share = learn.recorder.values[-1][-1]
-            assert share == 1 if adapt == 'flexmatch' else .1 < share < 1
+            assert share == 1 if isinstance(threshold, Flex) else .1 < share < 1
         learn.validate()
-        assert learn.fix_match._thresholds is not None
+        assert type(learn.fix_match.thresholds) == type(threshold) and not hasattr(threshold, 'latest') and not hasattr(threshold, 'tau')
+
+def test_a_threshold_of_ones_own(digits):
+    "It is begun at every fit, sees every image of the pool, and its extra loss is part of the loss"
+    dls,pool = digits
+    class Own(Threshold):
+        def begin(self, n_pool, n_out, device): self.args,self.seen = (n_pool, n_out, torch.device(device)),[]
+        def __call__(self, probs, idx):
+            assert probs.shape == (len(idx), self.args[1])
+            torch.testing.assert_close(probs.sum(1), torch.ones_like(probs[:,0]), atol=1e-4, rtol=0)
+            self.seen += idx.tolist()
+            return torch.ones(self.args[1], device=probs.device)*2
+        def extra(self, strong, mask): return 3. + 0*strong.sum() + mask.sum()
+    learn = learner(dls, FixMatch(pool, threshold=Own()))
+    for _ in range(2):
+        quiet_fit(learn)
+        own = learn.fix_match.thresholds
+        assert own.args == (60, 10, torch.device(dls.device)) and set(own.seen) <= set(range(60))
+        assert len(own.seen) == len(dls.train)*dls.train.bs
+        assert list(learn.recorder.values[-1][-2:]) == [3., 0.]
 
 def test_alignment_reaches_the_labels(digits):
     "A student that always says class 3 is corrected towards the labelled distribution, or the one that is given"
@@ -264,7 +294,8 @@ def test_alignment_reaches_the_labels(digits):
 def test_alignment_is_the_ratio():
     q,target = torch.rand(7,4).softmax(1),tensor([.1,.2,.3,.4])
     expect = q*target/q.mean(0)
-    torch.testing.assert_close(align_logits(q.log(), q.mean(0), target).softmax(1), expect/expect.sum(1, keepdim=True), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(align_logits(q.log(), q.mean(0), target).softmax(1), expect/expect.sum(1, keepdim=True),
+        atol=1e-4, rtol=1e-4)
     assert align_logits(q.log(), tensor([0.,0,.5,.5]), tensor([0.,.5,.5,0])).isfinite().all()
 
 @settings(max_examples=20, deadline=None)
@@ -283,7 +314,9 @@ def test_weak_augmentation_without_batch_tfms(digits):
     "Labelled images and the weak views move, the strong view is made of the weak one"
     dls,pool = digits_dls(n=2, seed=0, batch_tfms=[])
     seen,keep = [],Keep()
-    def strong(x): seen.append(x.clone()); return x
+    def strong(x):
+        seen.append(x.clone())
+        return x
     def weak(x): return x.flip(3)
     quiet_fit(learner(dls, FixMatch(pool[:20], strong=strong, weak=weak), keep))
     flipped = keep.seen[-40:-20]
@@ -368,13 +401,14 @@ class At(Callback):
     def __call__(self, name):
         if name == self.event and self.epoch == self.at: raise self.ex
 
-@pytest.mark.parametrize('event,ex', [('after_batch',CancelFitException()), ('before_validate',CancelValidException()), ('before_validate',CancelFitException()),
-                                      ('after_epoch',CancelFitException()), ('before_epoch',CancelEpochException()), ('before_validate',CancelEpochException())])
+@pytest.mark.parametrize('event,ex', [('after_batch',CancelFitException()), ('before_validate',CancelValidException()),
+    ('before_validate',CancelFitException()), ('after_epoch',CancelFitException()),
+    ('before_epoch',CancelEpochException()), ('before_validate',CancelEpochException())])
 def test_cancelled_fit_ends_with_the_average(digits, event, ex):
     dls,_ = digits
     learn = quiet_fit(learner(dls, EMA(), Steps(), At(event, ex)), 3)
     same(state(learn), average(learn.steps.all, .999))
-    assert learn.ema._avg is learn.ema._raw is None
+    assert learn.ema.average is learn.ema.trained is None
 
 @pytest.mark.parametrize('event', ['after_batch','before_validate','after_epoch'])
 def test_broken_fit_can_be_followed_by_another(digits, event):
@@ -396,7 +430,7 @@ def test_steps_that_did_not_happen_do_not_count(digits):
     class Updates(Callback):
         order = 13
         def before_fit(self): self.n = 0
-        def after_step(self): self.n = self.ema._t
+        def after_step(self): self.n = self.ema.n_steps
     learn = quiet_fit(learner(dls, EMA(), GradientAccumulation(2*dls.train.bs), Updates()))
     assert learn.updates.n == len(dls.train)//2
     class Overflow(Callback):
@@ -411,7 +445,7 @@ def test_mixed_precision_counts_the_steps_it_made(digits):
     dls,_ = digits
     class Made(Callback):
         order = 13
-        def after_step(self): self.made_steps,self.n = len(self.mixed_precision.scales),self.ema._t
+        def after_step(self): self.made_steps,self.n = len(self.mixed_precision.scales),self.ema.n_steps
     learn = learner(dls, EMA(), Made()).to_fp16(init_scale=2.**60)
     quiet_fit(learn, 6)
     assert learn.made.n == learn.made.made_steps
@@ -424,21 +458,23 @@ def test_half_precision_weights_are_averaged_in_single(digits):
         def before_batch(self): self.learn.xb = (self.x.to(torch.bfloat16),)
         def after_pred(self): self.learn.pred = self.pred.float()
         def after_batch(self):
-            if self.training: assert all(o.dtype == torch.float32 for o in self.ema._avg)
+            if self.training: assert all(o.dtype == torch.float32 for o in self.ema.average)
     learn = quiet_fit(Learner(dls, net, cbs=[EMA(), Cast()]))
     assert all(p.dtype == torch.bfloat16 for p in net.parameters())
 
 def test_fine_tune_frozen_statistics_source_heads_and_export(digits, tmp_path):
-    "With FixMatch and Distill in one Learner: heads are averaged, statistics stay, the exported student is the average and carries none of it"
+    "FixMatch and Distill in one Learner: heads are averaged, statistics stay, the exported student is the average alone"
     dls,pool = digits
-    def make(*cbs): return learner(dls, FixMatch(pool, threshold=.2, adapt='freematch'), Distill(pool, StoredTeachers([torch.randn(60, 7)]), alpha=[1.], lam=.3), FreezeStats(),
+    def make(*cbs): return learner(dls, FixMatch(pool, threshold=Free()),
+        Distill(pool, SourceTeacher(StoredTeachers([torch.randn(60, 7)]), [1.]), lam=.3), FreezeStats(),
                                    *cbs, path=tmp_path)
     learn = make(EMA(), Steps())
     start = state(learn)
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, freeze_epochs=1)
     end = state(learn)
     same(end, average(learn.steps.all, .999))
-    assert end['source_heads.weight'].shape == (7,*start['source_heads.weight'].shape[1:]) and (end['source_heads.weight'] != start['source_heads.weight']).any()
+    before,after = (o['source_heads.weight'] for o in (start, end))
+    assert after.shape == (7, *before.shape[1:]) and (after != before).any()
     for k in end:
         if 'running' in k: assert torch.equal(end[k], start[k])
     learn.remove_cb(Steps)
@@ -447,7 +483,7 @@ def test_fine_tune_frozen_statistics_source_heads_and_export(digits, tmp_path):
     bare.export('b.pkl')
     assert (tmp_path/'a.pkl').stat().st_size < (tmp_path/'b.pkl').stat().st_size + 8192
     loaded = load_learner(tmp_path/'a.pkl')
-    assert loaded.ema._avg is None
+    assert loaded.ema.average is None
     with loaded.no_bar(), loaded.no_logging(), learn.no_bar(), learn.no_logging():
         torch.testing.assert_close(loaded.predict(pool[0])[2], learn.predict(pool[0])[2])
 
@@ -468,9 +504,11 @@ def test_fixmatch_learner_passes_on(digits):
     dls,pool = digits
     kw = dict(pretrained=False, metrics=accuracy)
     learn = fixmatch_learner(dls, pool, 'test_efficientnet', **kw)
-    assert learn.ema.decay == .999 and (learn.fix_match.adapt, learn.fix_match.align, learn.fix_match.weak) == (None, False, None)
-    learn = fixmatch_learner(dls, pool, 'test_efficientnet', adapt='freematch', align='uniform', lam_f=.001, weak=weak_augment, ema=None, **kw)
-    assert not hasattr(learn, 'ema') and learn.fix_match.lam_f == .001 and learn.fix_match.weak is weak_augment
+    fix = learn.fix_match
+    assert learn.ema.decay == .999 and (repr(fix.threshold), fix.align, fix.weak) == ('Fixed(threshold=0.95)', False, None)
+    learn = fixmatch_learner(dls, pool, 'test_efficientnet', threshold=Free(fairness=.001), align='uniform',
+        weak=weak_augment, ema=None, **kw)
+    assert not hasattr(learn, 'ema') and learn.fix_match.threshold.fairness == .001 and learn.fix_match.weak is weak_augment
     assert math.isfinite(quiet_fit(learn).recorder.values[-1][0])
 
 def test_columns_come_once(digits):
@@ -478,15 +516,17 @@ def test_columns_come_once(digits):
     class Names(Callback):
         def after_batch(self):
             if self.training: self.cols = self.learn.metrics.attrgot('name')
-    learn = learner(dls, FixMatch(pool, adapt='flexmatch'), Names())
+    learn = learner(dls, FixMatch(pool, threshold=Flex()), Names())
     for _ in range(2): quiet_fit(learn, 2)
     assert learn.names.cols == ['accuracy','fixmatch_loss','confident'] and learn.metrics.attrgot('name') == ['accuracy']
 
 def other_targets():
     "Learners' data whose targets are not one class an image"
     x,n = list(np.random.default_rng(0).integers(0, 256, (8,16,16,3), dtype=np.uint8)),list(range(8))
-    make = lambda block,get_y: DataBlock((TransformBlock(PILImage.create, batch_tfms=IntToFloatTensor), block), get_x=lambda i: x[i], get_y=get_y, splitter=RandomSplitter(.25, seed=0)).dataloaders(n, bs=2, num_workers=0)
-    return dict(several=make(MultiCategoryBlock, lambda i: ['a','b'][:1+i%2]), numbers=make(RegressionBlock, lambda i: float(i)), points=make(RegressionBlock(n_out=2), lambda i: [float(i),1.])), x
+    make = lambda block,get_y: DataBlock((TransformBlock(PILImage.create, batch_tfms=IntToFloatTensor), block),
+        get_x=lambda i: x[i], get_y=get_y, splitter=RandomSplitter(.25, seed=0)).dataloaders(n, bs=2, num_workers=0)
+    return dict(several=make(MultiCategoryBlock, lambda i: ['a','b'][:1+i%2]),
+        numbers=make(RegressionBlock, lambda i: float(i)), points=make(RegressionBlock(n_out=2), lambda i: [float(i),1.])), x
 
 @pytest.mark.parametrize('kind', ['several','numbers','points'])
 def test_other_targets_are_refused_before_anything_runs(kind):
@@ -496,8 +536,10 @@ def test_other_targets_are_refused_before_anything_runs(kind):
     dls.c = 2
     bare = lambda *cbs: Learner(dls, create_student('test_efficientnet', 2, pretrained=False), splitter=student_splitter, cbs=cbs)
     probes = torch.full((len(x),2), .5)
-    for f in (lambda: bare(FixMatch(x)), lambda: bare().fit(1, cbs=FixMatch(x)), lambda: bare(Distill(x, probes=probes)), lambda: fixmatch_learner(dls, x, 'test_efficientnet', pretrained=False),
-              lambda: distill_learner(dls, x, Never(), 'test_efficientnet', pretrained=False), lambda: distill_learner(dls, x, Never(), 'test_efficientnet', pretrained=False, pseudo='both')):
+    for f in (lambda: bare(FixMatch(x)), lambda: bare().fit(1, cbs=FixMatch(x)),
+        lambda: bare(Distill(x, TargetTeacher(probes))), lambda: fixmatch_learner(dls, x, 'test_efficientnet', pretrained=False),
+        lambda: distill_learner(dls, x, Never(), 'test_efficientnet', pretrained=False),
+        lambda: distill_learner(dls, x, Never(), 'test_efficientnet', pretrained=False, teach=Both())):
         with pytest.raises(ValueError, match='`dls` must give one class for each image'): f()
 
 class Never:
@@ -508,12 +550,16 @@ def test_formula_of_the_tutorial_is_the_loss():
     "As it is written on the page, and as two callbacks compute it"
     page = json.loads((Path(__file__).parent.parent/'nbs/tutorials/07_with_fixmatch.ipynb').read_text())
     formula, = re.findall(r'\$\$(.+?)\$\$', ''.join(page['cells'][0]['source']), re.S)
-    for a,b in ((r'\\mathcal L_\{\\text\{(\w+)\}\}', r'\1'), (r'\\lambda_u', 'lam_u'), (r'\\lambda', 'lam'), (r'\\big|\\,', ''), (r'\s*([+-])\s*', r'\1')): formula = re.sub(a, b, formula)
-    formula = re.sub(r'(?<=[\w)])\s*(?=\()|(?<=\))\s*(?=\w)|(?<=[a-z])\s+(?=[a-zA-Z])|(lam(?:_u)?)(?=[A-Za-z])(?!_u)', lambda m: (m[1] or '')+'*', formula.strip())
-    fix,dis = (type(o.__name__, (o,), dict(active=True, learn=None))([torch.zeros(3,4,4).byte().permute(1,2,0).numpy()]*2, **kw) for o,kw in ((FixMatch,dict(lam_u=2.)), (Distill,dict(probes=torch.ones(2,2)/2, lam=.3))))
+    for a,b in ((r'\\mathcal L_\{\\text\{(\w+)\}\}', r'\1'), (r'\\lambda_u', 'lam_u'), (r'\\lambda', 'lam'),
+        (r'\\big|\\,', ''), (r'\s*([+-])\s*', r'\1')): formula = re.sub(a, b, formula)
+    formula = re.sub(r'(?<=[\w)])\s*(?=\()|(?<=\))\s*(?=\w)|(?<=[a-z])\s+(?=[a-zA-Z])|(lam(?:_u)?)(?=[A-Za-z])(?!_u)',
+        lambda m: (m[1] or '')+'*', formula.strip())
+    alone = lambda o: type(o.__name__, (o,), dict(active=True, learn=None))
+    black = [np.zeros((4,4,3), np.uint8)]*2
+    fix,dis = alone(FixMatch)(black, lam_u=2.),alone(Distill)(black, probes=torch.ones(2,2)/2, lam=.3)
     learn = SimpleNamespace(loss_grad=tensor(1.), loss=None)
     for cb,loss in ((fix,10.), (dis,100.)):
-        cb.learn,cb.loss_u,cb._sum,cb._n = learn,tensor(loss),0.,0
+        cb.learn,cb.loss_u,cb.loss_sum,cb.n_batches = learn,tensor(loss),0.,0
         cb.after_loss()
     assert fix.order < dis.order
     assert learn.loss_grad.item() == pytest.approx(eval(formula, dict(lam=.3, lam_u=2., labels=1., sources=100., FixMatch=10.)))

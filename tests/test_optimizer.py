@@ -2,7 +2,8 @@
 from copy import deepcopy
 from functools import partial
 import pytest, torch
-from fastai.vision.all import (Adam, GradientAccumulation, GradientClip, Learner, MixedPrecision, OptimWrapper, accuracy, load_learner, no_random, params)
+from fastai.vision.all import (Adam, GradientAccumulation, GradientClip, Learner, MixedPrecision, OptimWrapper,
+    accuracy, load_learner, no_random, params)
 from fastai.callback.channelslast import ChannelsLast
 import fastai.callback.schedule # `fit_one_cycle`, `lr_find`
 from distill_nb import optimizer
@@ -12,7 +13,8 @@ from distill_nb.optimizer import FusedAdam
 
 def net():
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(128, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 10))
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(128, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 10))
 
 def splitter(m): return [params(m[:3]), params(m[3:7]), params(m[7:])]
 
@@ -72,7 +74,9 @@ def test_a_saved_state_goes_on_in_either(before, after):
         if i == 6: kept.update(model={k: v.clone() for k,v in learn.model.state_dict().items()}, opt=deepcopy(learn.opt.state_dict()))
     whole = by_hand(before, act=keep)
     def restore(learn, i):
-        if i == 6: learn.model.load_state_dict(kept['model']); learn.opt.load_state_dict(kept['opt'])
+        if i == 6:
+            learn.model.load_state_dict(kept['model'])
+            learn.opt.load_state_dict(kept['opt'])
     assert close(weights(by_hand(after, act=restore)), weights(whole))
 
 def test_a_change_of_the_memory_layout():
@@ -86,7 +90,8 @@ def test_a_change_of_the_memory_layout():
 
 def student(opt_func=None, **kwargs):
     with no_random(0):
-        return transfer_learner(digits_dls(n=5, seed=0, bs=16)[0], 'test_efficientnet', pretrained=False, epoch_len=128, metrics=accuracy, **kwargs, **({'opt_func': opt_func} if opt_func else {}))
+        return transfer_learner(digits_dls(n=5, seed=0, bs=16)[0], 'test_efficientnet', pretrained=False, epoch_len=128,
+            metrics=accuracy, **kwargs, **({'opt_func': opt_func} if opt_func else {}))
 
 def trained(learn, f):
     with learn.no_bar(), learn.no_logging(), no_random(1): f(learn)
