@@ -28,7 +28,7 @@ def ranks(tmp_path_factory):
     cmd = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1', '--master-port', str(free_port()),
            str(here/'distributed_script.py'), str(out)]
     proc = subprocess.Popen(cmd, env=env, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try: log,_ = proc.communicate(timeout=240)
+    try: log,_ = proc.communicate(timeout=900)
     except subprocess.TimeoutExpired:
         proc.terminate() # which ends the processes that it started
         log,_ = proc.communicate(timeout=30)

@@ -333,6 +333,7 @@ def test_arrays_are_copied_and_checked():
     with pytest.raises(ValueError, match='logits hold NaN'): Source.from_arrays('a', imgs, f, logits=np.full((5,3), np.inf))
     with pytest.raises((ValueError, TypeError)): Source.from_arrays('a', [], f[:0])
 
+@pytest.mark.data
 def test_real_models_load_at_128():
     if not (data/'weights'/'manifest.json').exists(): pytest.skip('no $DISTILL_NB_DATA and no ../shared/data')
     for s in Zoo.checkpoints(data/'weights', size=128):
