@@ -1,10 +1,11 @@
 """What all tests share: one thread per worker of pytest-xdist, a cache of their own, no deadlines, and the rows of the page `sturdy`."""
-import csv, os
+import csv, os, shutil
 from collections import Counter
 
 os.environ.setdefault('OMP_NUM_THREADS', '1') # before torch is imported: on small networks a second thread costs more than it brings, and much more where others have the cores
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from promises import promises
 
@@ -12,14 +13,32 @@ from promises import promises
 settings.register_profile('distill_nb', deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('distill_nb')
 
-@pytest.fixture(scope='session', autouse=True)
-def cache(tmp_path_factory):
-    "Outputs of sources are kept in a folder of this run, never in the user's cache; one for all workers"
+@pytest.fixture(scope='session')
+def common(tmp_path_factory):
+    "The temporary folder that all workers share"
     folder = tmp_path_factory.getbasetemp()
-    if 'PYTEST_XDIST_WORKER' in os.environ: folder = folder.parent
+    return folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
+
+@pytest.fixture(scope='session', autouse=True)
+def cache(common):
+    "Outputs of sources are kept in a folder of this run, never in the user's cache"
     with pytest.MonkeyPatch.context() as m:
-        m.setenv('DISTILL_NB_CACHE', str(folder/'cache'))
+        m.setenv('DISTILL_NB_CACHE', str(common/'cache'))
         yield
+
+@pytest.fixture(scope='session')
+def once(common):
+    "A function that gives the folder that `make(folder)` fills, which the first worker to ask for it calls"
+    def once(name, make):
+        folder,done = common/name,common/f'{name}.done'
+        with FileLock(common/f'{name}.lock'):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+    return once
 
 def _row(*row):
     if path := os.environ.get('DISTILL_NB_STURDY'):

@@ -80,13 +80,13 @@ def test_no_table_of_the_front_page_is_raw():
 # The site
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
-    out = tmp_path_factory.mktemp("site")
-    try: make_site.vendor(out/'tried')
-    except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
-    p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)], capture_output=True, text=True)
-    assert p.returncode == 0, p.stderr[-5000:]
-    return out/'html'
+def site(once):
+    def make(out):
+        try: make_site.vendor(out/'tried')
+        except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
+        p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)], capture_output=True, text=True)
+        assert p.returncode == 0, p.stderr[-5000:]
+    return once('site', make)/'html'
 
 class Page(HTMLParser):
     def __init__(self, text): super().__init__(); self.links,self.ids,self.assets = set(),set(),set(); self.feed(text)
