@@ -2,7 +2,8 @@
 import csv, os, shutil
 from collections import Counter
 
-os.environ.setdefault('OMP_NUM_THREADS', '1') # before torch is imported: on small networks a second thread costs more than it brings, and much more where others have the cores
+# Before torch is imported: networks as small as these run slower on two threads, and many times slower beside other work
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 from filelock import FileLock
@@ -20,7 +21,7 @@ def common(tmp_path_factory):
     return folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
 
 @pytest.fixture(scope='session', autouse=True)
-def cache(common):
+def own_cache(common):
     "Outputs of sources are kept in a folder of this run, never in the user's cache"
     with pytest.MonkeyPatch.context() as m:
         m.setenv('DISTILL_NB_CACHE', str(common/'cache'))
