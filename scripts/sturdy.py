@@ -17,7 +17,7 @@ env = {**os.environ, 'DISTILL_NB_STURDY': str(new), 'DISTILL_NB_KILLS': str(a.ki
 sys.path.insert(0, str(root/'tests'))
 from promises import promises
 kept = sorted({f"tests/test_{k.partition('::')[0]}.py" for k in promises})
-subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py', 'tests/test_entries.py', *kept], cwd=root, env=env, check=True)
+subprocess.run([sys.executable, '-m', 'pytest', '-n', '0', 'tests/test_crash.py', 'tests/test_bad_input.py', 'tests/test_entries.py', *kept], cwd=root, env=env, check=True)
 if find_spec('atheris'): subprocess.run([sys.executable, 'scripts/fuzz.py', '--seconds', str(a.seconds), '--csv', str(new)], cwd=root, check=True)
 elif out.exists():
     with out.open(encoding='utf-8') as f: old = [r for r in csv.reader(f) if r[0] == 'fuzz']

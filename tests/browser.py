@@ -20,18 +20,18 @@ def serve(app, *args, cwd):
     "`python -m app ARGS` on a port of its own, in folders of its own; yields its address"
     with tempfile.TemporaryDirectory() as d:
         port,log = _port(),Path(d)/'log'
-        env = {**os.environ, **{k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR','DISTILL_NB_CACHE')}}
+        env = {**os.environ, **{k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}}
         with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', app, *args, f'--port={port}', '--no-browser'], cwd=cwd, env=env, stdout=f, stderr=f)
         url = f'http://127.0.0.1:{port}'
         try:
-            for _ in range(600):
+            for _ in range(6000):
                 if p.poll() is not None: raise RuntimeError(f'{app} has ended:\n{log.read_text()[-2000:]}')
                 with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1): break
                 time.sleep(.1)
             yield url
         finally:
             p.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired): p.wait(20)
+            with contextlib.suppress(subprocess.TimeoutExpired): p.wait(60)
             p.kill()
 
 @contextlib.contextmanager

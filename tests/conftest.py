@@ -1,7 +1,45 @@
-import csv, os
+"""What all tests share: one thread per worker of pytest-xdist, a cache of their own, no deadlines, and the rows of the page `sturdy`."""
+import csv, os, shutil
 from collections import Counter
+
+# Before torch is imported: networks as small as these run slower on two threads, and many times slower beside other work
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from promises import promises
+
+# Examples may take any time: other jobs may have the cores
+settings.register_profile('distill_nb', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('distill_nb')
+
+@pytest.fixture(scope='session')
+def common(tmp_path_factory):
+    "The temporary folder that all workers share"
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
+
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(common):
+    "Outputs of sources are kept in a folder of this run, never in the user's cache"
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('DISTILL_NB_CACHE', str(common/'cache'))
+        yield
+
+@pytest.fixture(scope='session')
+def once(common):
+    "A function that gives the folder that `make(folder)` fills, which the first worker to ask for it calls"
+    def once(name, make):
+        folder,done = common/name,common/f'{name}.done'
+        with FileLock(common/f'{name}.lock'):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+    return once
 
 def _row(*row):
     if path := os.environ.get('DISTILL_NB_STURDY'):
@@ -19,6 +57,7 @@ def pytest_runtest_logreport(report):
         file,_,test = report.nodeid.partition('[')[0].partition('::')
         passed[f"{file.rpartition('/')[2].removeprefix('test_').removesuffix('.py')}::{test}"] += 1
 
-def pytest_sessionfinish(): # rows of the promises that were kept
+def pytest_sessionfinish(session): # rows of the promises that were kept; reports of all workers arrive at the controller
+    if hasattr(session.config, 'workerinput'): return
     for k,row in promises.items():
         if passed[k]: _row(*row, passed[k])

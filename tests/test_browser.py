@@ -1,29 +1,33 @@
 "The explore notebook in a real browser, served by Voila and by JupyterLab: every control does what it says"
-import json, os, shutil, time
+import json, os, re, time
 from pathlib import Path
 import pytest
 from browser import browser, chromium, serve
 
 notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'02_explore.ipynb'
-wait = 300_000 # ms, for cells to run on a busy machine
+pytestmark = pytest.mark.browser
+wait = 900_000 # ms, for cells to run on a machine that others keep busy
 
 @pytest.fixture(scope='module')
-def rank(tmp_path_factory):
-    "The ranking that the notebook shows"
+def rank():
+    "The ranking that the notebook shows; what its sources say is kept for the notebook"
     from distill_nb.all import Zoo, digits_dls, rank_sources
     dls,_ = digits_dls(n=5, seed=0)
-    return rank_sources(dls, Zoo.embedded(), store=tmp_path_factory.mktemp('store'), progress=False)
+    return rank_sources(dls, Zoo.embedded(), progress=False)
 
 @pytest.fixture(scope='module')
 def chrome():
     with browser(chromium()) as b: yield b
 
 @pytest.fixture(scope='module')
-def page(chrome, tmp_path_factory):
+def page(chrome, rank, tmp_path_factory):
+    "The notebook as Voila shows it, with a shorter comparison: what the last widget does, it does with any runs"
     pytest.importorskip('voila', reason='browser tests need voila: pip install -e ".[dev]"')
     d = tmp_path_factory.mktemp('voila')
-    shutil.copy(notebook, d/'02_explore.ipynb')
-    with serve('voila', '02_explore.ipynb', '--Voila.ip=127.0.0.1', cwd=d) as url:
+    short,n = re.subn(r'n_epoch=\d+, lr=4e-3, epoch_len=\d+', 'n_epoch=1, lr=4e-3, epoch_len=50', notebook.read_text(encoding='utf-8'))
+    assert n == 1
+    (d/'explore.ipynb').write_text(short, encoding='utf-8')
+    with serve('voila', 'explore.ipynb', '--Voila.ip=127.0.0.1', cwd=d) as url:
         c = chrome.new_context(viewport=dict(width=1280, height=900), permissions=['clipboard-read','clipboard-write'])
         p = c.new_page()
         p.set_default_timeout(wait)
@@ -39,7 +43,7 @@ def weights(page):
     rows = page.evaluate("[...document.querySelectorAll('.dnb-bar')].map(o => [o.closest('.widget-hbox').querySelector('.widget-checkbox').innerText.trim(), o.querySelectorAll('text')[1].textContent])")
     return {n: int(w.rstrip('%')) for n,w in rows}
 def rounded(alpha): return {n: round(100*a) for n,a in alpha.items()}
-def until(page, f, seconds=60):
+def until(page, f, seconds=600):
     "Wait for `f()`"
     end = time.time()+seconds
     while not f():
@@ -107,7 +111,7 @@ def test_switch_a_source_off(page, rank):
 def test_another_metric(page, rank):
     metric = page.locator('.dnb-explore .widget-dropdown', has_text='metric').locator('select')
     metric.select_option('parc')
-    until(page, lambda: "rank.by('parc')" in code(page) and 'computed' not in readout(page), 120)
+    until(page, lambda: "rank.by('parc')" in code(page) and 'computed' not in readout(page))
     other = rank.by('parc', progress=False)
     assert same(weights(page), rounded(other.weights())) and list(weights(page)) == [other.names[i] for i in other.order]
     metric.select_option('cka')
@@ -120,7 +124,7 @@ def test_copy(page):
 
 def test_button_makes_a_learner(page):
     page.click('.dnb-take')
-    until(page, lambda: page.inner_text('.dnb-taken') == 'ready: ex.learn', 120)
+    until(page, lambda: page.inner_text('.dnb-taken') == 'ready: ex.learn')
 
 def test_pictures_of_training(page):
     shot(page, '.dnb-watch')
@@ -156,13 +160,13 @@ def test_jupyterlab(chrome, tmp_path, rank):
     nb['cells'] = nb['cells'][:4]
     for c in nb['cells']:
         if c['cell_type'] == 'code': c['outputs'] = []
-    (tmp_path/'02_explore.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+    (tmp_path/'explore.ipynb').write_text(json.dumps(nb), encoding='utf-8')
     with serve('jupyterlab', '--ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root', '--ServerApp.disable_check_xsrf=True', cwd=tmp_path) as url:
         p = chrome.new_page(viewport=dict(width=1280, height=900))
         p.set_default_timeout(wait)
         p.goto(f'{url}/lab/tree/explore.ipynb', wait_until='commit')
         p.wait_for_selector('.jp-Notebook .jp-Cell')
-        p.wait_for_timeout(2000)
+        p.wait_for_function("""document.querySelector('.jp-KernelName')?.innerText.startsWith('Python') && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'""")
         if p.get_by_role('button', name='No', exact=True).count(): p.get_by_role('button', name='No', exact=True).click() # news of JupyterLab?
         p.get_by_role('menuitem', name='Run', exact=True).click()
         p.get_by_text('Run All Cells', exact=True).click()

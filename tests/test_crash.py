@@ -1,5 +1,5 @@
 """SIGKILL at random moments, then once more without: the end is that of work which was never interrupted, to the last bit.
-Ten kills; with $DISTILL_NB_KILLS as many as that says, for each kind of work (`scripts/sturdy.py` asks for a hundred)."""
+Two kills for each kind of work, ten with `-m slow`, as many as $DISTILL_NB_KILLS says (`scripts/sturdy.py` asks for a hundred)."""
 import os, random, shutil, signal, subprocess, sys, time, warnings
 from contextlib import suppress
 from pathlib import Path
@@ -51,12 +51,12 @@ def same(a, b):
     if isinstance(a, (list,tuple)): return len(a) == len(b) and all(map(same, a, b))
     return a == b
 
-jobs = dict(pass_over_images=(pass_over_images, 4), bench=(bench, 3), training=(training, 3))
+jobs = dict(pass_over_images=pass_over_images, bench=bench, training=training)
 
 @pytest.mark.parametrize('job', jobs)
-def test_killed_at_random_moments(job, server, tmp_path, record_fault):
-    result,kills = jobs[job]
-    kills = int(os.environ.get('DISTILL_NB_KILLS') or kills)
+@pytest.mark.parametrize('kills', [int(os.environ.get('DISTILL_NB_KILLS') or 2), pytest.param(10, marks=pytest.mark.slow)], ids=['few','many'])
+def test_killed_at_random_moments(job, kills, server, tmp_path, record_fault):
+    result = jobs[job]
     server(job, tmp_path/'warm')                         # what is kept beside the folder, and the page cache
     seconds = server(job, tmp_path/'whole')
     whole,killed,ended,rng = result(tmp_path/'whole'),0,0,random.Random(0)

@@ -32,7 +32,6 @@ from distill_nb.zoo import Zoo
 from distill_nb.weights import source_weights
 
 ARCH = dict(arch='test_efficientnet', pretrained=False)
-torch.set_num_threads(2)
 
 @pytest.fixture(scope='module')
 def task():
@@ -188,6 +187,7 @@ def test_mixed_precision(task, zoo, store):
             warnings.simplefilter('ignore')
             quiet(make(task, zoo, store, lam=.5).to_fp16()) # degrades to fp32 without a GPU
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_fp16_on_gpu(task, zoo, store):
     for live in (False, True): quiet(make(task, zoo, store, lam=.5, teach=SourceClasses(live=live)).to_fp16())

@@ -18,22 +18,25 @@ def free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
-@pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
-    "What the two processes hand back, and the folder they wrote into"
-    out = tmp_path_factory.mktemp('ranks')
+def train(out):
+    "Both processes; they write into `out`"
     env = {**os.environ, 'ACCELERATE_USE_CPU':'true', 'OMP_NUM_THREADS':'1', 'MPLBACKEND':'agg',
            'PYTHONPATH':os.pathsep.join(filter(None, [str(here.parent), os.environ.get('PYTHONPATH')]))}
     if sys.platform == 'linux': env['GLOO_SOCKET_IFNAME'] = 'lo' # nothing leaves this machine
     cmd = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1', '--master-port', str(free_port()),
            str(here/'distributed_script.py'), str(out)]
     proc = subprocess.Popen(cmd, env=env, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try: log,_ = proc.communicate(timeout=240)
+    try: log,_ = proc.communicate(timeout=900)
     except subprocess.TimeoutExpired:
         proc.terminate() # which ends the processes that it started
         log,_ = proc.communicate(timeout=30)
         pytest.fail(f'the processes hang:\n{log[-5000:]}')
     assert proc.returncode == 0, log[-5000:]
+
+@pytest.fixture(scope='module')
+def ranks(once):
+    "What the two processes hand back, and the folder they wrote into"
+    out = once('ranks', train)
     return [torch.load(out/f'{r}.pt', weights_only=False) for r in range(2)] + [out]
 
 def passes(ranks, key, n):

@@ -10,7 +10,7 @@ import distill_nb.networks # `Source.from_timm`
 def test_dask_with_a_worker_killed(tmp_path):
     pytest.importorskip('distributed')
     p = subprocess.run([sys.executable, '-W', 'ignore', str(Path(__file__).parent/'dask_script.py'), str(tmp_path)],
-        capture_output=True, text=True, timeout=150)
+        capture_output=True, text=True, timeout=900)
     assert p.returncode==0, p.stderr[-3000:]
     assert ast.literal_eval(p.stdout.splitlines()[-1])==dict(killed=1, failed={}, there=[120,120], computed_again=0, same=True, here=False)
 

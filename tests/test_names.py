@@ -70,7 +70,7 @@ def test_list_into_a_pipe(how, folder, tmp_path):
            "class P:\n  labels = ['a','b']\n  def __init__(s, *_): pass\n  def prepare(s, f): return np.zeros(2)\n  def run(s, x): return np.tile([.3,.7], (len(x),1))\n" \
            f"infer.Predictor = P; infer.main(['x', {str(folder)!r}, '--csv', sys.argv[1]])"
     (tmp_path/'s.py').write_text(code)
-    out = subprocess.run(['bash','-c',f"{sys.executable} s.py {how}"], cwd=tmp_path, stdout=subprocess.PIPE, timeout=100).stdout
+    out = subprocess.run(['bash','-c',f"{sys.executable} s.py {how}"], cwd=tmp_path, stdout=subprocess.PIPE, timeout=900).stdout
     if how.endswith('o.csv'): out = (tmp_path/'o.csv').read_bytes()
     assert sorted(listed(out)) == sorted(file_names)
     assert sorted(o.name for o in tmp_path.iterdir()) == sorted(['in','pipe','s.py'] + ['o.csv']*how.endswith('o.csv'))

@@ -13,6 +13,7 @@ def test_notebook_runs(nb, monkeypatch, tmp_path):
     monkeypatch.setenv('MPLBACKEND', 'agg')
     monkeypatch.chdir(nb.parent)
     assert run_nb(nb, skip_flags=['notest', 'slow'], basepath=root)[0]
+    if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all') # figures of fifty notebooks are gigabytes
 
 def _copy(tmp_path):
     skip = shutil.ignore_patterns('.git', '__pycache__', '.venv', '*.egg-info', 'build', 'zoo', '_proc', '.pytest_cache')

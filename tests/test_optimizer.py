@@ -133,6 +133,7 @@ def test_another_optimizer_is_kept():
     mine.create_opt()
     assert mine.opt.hypers[0]['wd'] == .3
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='mixed precision of fastai is for CUDA')
 def test_mixed_precision():
     learn = trained(student(cbs=MixedPrecision()), lambda l: l.fit(2, 3e-3))

@@ -48,6 +48,7 @@ def test_digits():
     assert Counter(item_labels(a).tolist())=={i:5 for i in range(10)}
     with pytest.raises(ValueError, match='fewer images'): digits_dls(n=150)
 
+@pytest.mark.data
 def test_real_packs():
     path = Path(os.environ.get('DISTILL_NB_DATA', Path(__file__).parents[2]/'shared'/'data'))/'targets'
     if not path.exists(): pytest.skip('no ../shared/data and no $DISTILL_NB_DATA: real packs are not tested')

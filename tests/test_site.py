@@ -80,13 +80,13 @@ def test_no_table_of_the_front_page_is_raw():
 # The site
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
-    out = tmp_path_factory.mktemp("site")
-    try: make_site.vendor(out/'tried')
-    except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
-    p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)], capture_output=True, text=True)
-    assert p.returncode == 0, p.stderr[-5000:]
-    return out/'html'
+def site(once):
+    def make(out):
+        try: make_site.vendor(out/'tried')
+        except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
+        p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)], capture_output=True, text=True)
+        assert p.returncode == 0, p.stderr[-5000:]
+    return once('site', make)/'html'
 
 class Page(HTMLParser):
     def __init__(self, text): super().__init__(); self.links,self.ids,self.assets = set(),set(),set(); self.feed(text)
@@ -136,6 +136,7 @@ def visit(context, base, said):
     page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
     return page
 
+@pytest.mark.browser
 @pytest.mark.parametrize('scheme', ['light','dark'])
 @pytest.mark.parametrize('width', [1280,390])
 def test_every_page_in_a_browser(served, site, scheme, width):
@@ -150,10 +151,11 @@ def test_every_page_in_a_browser(served, site, scheme, width):
         if bad: wrong.append((name, bad))
         if page.evaluate('document.documentElement.scrollWidth > innerWidth+1'): wrong.append((name, 'wider than the window'))
         if '\\(' in p.read_text(encoding='utf-8') and 'math notranslate' in p.read_text(encoding='utf-8'):
-            page.wait_for_function("document.querySelectorAll('mjx-container').length > 0 && !document.querySelector('mjx-merror')", timeout=20000)
+            page.wait_for_function("document.querySelectorAll('mjx-container').length > 0 && !document.querySelector('mjx-merror')", timeout=300_000)
         if shots: page.screenshot(path=f"{shots}/{name[:-5].replace('/','_')}_{scheme}_{width}.png")
     assert wrong == [] and said == []
 
+@pytest.mark.browser
 def test_the_slider_moves_without_a_kernel(served):
     chrome,base = served
     said = []
@@ -168,14 +170,14 @@ def test_the_slider_moves_without_a_kernel(served):
 
 words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy', 'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
          'folder': 'infer', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
+@pytest.mark.browser
 def test_search_finds(served):
     chrome,base = served
     page = chrome.new_context().new_page()
     missed = []
     for word,where in words.items():
         page.goto(f'{base}search.html?q={word}')
-        page.wait_for_selector('#search-results li a', timeout=20000)
-        page.wait_for_timeout(300)
+        page.wait_for_selector('#search-results .search-summary:has-text("Search finished")', timeout=300_000)
         found = page.locator('#search-results li a').evaluate_all('as => as.map(a => a.getAttribute("href"))')
         if not any(where in f for f in found[:8]): missed.append((word, [f.split('/')[-1] for f in found]))
     assert missed == []

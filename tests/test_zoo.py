@@ -107,6 +107,7 @@ def test_parc_bank(tmp_path):
     with pytest.raises(ValueError, match='resnet18_cub200.pth.*200 classes.*another shape'): Zoo.parc(tmp_path)['resnet18.cub200'].load()
     with pytest.raises(FileNotFoundError, match='dbolya/parc'): Zoo.parc(tmp_path/'googlenet')
 
+@pytest.mark.data
 def test_real_models_load_at_128():
     if not (data/'weights'/'manifest.json').exists(): pytest.skip('no $DISTILL_NB_DATA and no ../shared/data')
     for s in Zoo.checkpoints(data/'weights', size=128):
