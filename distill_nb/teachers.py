@@ -473,7 +473,10 @@ class Both(Together):
         mix:float=.5, # share of the probes
         probes:Probes=None, # by default `Probes()`
         classes:SourceClasses=None, # by default `SourceClasses()`
-    ): super().__init__([classes or SourceClasses(), probes or Probes()], [1-mix, mix])
+    ):
+        probes = check_type('probes', ifnone(probes, Probes()), Probes, '`Probes()`')
+        classes = check_type('classes', ifnone(classes, SourceClasses()), SourceClasses, '`SourceClasses()`')
+        super().__init__([classes, probes], [1-mix, mix])
 
     def choose(self, sources):
         if not any(s.n_classes for s in sources) and any(isinstance(o, SourceClasses) for o in self.parts):
