@@ -8,7 +8,8 @@ warnings.simplefilter('ignore')
 import pandas as pd
 from common import machine, write
 from distill_nb.demo import digits, recipe
-from distill_nb.teachers import SourceClasses, source_teacher
+from distill_nb.teachers import source_teacher
+from distill_nb.teach import SourceClasses
 from distill_nb.compare import compare, compare_methods
 from distill_nb.zoo import Zoo
 

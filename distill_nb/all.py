@@ -3,6 +3,7 @@ from fastai.vision.all import *
 from distill_nb.infer import Predictor
 from distill_nb.images import ImageView, OpenImage, check_images, image_key, open_image
 from distill_nb.kept import KeptDL, KeptImages
+from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
@@ -19,6 +20,7 @@ from distill_nb.weights import *
 from distill_nb.ranking import *
 from distill_nb.similarity import *
 from distill_nb.teachers import *
+from distill_nb.teach import *
 from distill_nb.student import *
 from distill_nb.callbacks import *
 from distill_nb.distill import *

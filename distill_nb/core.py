@@ -105,6 +105,14 @@ def first_line(
     "The type of an error and the first line of its message"
     return f"{type(e).__name__}: {(str(e).splitlines() or [''])[0][:200]}"
 
+# %% ../nbs/00_core.ipynb #cor10001
+def first_few(
+    xs, # a sequence
+    n:int=5, # how many are shown
+)->str: # such as '3, 1, 4, 1, 5, ...'
+    "The first `n` of `xs` for a message, with dots if there are more"
+    return ', '.join(str(o) for o in xs[:n]) + ', ...'*(len(xs) > n)
+
 # %% ../nbs/00_core.ipynb #chk00061
 @dataclass(frozen=True)
 class Range:

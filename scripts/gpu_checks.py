@@ -16,7 +16,8 @@ from distill_nb.data import image_dls
 from distill_nb.packs import digits_dls
 from distill_nb.deploy import load_student, save_student
 from distill_nb.export import to_onnx
-from distill_nb.teachers import SourceClasses, SourceTeacher, StoredTeachers
+from distill_nb.teachers import SourceTeacher, StoredTeachers
+from distill_nb.teach import SourceClasses
 from distill_nb.distill import Distill
 from distill_nb.fixmatch import strong_augment
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner

@@ -15,7 +15,7 @@ vendored = {'mathjax': ('3.2.2', ['es5/tex-mml-chtml.js', 'es5/output/chtml/font
 # Pages and their order
 
 def page_name(path):
-    "nbs/20_similarity.ipynb -> similarity, nbs/pages/01_method.ipynb -> method, nbs/tutorials/02_explore.ipynb -> tutorials/explore"
+    "nbs/21_similarity.ipynb -> similarity, nbs/pages/01_method.ipynb -> method, nbs/tutorials/40_explore.ipynb -> tutorials/explore"
     p = Path(path).relative_to(root/'nbs').with_suffix('')
     folder = '' if p.parts[0] == 'pages' else p.parent
     return str(Path(folder)/re.sub(r'^\d+_', '', p.name))

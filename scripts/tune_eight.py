@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 import pandas as pd
 from joblib import Parallel, delayed
-from distill_nb.data import few_labels, image_dls, item_labels
+from distill_nb.items import item_labels
+from distill_nb.data import few_labels, image_dls
 from distill_nb.similarity import rank_sources
 from distill_nb.teachers import probe_labels
 from distill_nb.weights import effective_sources

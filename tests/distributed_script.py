@@ -4,9 +4,11 @@ from pathlib import Path
 from fastai.vision.all import *
 from fastai.distributed import *
 from distill_nb.data import image_dls
+from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pseudo_labels import *
 from distill_nb.teachers import *
+from distill_nb.teach import *
 from distill_nb.student import *
 from distill_nb.callbacks import *
 from distill_nb.distill import *

@@ -7,7 +7,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from fastai.vision.all import Learner
 from distill_nb.images import open_image
-from distill_nb.data import few_labels, get_images, image_dls
+from distill_nb.items import get_images
+from distill_nb.data import few_labels, image_dls
 from distill_nb.deploy import load_student, save_student
 from distill_nb.student import create_student
 from distill_nb.teachers import distill_loss

@@ -8,7 +8,7 @@ import pytest, torch
 from PIL import Image
 from distill_nb import cli, demo, networks, outputs
 from distill_nb.cli import main
-from distill_nb.data import image_items, item_labels
+from distill_nb.items import image_items, item_labels
 from distill_nb.packs import digits_dls
 from distill_nb.learner import distill_learner
 from distill_nb.resume import Resume

@@ -11,7 +11,8 @@ from fastai.vision.all import (
     ImageDataLoaders, IntToFloatTensor, L, Learner, MultiCategorize, MultiCategoryBlock, OneHotEncode, PILImage, PILImageBW,
     RandomSplitter, TensorImage, TfmdDL, TfmdLists, ToTensor, accuracy, get_image_files, noop, parent_label)
 from distill_nb import data
-from distill_nb.data import Images, few_labels, get_images, image_dls, image_items, item_labels, labeled_images
+from distill_nb.items import Images, get_images, image_items, item_labels, labeled_images
+from distill_nb.data import few_labels, image_dls
 from distill_nb.identity import identity
 from distill_nb.images import ImageView, check_images, image_key, open_image
 from distill_nb.learner import distill_learner, fixmatch_learner, transfer_learner

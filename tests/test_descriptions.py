@@ -12,7 +12,7 @@ from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import check_student, create_student
 from distill_nb.infer import Predictor, check_fields, model_fields, read_graph, strict_json
-from distill_nb.teachers import Probes, SourceClasses
+from distill_nb.teach import Probes, SourceClasses
 from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.compare import compare
 from distill_nb.sources import Source

@@ -13,11 +13,12 @@ from fastai.metrics import accuracy
 from fastai.torch_core import params, set_seed
 from torch import nn
 
-from distill_nb.data import image_items
+from distill_nb.items import image_items
 from distill_nb.packs import digits_dls
 from distill_nb.pseudo_labels import softmax_segments
-from distill_nb.teachers import (Both, distill_loss, HintTeacher, Hints, LiveTeachers, Probes, SeveralTeachers, SourceClasses, SourceTeacher, StoredTeachers,
-                                 TargetTeacher, source_teacher)
+from distill_nb.teachers import (distill_loss, HintTeacher, LiveTeachers, SeveralTeachers, SourceTeacher, StoredTeachers,
+    TargetTeacher, source_teacher)
+from distill_nb.teach import Both, Hints, Probes, SourceClasses
 from distill_nb.ranking import WeightedSources
 from distill_nb.student import Student, create_student, student_splitter
 from distill_nb.callbacks import FreezeStats, LabelsLast

@@ -10,10 +10,11 @@ from fastai.vision.all import L, Learner
 import distill_nb
 from distill_nb.images import *
 from distill_nb.kept import *
+from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
-from distill_nb.data import own_opener
+from distill_nb.items import own_opener
 from distill_nb.kept import KeptImages
 from distill_nb.core import *
 from distill_nb.sources import *
@@ -28,15 +29,18 @@ from distill_nb.ranking import *
 from distill_nb.similarity import *
 from distill_nb.weights import *
 from distill_nb.ranking import *
+from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pseudo_labels import *
 from distill_nb.teachers import *
+from distill_nb.teach import *
 from distill_nb.student import *
 from distill_nb.callbacks import *
 from distill_nb.distill import *
 from distill_nb.callbacks import *
 from distill_nb.fixmatch import *
 from distill_nb.teachers import *
+from distill_nb.teach import *
 from distill_nb.learner import *
 from distill_nb.compare import *
 from distill_nb.preprocess import *
@@ -286,7 +290,7 @@ entries = {
  'paper_suite': lambda: call(paper_suite, dict(data='folder', sources='folder'), data='/nowhere', sources='/nowhere'),
  'load_task': lambda: call(tasks.load_task, dict(name='choice', path='folder'), name='eurosat', path='/nowhere'),
  **{n: (lambda f: lambda: call(f, dict(path='folder'), path='/nowhere'))(f) for n,f in tasks.paper_tasks.items()},
- 'labeled_images': lambda: call(distill_nb.data.labeled_images, dict(folder='folder'), folder='/nowhere'),
+ 'labeled_images': lambda: call(distill_nb.items.labeled_images, dict(folder='folder'), folder='/nowhere'),
  'parse_zoo': lambda: call(cli.parse_zoo, dict(s='choice'), s='embedded'),
 }
 

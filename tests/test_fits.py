@@ -12,7 +12,8 @@ import distill_nb
 from distill_nb.data import image_dls
 from distill_nb.deploy import save_student
 from distill_nb.export import profile
-from distill_nb.teachers import HintTeacher, LiveTeachers, SeveralTeachers, SourceTeacher, StoredTeachers, TargetTeacher
+from distill_nb.teachers import (HintTeacher, LiveTeachers, SeveralTeachers, SourceTeacher, StoredTeachers, TargetTeacher,
+    )
 from distill_nb.student import create_student, student_splitter
 from distill_nb.callbacks import FitCallback, FreezeStats, LabelsLast, PoolCallback, SyncNorms
 from distill_nb.distill import Distill

@@ -11,7 +11,8 @@ from fastai.vision.all import (Callback, DataBlock, IntToFloatTensor, MultiCateg
     Module, Normalize, SGD, SaveModelCallback, ShortEpochCallback, accuracy, load_learner, set_seed, tensor)
 from distill_nb.pool import repeat_dls
 from distill_nb.packs import digits_dls
-from distill_nb.teachers import Both, SourceTeacher, StoredTeachers, TargetTeacher
+from distill_nb.teachers import SourceTeacher, StoredTeachers, TargetTeacher
+from distill_nb.teach import Both
 from distill_nb.student import create_student, student_splitter
 from distill_nb.callbacks import FreezeStats, PoolCallback
 from distill_nb.distill import Distill

@@ -7,11 +7,12 @@ from torch import nn
 from fastai.vision.all import Categorize, Datasets, IntToFloatTensor, L, PILImage, PILImageBW, TensorImage, ToTensor
 from distill_nb import kept
 from distill_nb.images import *
+from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
 from distill_nb.infer import read_rgb
-from distill_nb.teachers import SourceClasses
+from distill_nb.teach import SourceClasses
 from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.store import Store
 from distill_nb.outputs import get_outputs

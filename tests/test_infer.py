@@ -8,7 +8,8 @@ from fastai.vision.all import Learner, Normalize, PILImageBW, Resize, ToTensor, 
 import distill_nb.infer
 from distill_nb.calibrate import calibrate
 from distill_nb.images import open_image
-from distill_nb.data import image_dls, image_items
+from distill_nb.items import image_items
+from distill_nb.data import image_dls
 from distill_nb.pool import repeat_dls
 from distill_nb.packs import digits_dls
 from distill_nb.deploy import *

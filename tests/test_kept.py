@@ -14,10 +14,11 @@ from distill_nb.files import seal
 from distill_nb.images import *
 from distill_nb.kept import *
 from distill_nb.kept import pays
+from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
-from distill_nb.teachers import Both, Probes, SourceClasses
+from distill_nb.teach import Both, Probes, SourceClasses
 from distill_nb.learner import distill_learner, student_learner, transfer_learner
 from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs, get_outputs

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from distill_nb.data import get_images, image_items, item_labels
+from distill_nb.items import get_images, image_items, item_labels
 from distill_nb.packs import digits_dls, load_pack, pack_dls
 from distill_nb.pool import unlabeled_dl
 from test_data import classes, images

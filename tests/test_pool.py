@@ -7,9 +7,10 @@ from torch import nn
 from fastai.callback.data import WeightedDL
 from fastai.vision.all import (Categorize, CategoryBlock, DataBlock, Datasets, ImageBlock, ImageDataLoaders, IntToFloatTensor, Normalize,
     PILImage, TensorBase, TfmdDL, ToTensor, concat, get_image_files, image2tensor, imagenet_stats, noop, parent_label, set_seed)
-from distill_nb.data import few_labels, get_images, image_dls, image_items, item_labels
+from distill_nb.items import get_images, image_items, item_labels
+from distill_nb.data import few_labels, image_dls
 from distill_nb.images import OpenImage, image_key, open_image, path_keys
-from distill_nb.teachers import SourceClasses
+from distill_nb.teach import SourceClasses
 from distill_nb.learner import distill_learner, fixmatch_learner, transfer_learner
 from distill_nb.packs import digits_dls
 from distill_nb.pool import RepeatDL, few_label_dls, images_in, pool_images, repeat_dls, unlabeled_dl

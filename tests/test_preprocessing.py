@@ -11,7 +11,7 @@ from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import create_student, input_channels
 from distill_nb.infer import Predictor, prepare, prepare_item
-from distill_nb.teachers import Probes, SourceClasses
+from distill_nb.teach import Probes, SourceClasses
 from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.preprocess import image_channels, image_shape, preprocessing, read_transforms
 from distill_nb.sources import Source

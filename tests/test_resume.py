@@ -8,12 +8,13 @@ from fastai.vision.all import (Adam, BalancedAccuracy, Brightness, Callback, Cro
     tensor, trainable_params)
 from fastai.data.all import Transform, first, L
 from distill_nb.files import seal
-from distill_nb.data import image_dls, image_items, item_labels
+from distill_nb.items import image_items, item_labels
+from distill_nb.data import image_dls
 from distill_nb.packs import digits_dls
 from distill_nb.callbacks import EMA, FreezeStats, LabelsLast
 from distill_nb.fixmatch import FixMatch, Flex, Free, weak_augment
 from distill_nb.ranking import WeightedSources
-from distill_nb.teachers import Both, Hints, Probes, SourceClasses
+from distill_nb.teach import Both, Hints, Probes, SourceClasses
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
 from distill_nb.resume import Resume, write_state
 from distill_nb import networks as room

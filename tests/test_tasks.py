@@ -6,7 +6,8 @@ import numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
 from distill_nb import tasks
-from distill_nb.data import few_labels, get_images, image_dls
+from distill_nb.items import get_images
+from distill_nb.data import few_labels, image_dls
 from distill_nb.pool import few_label_dls, unlabeled_dl
 from distill_nb.packs import pack_dls
 from distill_nb.tasks import load_task, paper_tasks

@@ -4,7 +4,7 @@ from fastai.vision.all import accuracy, load_learner
 from distill_nb.packs import digits_dls
 import distill_nb.watch as module
 from distill_nb.watch import Watch, in_notebook
-from distill_nb.teachers import SourceClasses
+from distill_nb.teach import SourceClasses
 from distill_nb.learner import distill_learner
 from distill_nb.similarity import rank_sources
 from distill_nb.zoo import Zoo
