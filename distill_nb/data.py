@@ -9,7 +9,7 @@ __all__ = ['few_labels', 'where_kept', 'image_dls']
 
 # %% ../nbs/07_data.ipynb #be66e293
 from fastai.vision.all import *
-from .core import Count, check_count, checked, first_few
+from .core import Count, check_count, check_type, checked, first_few
 from .images import OpenImage
 from .kept import KeptDL, KeptImages
 from .items import get_images
