@@ -138,16 +138,17 @@ class RankExplorer(HtmlBox):
         "What `selected.weights` and `selected.choose` take"
         return dict(p=self.p.value, norm=self.norm.value, top=min(self.top.value, len(self.switched_on)))
 
-    @property
-    def chosen(self)->dict: # sources, as `WeightedSources`
-        "What `distill_learner` takes"
-        return dict(sources=self.selected.choose(**self.how))
+# %% ../nbs/40_explore.ipynb #spl00090
+@patch(as_prop=True)
+def chosen(self:RankExplorer)->dict: # sources, as `WeightedSources`
+    "What `distill_learner` takes"
+    return dict(sources=self.selected.choose(**self.how))
 
-    @property
-    def weights(self)->pd.Series:
-        "Weights of all sources by name; zero for those switched off"
-        if not self.switched_on: return pd.Series(0., self.names)
-        return self.selected.weights(**self.how).reindex(self.names, fill_value=0.)
+@patch(as_prop=True)
+def weights(self:RankExplorer)->pd.Series:
+    "Weights of all sources by name; zero for those switched off"
+    if not self.switched_on: return pd.Series(0., self.names)
+    return self.selected.weights(**self.how).reindex(self.names, fill_value=0.)
 
 # %% ../nbs/40_explore.ipynb #rnk38009
 def _metric_names(rank):

@@ -37,32 +37,38 @@ class Teach:
         "The sources that can teach like this"
         return sources
 
-    def images(self,
-        dls:DataLoaders, # the few labels
-        pool, # image items
-    )->L: # image items
-        "The images to teach on: `pool`, and the labelled ones that are not in it"
-        pool,few = get_images(pool),get_images(dls)
-        return pool + few[[not there for there in images_in(few, pool)]] if self.labeled_too else pool
+# %% ../nbs/23_teach.ipynb #spl00006
+@patch
+def images(self:Teach,
+    dls:DataLoaders, # the few labels
+    pool, # image items
+)->L: # image items
+    "The images to teach on: `pool`, and the labelled ones that are not in it"
+    pool,few = get_images(pool),get_images(dls)
+    return pool + few[[not there for there in images_in(few, pool)]] if self.labeled_too else pool
 
-    def looks(self,
-        pool, # image items
-    )->L: # image items
-        "`pool`, and its further views"
-        return pool + L(ImageView(o, v) for v in self.views for o in pool)
+@patch
+def looks(self:Teach,
+    pool, # image items
+)->L: # image items
+    "`pool`, and its further views"
+    return pool + L(ImageView(o, v) for v in self.views for o in pool)
 
-    def __call__(self,
-        sources:WeightedSources, # what `choose` has left
-        dls:DataLoaders, # the few labels
-        pool, # n image items
-        store=None, # where outputs are kept, see `get_outputs`
-        progress:bool=True, # show progress bars while sources run
-    )->Teacher:
-        "The teacher of this pool"
-        raise NotImplementedError
+@patch
+def __call__(self:Teach,
+    sources:WeightedSources, # what `choose` has left
+    dls:DataLoaders, # the few labels
+    pool, # n image items
+    store=None, # where outputs are kept, see `get_outputs`
+    progress:bool=True, # show progress bars while sources run
+)->Teacher:
+    "The teacher of this pool"
+    raise NotImplementedError
 
-    def __add__(self, other): return Together([self, other], [1., getattr(other, 'weight', 1.)])
-    def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items())})"
+@patch
+def __add__(self:Teach, other): return Together([self, other], [1., getattr(other, 'weight', 1.)])
+@patch
+def __repr__(self:Teach): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items())})"
 
 # %% ../nbs/23_teach.ipynb #tea00032
 class Probes(Teach):

@@ -147,6 +147,7 @@ def _weights_of(alpha):
         raise ValueError("`alpha` must be one weight per source, none negative or NaN: see `source_weights`")
     return a
 
+# %% ../nbs/22_teachers.ipynb #spl00002
 class SourceTeacher(Teacher):
     "Teaches the sources' own classes, Σ_s α_s CE(h_s(x), g_s(φ(x))) (Borup et al. 2023)"
     seen = None # (logits, pseudo-labels) of the last batch
@@ -328,6 +329,7 @@ class SeveralTeachers(Teacher):
 
     def facts(self): return [[w, *t.facts()] for w,t in zip(self.weights, self.teachers)]
 
+# %% ../nbs/22_teachers.ipynb #spl00004
 def source_teacher(
     teacher:Teacher, # or None
 )->SourceTeacher: # None if there is none

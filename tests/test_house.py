@@ -75,13 +75,14 @@ def own_privates():
             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and private(n.id): res.setdefault(n.id, set()).add(owner)
     return res
 privates = own_privates()
+fastais = {'_new','_repr_html_'} # names that fastcore and IPython gave
 
 @pytest.mark.parametrize('path', modules, ids=name)
 def test_seams_are_public(path):
     tree = ast.parse(path.read_text(encoding='utf-8'))
     for there,names in imports(tree, name(path)): assert not [o for o in names if private(o)], f'of {there}'
     for n,owner in owners(tree):
-        if not isinstance(n, ast.Attribute) or n.attr not in privates: continue
+        if not isinstance(n, ast.Attribute) or n.attr not in privates or n.attr in fastais: continue
         assert ast.unparse(n.value) in ('self','cls','type(self)') or owner in privates[n.attr], f'line {n.lineno}: {ast.unparse(n)}'
 
 def test_notebooks_read_no_private_name_of_another_room():
@@ -89,10 +90,12 @@ def test_notebooks_read_no_private_name_of_another_room():
         for s in sources(path):
             assert not re.search(r'^\s*from distill_nb\.?[\w.]* import [^\n]*\b_[a-z]', s, re.M), path.name
 
-roomy = {'infer': 460}                                           # one file that runs alone on a device
+# one file that runs alone on a device; and the commands, which list their options
+roomy = {'infer': 450, 'cli': 430}
 @pytest.mark.parametrize('path', modules, ids=name)
 def test_a_module_is_one_room(path):
-    assert len(path.read_text(encoding='utf-8').splitlines()) <= roomy.get(path.stem, 380)
+    lines = [l for l in path.read_text(encoding='utf-8').splitlines() if l.strip() and not l.startswith('# %%')]
+    assert len(lines) <= roomy.get(path.stem, 360)
 
 @pytest.mark.parametrize('path', rooms, ids=lambda p: p.stem)
 def test_an_exported_cell_is_read_at_a_glance(path):
