@@ -66,7 +66,8 @@ def main():
     rows = []
     for k in rounds[0][0]:
         was,now = (pd.Series([r[i][k] for r in rounds]) for i in (0,1))
-        rows.append({'work': k, a.rev: was.median(), 'here': now.median(), 'ratio': (now/was).median(), 'least': (now/was).min(), 'most': (now/was).max()})
+        rows.append({'work': k, a.rev: was.median(), 'here': now.median(), 'ratio': (now/was).median(),
+                     'least': (now/was).min(), 'most': (now/was).max()})
     print(pd.DataFrame(rows).round(4).to_string(index=False))
 
 if __name__=='__main__': main()

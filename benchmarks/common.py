@@ -7,7 +7,8 @@ here = Path(__file__).resolve().parent
 
 def machine():
     "Columns that say where a figure was measured"
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), platform.processor()) \
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else next((l.split(':')[1].strip()
+            for l in open('/proc/cpuinfo') if l.startswith('model name')), platform.processor()) \
         if Path('/proc/cpuinfo').exists() else platform.processor()
     return dict(machine=name, cores=os.cpu_count(), threads=torch.get_num_threads(), torch=torch.__version__)
 

@@ -25,7 +25,8 @@ def kernel(n=40):
     scope = {}
     exec(setup, scope)
     ex,res = scope['ex'],{}
-    moves = {'power': (ex.p, [1,2,3,4,6,8,12,16]), 'best only': (ex.top, range(5,28)), 'source off and on': (ex.on[ex.names[0]], [False,True]), 'scores': (ex.norm, ['minmax','clip'])}
+    moves = {'power': (ex.p, [1,2,3,4,6,8,12,16]), 'best only': (ex.top, range(5,28)),
+             'source off and on': (ex.on[ex.names[0]], [False,True]), 'scores': (ex.norm, ['minmax','clip'])}
     for name,(w,values) in moves.items():
         ms = []
         for i in range(n):
@@ -33,14 +34,19 @@ def kernel(n=40):
             w.value = values[i%len(values)]
             ms.append(1000*(time.perf_counter()-start))
         res[name] = ms
-    start = time.perf_counter(); ex.metric.value = 'parc'; res['another metric, first time (28 sources scored, with intervals)'] = [1000*(time.perf_counter()-start)]
+    start = time.perf_counter()
+    ex.metric.value = 'parc'
+    res['another metric, first time (28 sources scored, with intervals)'] = [1000*(time.perf_counter()-start)]
     return res
 
 def page(n=40):
     from browser import browser, chromium, serve
-    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, source=s, outputs=[], execution_count=None) for i,s in enumerate([setup, 'ex'])]
+    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, source=s, outputs=[], execution_count=None) for i,
+             s in enumerate([setup, 'ex'])]
     with tempfile.TemporaryDirectory() as d:
-        (Path(d)/'nb.ipynb').write_text(json.dumps(dict(cells=cells, metadata=dict(kernelspec=dict(display_name='python3', language='python', name='python3')), nbformat=4, nbformat_minor=5)))
+        (Path(d)/'nb.ipynb').write_text(json.dumps(dict(cells=cells,
+                                                        metadata=dict(kernelspec=dict(display_name='python3',
+                language='python', name='python3')), nbformat=4, nbformat_minor=5)))
         with serve('voila', 'nb.ipynb', '--Voila.ip=127.0.0.1', cwd=d) as url, browser(chromium()) as b:
             p = b.new_page(viewport=dict(width=1280, height=1000))
             p.set_default_timeout(300_000)

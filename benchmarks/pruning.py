@@ -16,13 +16,17 @@ def count(row, learn): row.update(sources=len(learn.distill.names), classes=sum(
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--seeds', type=int, default=6)
+    ap.add_argument('--small', action='store_true', help='a quick try, not written')
+    ap.add_argument('--seeds', type=int, default=6)
     a = ap.parse_args()
     methods = {'all sources': dict(min_weight=0), **{f'min_weight={w}': dict(min_weight=w) for w in (.05,.15)},
-               **{f'top_k={k}': dict(min_weight=0, teach=SourceClasses(top_k=k)) for k in (1,)}, 'with two crops': dict(min_weight=0, teach=SourceClasses(views=('crop0','crop1')))}
+               **{f'top_k={k}': dict(min_weight=0, teach=SourceClasses(top_k=k)) for k in (1,)},
+               'with two crops': dict(min_weight=0, teach=SourceClasses(views=('crop0','crop1')))}
     if a.small: methods = {k: methods[k] for k in ('all sources','top_k=1')}
     zoo = Zoo.embedded()
-    c = compare(digits, zoo, start=zoo['objects'], methods={k: partial(compare_methods['weighted'], **kw) for k,kw in methods.items()}, seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
+    c = compare(digits, zoo, start=zoo['objects'], methods={k: partial(compare_methods['weighted'], **kw) for k,
+                                                            kw in methods.items()},
+                seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
                 reference='all sources', after_run=count, **{**recipe, **(dict(n_epoch=1) if a.small else {})})
     df = c.table().join(c.rows.groupby('method').sources.mean()).reset_index()
     write(df.drop(columns='seconds').assign(n_epoch=recipe['n_epoch'], **machine()), 'pruning', a)

@@ -54,7 +54,8 @@ def _show(o):
     if isinstance(o, dict): return {str(k): _show(v) for k,v in o.items()}
     if isinstance(o, Source): return o.key
     if isinstance(o, Path): return o.name
-    if isinstance(o, partial): return f"{_show(o.func)}({', '.join([*map(str, map(_show, o.args)), *(f'{k}={_show(v)}' for k,v in o.keywords.items())])})"
+    if isinstance(o, partial):
+        return f"{_show(o.func)}({', '.join([*map(str, map(_show, o.args)), *(f'{k}={_show(v)}' for k,v in o.keywords.items())])})"
     if isinstance(o, (list,tuple,L)): return f"[{', '.join(str(_show(v)) for v in o)}]"
     return getattr(o, '__qualname__', None) or re.sub(r' at 0x[0-9a-fA-F]+', '', repr(o))
 
@@ -67,22 +68,26 @@ class Suite:
     targets:dict # name -> function (budget, seed) -> (dls, pool); `dls.valid` is the test set
     sources:Zoo # ranked anew for each target, budget and seed; or a function target -> `Zoo`, where a target has sources of its own
     methods:dict # name -> function (dls, pool, rank, **recipe) -> Learner, as in `compare_methods`
-    recipe:dict # for all methods alike: `n_epoch`, `lr` (or a dict, a rate for each method), `start`, ...; what a learner of `compare` takes
+    # for all methods alike: `n_epoch`, `lr` (or a dict, a rate for each method), `start`, ...; what a learner of `compare` takes
+    recipe:dict
     budgets:tuple=(5,) # labels: a whole number for each class, or a share of the training images in (0,1)
     seeds:tuple=(0,1,2) # of the split, the student's head and the batches
     metric:str='cka' # for `rank_sources`
 
     def __post_init__(self):
         for k in ('targets','methods'):
-            for n in check_type(k, getattr(self, k), dict, 'a dict, name -> function'): check_type(k, n, str, f'a dict whose keys are names, text: {n!r} is none')
+            for n in check_type(k, getattr(self, k), dict, 'a dict, name -> function'):
+                check_type(k, n, str, f'a dict whose keys are names, text: {n!r} is none')
 
     def zoo(self, target)->Zoo: return self.sources if isinstance(self.sources, Zoo) else self.sources(target)
 
     def cells(self, targets=None, budgets=None, seeds=None, methods=None)->list: # dicts
         "All runs, or those of some targets, budgets, seeds and methods"
-        axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds), method=(methods, list(self.methods)))
+        axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds),
+                    method=(methods, list(self.methods)))
         for k,(want,have) in axes.items():
-            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if (_base(o, have) if k == 'method' else o) not in have]):
+            if k in ('target','method') and want is not None and (lost := [o for o in L(want)
+                    if (_base(o, have) if k == 'method' else o) not in have]):
                 raise ValueError(f"`{k}s`: suite '{self.name}' has no {', '.join(map(str, lost))}, but {', '.join(map(str, have))}")
         for m in L(methods): self.method(m)                      # says so now if its arguments cannot be read
         return [dict(zip(axes, o)) for o in itertools.product(*(L(have if want is None else want) for want,have in axes.values()))]
@@ -94,12 +99,17 @@ class Suite:
         return partial(self.methods[base], **_arguments(args)) if args else self.methods[base]
 
     def settings(self)->dict:
-        "All that decides a result besides the cell, to be written beside the results: readable, and as `digests` that tell whether it has changed"
+        """All that decides a result besides the cell, to be written beside the results: readable, and as `digests`
+        that tell whether it has changed"""
         zoos = {t: self.zoo(t) for t in self.targets}
-        digests = dict(suite=identity(self.name), metric=identity(self.metric, '`metric`'), targets={t: identity(f, f'targets[{t!r}]') for t,f in self.targets.items()},
-                       sources={t: identity([(s.name, s.key) for s in z]) for t,z in zoos.items()}, methods={m: identity(f, f'methods[{m!r}]') for m,f in self.methods.items()},
-                       recipe={k: identity(v, f'recipe[{k!r}]') for k,v in self.recipe.items() if not _each_own(k, v)}, rates={m: identity(v) for k,v in self.recipe.items() if _each_own(k, v) for m,v in v.items()})
-        return dict(suite=self.name, sources={s.name: s.key for z in zoos.values() for s in z}, metric=self.metric, recipe=_show(self.recipe), own=_show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}), digests=digests)
+        digests = dict(suite=identity(self.name), metric=identity(self.metric, '`metric`'),
+                       targets={t: identity(f, f'targets[{t!r}]') for t,f in self.targets.items()},
+                       sources={t: identity([(s.name, s.key) for s in z]) for t,z in zoos.items()},
+                       methods={m: identity(f, f'methods[{m!r}]') for m,f in self.methods.items()},
+                       recipe={k: identity(v, f'recipe[{k!r}]') for k,v in self.recipe.items() if not _each_own(k, v)},
+                       rates={m: identity(v) for k,v in self.recipe.items() if _each_own(k, v) for m,v in v.items()})
+        return dict(suite=self.name, sources={s.name: s.key for z in zoos.values() for s in z}, metric=self.metric,
+                    recipe=_show(self.recipe), own=_show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}), digests=digests)
 
 def _each_own(k, v): return k == 'lr' and isinstance(v, dict)
 
@@ -109,7 +119,9 @@ def digits_suite(
 )->Suite:
     "scikit-learn's digits and the embedded zoo: minutes, no data of your own"
     zoo = Zoo.embedded()
-    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m] for m in ('scratch','probe','transfer','fixmatch','nearest','equal','weighted','distill')},
+    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m]
+                                                       for m in ('scratch','probe','transfer','fixmatch','nearest',
+            'equal','weighted','distill')},
                  dict(dict(digits_recipe, start=zoo['objects']), **recipe))
 
 def _digits(budget, seed): return digits(seed, int(budget))
@@ -146,14 +158,17 @@ def _parse_runs(data):
     if text[-1:] != '\n': raise ValueError('its last line is not whole')
     head,*rows = csv.reader(io.StringIO(text, newline=''))
     if lost := [k for k in _keys if k not in head]: raise ValueError(f"it lacks {', '.join(lost)}")
-    if short := [i for i,r in enumerate(rows, 2) if len(r) != len(head)]: raise ValueError(f'row {short[0]} has not as many values as the first line has names')
+    if short := [i for i,r in enumerate(rows, 2) if len(r) != len(head)]:
+        raise ValueError(f'row {short[0]} has not as many values as the first line has names')
     res = pd.DataFrame({k: [r[i] for r in rows] for i,k in enumerate(head)}, dtype=object)
     for k in res: res[k] = res[k].astype(str) if k in ('target','method') else _numbers(res[k], k)
     return res
 
 def _numbers(x, name):
     "A column as numbers; as it is where a column that nobody needs holds none"
-    try: return pd.Series([float(o) if o else math.nan for o in x], dtype=float) if not all(o.lstrip('-').isdigit() for o in x) else x.map(int).astype('int64')
+    try:
+        return pd.Series([float(o) if o else math.nan for o in x],
+                         dtype=float) if not all(o.lstrip('-').isdigit() for o in x) else x.map(int).astype('int64')
     except ValueError:
         if name in ('budget','seed','accuracy'): raise
         return x
@@ -165,7 +180,8 @@ def read_runs(
     path = Path(out)
     if path.is_dir(): path = path/'runs.csv'
     if not path.exists(): raise FileNotFoundError(f"`out`: there are no runs at '{path}'")
-    with reading(path, 'the table of runs', 'Name another folder, or delete this file to make its runs again') as path: return _parse_runs(path.read_bytes())
+    with reading(path, 'the table of runs', 'Name another folder, or delete this file to make its runs again') as path:
+        return _parse_runs(path.read_bytes())
 
 def _runs_so_far(out):
     try: return read_runs(out)
@@ -190,16 +206,20 @@ def _both(was, now):
     return {k: {**was[k], **v} if isinstance(v, dict) and isinstance(was.get(k), dict) and k != 'recipe' else v for k,v in now.items()}
 
 def _check_settings(suite, out):
-    "Write the suite's settings into `out`, or see that they are the same; targets and methods may come later, what has been used must not change"
+    """Write the suite's settings into `out`, or see that they are the same; targets and methods may come later, what
+    has been used must not change"""
     try: now,path = suite.settings(),out/'suite.json'
     except Unidentified as e: raise Unidentified(f"`suite`: {e}") from e
     if path.exists():
         with reading(path, 'the settings of the suite', 'Name another folder, or delete this one'):
             was = json.loads(path.read_text(encoding='utf-8'))['settings']
             if not isinstance(was, dict) or not isinstance(was.get('digests', {}), dict): raise ValueError('it holds no settings')
-        if 'digests' not in was: raise ValueError(f"`out`: {out.name} was made by an older version, whose suite.json does not tell whether the settings are the same. Its runs can be read (`read_runs`); name another folder for new ones.")
+        if 'digests' not in was:
+            raise ValueError(f"`out`: {out.name} was made by an older version, whose suite.json does not tell whether "
+                             f"the settings are the same. Its runs can be read (`read_runs`); name another folder for new ones.")
         if odd := _changed(was['digests'], now['digests']):
-            raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(odd)} differ; see its suite.json). Name another folder, or delete this one.")
+            raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(odd)} differ; see its "
+                             f"suite.json). Name another folder, or delete this one.")
         now = {**_both(was, now), 'digests': _both(was['digests'], now['digests'])}
     write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1))
 
@@ -225,7 +245,8 @@ def run_suite(
     progress:bool=True # show a progress bar, with the time left
 )->pd.DataFrame: # all runs in `out`
     "Make the runs that are not in `out` yet; each is kept the moment it ends"
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     cells = suite.cells(targets, budgets, seeds, methods)
     rows = _runs_so_far(out)
     with FileLock(out/'.lock'): _check_settings(suite, out)
@@ -236,7 +257,9 @@ def run_suite(
     if progress: new = progress_bar(new, total=len(todo), leave=False)
     failed = []
     for row in new:
-        if 'error' in row: failed.append(row); continue
+        if 'error' in row:
+            failed.append(row)
+            continue
         rows = _add_run(out, row)
     for o in failed: warnings.warn(f"{o['method']} on {o['target']} (budget {o['budget']}, seed {o['seed']}) failed: {o['error']}")
     return rows
@@ -265,7 +288,8 @@ def suite_table(
             if not len(both): continue
             mean,sem = _mean_sem(both[m])
             gap,gap_sem = _mean_sem(both[m]-both[reference])
-            res[budget,m] = dict(mean=mean, sem=sem, gap=gap, gap_sem=gap_sem, targets=both.index.get_level_values(0).nunique(), runs=len(both))
+            res[budget,m] = dict(mean=mean, sem=sem, gap=gap, gap_sem=gap_sem,
+                                 targets=both.index.get_level_values(0).nunique(), runs=len(both))
     return pd.DataFrame(res).T.rename_axis(['budget','method']).astype(dict(targets=int, runs=int))
 
 @checked
@@ -285,10 +309,13 @@ def plot_suite(
     value:str='accuracy', # or 'balanced_accuracy'
     axs=None # one a budget
 ):
-    "Gap to the reference in points on each target, with its standard error over seeds, and the average over targets as a line; a panel for each budget"
+    """Gap to the reference in points on each target, with its standard error over seeds, and the average over targets
+    as a line; a panel for each budget"""
     budgets = list(_runs(rows, value).budget.unique())
     methods = L(ifnone(methods, [m for m in rows.method.unique() if m != reference]))
-    if axs is None: axs = plt.subplots(1, len(budgets), figsize=(1+5.5*len(budgets), .45*rows.target.nunique()+1.6), sharey=True, squeeze=False, layout='constrained')[1][0]
+    if axs is None:
+        axs = plt.subplots(1, len(budgets), figsize=(1+5.5*len(budgets), .45*rows.target.nunique()+1.6), sharey=True,
+                           squeeze=False, layout='constrained')[1][0]
     table = suite_table(rows, reference, value)
     for ax,budget in zip(np.ravel(axs), budgets):
         acc = rows[rows.budget==budget].pivot(index=['target','seed'], columns='method', values=value)
@@ -300,7 +327,8 @@ def plot_suite(
             ax.axvline(100*table.loc[(budget,m),'gap'], color=c, lw=1, ls=':')
         ax.axvline(0, color='.3', lw=1)
         ax.set_yticks(range(rows.target.nunique()), map(plain_label, rows.target.unique()))
-        ax.set_xlabel(f'points above {plain_label(reference)}'); ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
+        ax.set_xlabel(f'points above {plain_label(reference)}')
+        ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
         ax.spines[['top','right']].set_visible(False)
     np.ravel(axs)[0].invert_yaxis()
     np.ravel(axs)[-1].legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1,1))

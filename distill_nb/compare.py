@@ -168,7 +168,9 @@ def _check_data(data, seeds, lr):
         raise TypeError(f"`data` must be (dls, pool), or a function seed -> (dls, pool); got {type(data).__name__}")
     seeds = [check_count('seeds', s, 0, 2**63-1) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
     if not seeds: raise ValueError("`seeds` is empty: give at least one")
-    for r in lr.values() if isinstance(lr, dict) else [lr]: check_number('lr', r, 0, above=True)
+    for r in lr.values() if isinstance(lr, dict) else [lr]:
+        for o in (r.start, r.stop) if isinstance(r, slice) else [r]:
+            if o is not None or not isinstance(r, slice): check_number('lr', o, 0, above=True)
     return seeds
 
 def _run(name, method, data, seed, rank, threads, offered, **kwargs):
@@ -188,7 +190,7 @@ def compare(
     methods=('scratch','transfer','nearest','equal','weighted'), # names in `compare_methods`, or a dict of such functions
     seeds=range(3), # of the split, the student's head and the batches
     n_epoch:int=10, # passes over the pool
-    lr:float=2e-3, # peak of the one-cycle schedule; a dict for a rate per method
+    lr:float=2e-3, # peak of the one-cycle schedule, or a slice of two; a dict for a rate per method
     bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
     metric:str='cka', # for `rank_sources`
     store=None, # where outputs are kept, see `get_outputs`

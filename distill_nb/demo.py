@@ -70,7 +70,9 @@ def _figure(files, name, ax):
 def _show_images(items, n=12):
     "A strip of the target's images"
     fig,axs = plt.subplots(1, n, figsize=(9,1), layout='constrained')
-    for ax,o in zip(axs, items): ax.imshow(open_image(o)); ax.axis('off')
+    for ax,o in zip(axs, items):
+        ax.imshow(open_image(o))
+        ax.axis('off')
     return axs[0]
 
 # %% ../nbs/35_demo.ipynb #53a2c43f
@@ -89,18 +91,25 @@ def write_report(
     ref,best = comparison.reference,table.accuracy.idxmax()
     pm = lambda m,s: f'{100*m:.1f}' + (f' ± {100*s:.1f}' if s==s else '')
     said = f'<b>{html.escape(str(best))}</b> reaches {pm(table.accuracy[best], table["sem"][best])} % accuracy'
-    if best != ref: said += f', <b>{html.escape(str(ref))}</b> {pm(table.accuracy[ref], table["sem"][ref])} %: {pm(table.gap[best], table.gap_sem[best])} points apart on the same splits'
+    if best != ref:
+        said += f', <b>{html.escape(str(ref))}</b> {pm(table.accuracy[ref], table["sem"][ref])} %: {pm(table.gap[best], table.gap_sem[best])} points apart on the same splits'
     n = int(table.runs.iloc[0])
     body = [f'<h1>{html.escape(title)}</h1><p class="big">{html.escape(about)}</p><p class="big">{said}.</p>',
             *([_figure(files, 'images', _show_images(images))] if len(images) else []),
-            '<h2>Which source is like this task?</h2><p>Each source looked at the labelled images; the score says how well its features already tell the classes apart.</p>',
+            '<h2>Which source is like this task?</h2><p>Each source looked at the labelled images; the score says how '
+            'well its features already tell the classes apart.</p>',
             _figure(files, 'ranking', plot_ranking(rank)),
-            f'<h2>How much should each of them teach?</h2><p>A score to the power <i>p</i>. At <i>p</i> = 0 all teach alike, towards infinity the best alone; '
-            f'at <i>p</i> = 4 it is as if {effective_sources(rank.weights()):.1f} of {len(rank)} sources taught.</p>', _figure(files, 'weights', plot_weights(rank)),
-            f'<h2>What is the student worth?</h2><p>{n} splits; a dot is a run, the diamond their mean, the bar its standard error. Every method had the same splits, '
+            f'<h2>How much should each of them teach?</h2><p>A score to the power <i>p</i>. At <i>p</i> = 0 all teach '
+            f'alike, towards infinity the best alone; '
+            f'at <i>p</i> = 4 it is as if {effective_sources(rank.weights()):.1f} of {len(rank)} sources taught.</p>',
+            _figure(files, 'weights', plot_weights(rank)),
+            f'<h2>What is the student worth?</h2><p>{n} splits; a dot is a run, the diamond their mean, the bar its '
+            f'standard error. Every method had the same splits, '
             'the same number of steps and, but for scratch, the same start.</p>', _figure(files, 'comparison', plot_comparison(comparison)),
             comparison._repr_html_().replace('class="dataframe"', 'class="results"'),
-            '<h2>Files</h2><p class="small">' + ', '.join(f'<a href="{f}">{f}</a>' for f in ('ranking.csv','runs.csv','table.csv','ranking.png','weights.png','comparison.png'))
+            '<h2>Files</h2><p class="small">' + ', '.join(f'<a href="{f}">{f}</a>'
+                                                          for f in ('ranking.csv','runs.csv','table.csv','ranking.png',
+            'weights.png','comparison.png'))
             + (f'. Made by <code>{html.escape(again)}</code>' if again else '') + '.</p>']
     files['index.html'] = _page.format(title=html.escape(title), body='\n'.join(body)).encode(errors='xmlcharrefreplace')
     for name,data in files.items(): write_whole(Path(out)/name, data)
@@ -121,10 +130,12 @@ def demo(
     start = time.perf_counter()
     zoo = Zoo.embedded()
     say(f"Target: scikit-learn's handwritten digits, 5 labels a class. Sources: {', '.join(zoo.names)}.\n")
-    rank,comp = run_digits(zoo, range(seeds), n_jobs=n_jobs, store=store, progress=sys.stderr.isatty(), **({} if n_epoch is None else dict(n_epoch=n_epoch)))
+    rank,comp = run_digits(zoo, range(seeds), n_jobs=n_jobs, store=store, progress=sys.stderr.isatty(),
+                           **({} if n_epoch is None else dict(n_epoch=n_epoch)))
     say(rank.to_frame(weight=rank.weights().values).round(3).to_string(), '\n')
     say(comp, '\n')
-    about = ("A small network learns to read scanned digits from five labels of each and a thousand scans without a label, helped by models that were trained for other tasks. "
+    about = ("A small network learns to read scanned digits from five labels of each and a thousand scans without a "
+             "label, helped by models that were trained for other tasks. "
              "None of them has seen these scans.")
     page = write_report(out, rank, comp, digits(0)[1][:12], about=about, again=f'distill_nb demo --seeds {seeds}')
     say(f'{time.perf_counter()-start:.0f} seconds. Look at {page}')

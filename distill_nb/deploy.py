@@ -49,7 +49,8 @@ def images_meta(
     "What DataLoaders know of their images and classes"
     vocab,size = getattr(dls, 'vocab', None),given.get('input_size')
     prep = preprocessing(dls, None if size is None else size[1:], **{k: given[k] for k in _prepared if k in given})
-    if size is not None and size[0] != prep['input_size'][0]: raise ValueError(f"`input_size`: {list(size)} has {size[0]} channels, the images of the Learner have {prep['input_size'][0]}")
+    if size is not None and size[0] != prep['input_size'][0]:
+        raise ValueError(f"`input_size`: {list(size)} has {size[0]} channels, the images of the Learner have {prep['input_size'][0]}")
     return dict(labels=None if vocab is None else [str(o) for o in vocab], **prep)
 
 def check_meta(meta, model):
@@ -69,10 +70,12 @@ def student_meta(
     learn, # a Learner, a `Student`, or a file that `save_student` wrote
     **kwargs # what it does not know, or what you know better: labels, mean, std, input_size, crop_pct, interpolation, crop_mode
 )->dict: # arch, kwargs, num_classes, labels, mean, std, input_size, crop_pct, interpolation, crop_mode; None where unknown
-    "What one must know to use a student, with the names of a zoo's manifest (see `Zoo.checkpoints`); `ValueError` names a transform of the Learner's that cannot be described (`preprocessing`)"
+    """What one must know to use a student, with the names of a zoo's manifest (see `Zoo.checkpoints`); `ValueError`
+    names a transform of the Learner's that cannot be described (`preprocessing`)"""
     if isinstance(learn, (str,Path)): return {**_read_meta(learn), **kwargs}
     m,dls = network_of(learn),getattr(learn, 'dls', None)
-    if not isinstance(m, Student): raise TypeError(f"`learn` must be a Learner of a Student, or a Student (see `create_student`), not {type(m).__name__}")
+    if not isinstance(m, Student):
+        raise TypeError(f"`learn` must be a Learner of a Student, or a Student (see `create_student`), not {type(m).__name__}")
     meta = {**unknown_meta, **{k:v for k,v in getattr(m, 'meta', {}).items() if k in unknown_meta}}
     meta.update(arch=getattr(m, 'arch', None), kwargs=getattr(m, 'arch_kwargs', {}), num_classes=m.head.out_features)
     unknown = set(kwargs) - set(meta)
@@ -91,7 +94,9 @@ def _read_meta(path):
     "What the header of a student's file says, each field checked; a `ValueError` that names the file if it makes no sense"
     with reading(path, 'file'):
         with safe_open(path, 'pt') as f: header = (f.metadata() or {}).get('distill_nb')
-        if header is None: raise ValueError("it was not written by `save_student`, its header names no architecture. See `create_student(arch, start=path)`")
+        if header is None:
+            raise ValueError("it was not written by `save_student`, its header names no architecture. See "
+                             "`create_student(arch, start=path)`")
         meta = check_fields(strict_json(header), 'its header', ['num_classes'])
         if meta['num_classes'] < 1: raise ValueError(f"its header says that it has {meta['num_classes']} classes")
         known = {**unknown_meta, 'arch': None, 'kwargs': {}, 'num_classes': None, 'layout': None, 'library': None}
@@ -139,7 +144,9 @@ def save_student(
     meta['layout'] = 'student' if state is None else 'timm'
     if state is None: state = student.state_dict()
     bad = [k for k,v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if bad: raise ValueError(f"`learn`: the student's weights hold NaN or infinite values ({', '.join(bad[:3])}): its training has diverged. Lower the learning rate")
+    if bad:
+        raise ValueError(f"`learn`: the student's weights hold NaN or infinite values ({', '.join(bad[:3])}): its "
+                         f"training has diverged. Lower the learning rate")
     state = {k: (v.half() if half and v.is_floating_point() else v).clone().contiguous() for k,v in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_whole(path, safetensors.torch.save(state, metadata={'distill_nb': json.dumps(meta, sort_keys=True)}))
@@ -150,12 +157,14 @@ def _fill(student, state, meta, name):
     if meta['layout'] == 'timm':
         names = _classifiers(student.backbone)
         load_backbone(student.backbone, state, names)
-        load_strict(student.head, {k: state[f'{names[0]}.{k}'].flatten(1 if v.ndim==2 else 0) for k,v in student.head.state_dict().items()}, name)
+        load_strict(student.head, {k: state[f'{names[0]}.{k}'].flatten(1 if v.ndim==2 else 0) for k,
+                                   v in student.head.state_dict().items()}, name)
     else: load_strict(student, state, name)
     return student
 
 def _check_sketch(path, meta):
-    "ValueError unless the student that a header tells of can be built, has the weights of the file, and takes the images it tells of; all that without their memory"
+    """ValueError unless the student that a header tells of can be built, has the weights of the file, and takes the
+    images it tells of; all that without their memory"""
     shapes = weight_shapes(path)
     most = sum(math.prod(s) for s in shapes.values()) * (1000 if 'stages' in meta['kwargs'] else 1)   # a network is whole before it is cut
     with sketching(most):
@@ -170,8 +179,11 @@ def load_student(
     "Read a student; nothing is unpickled, no other file is opened, and nothing is built before its shapes are those of the file"
     path,meta = Path(path),_read_meta(path)
     arch = meta['arch'] if backbone is None else backbone
-    if arch is None: raise ValueError(f"`backbone`: the student in {path.name} does not have one of timm's; give the function or module that it was made of")
-    with reading(path, 'file', "Its weights are not those of the student that its header tells of" if backbone is None else "Its weights are not those of a student with this `backbone`"):
+    if arch is None:
+        raise ValueError(f"`backbone`: the student in {path.name} does not have one of timm's; give the function or "
+                         f"module that it was made of")
+    with reading(path, 'file', "Its weights are not those of the student that its header tells of" if backbone is None
+                 else "Its weights are not those of a student with this `backbone`"):
         if backbone is None: _check_sketch(path, meta)
         if isinstance(arch, Student): student = deepcopy(arch)
         else:

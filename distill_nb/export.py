@@ -54,10 +54,13 @@ def _deployed(learn, size, mean, std, normalize, softmax):
     model = deployed_copy(learn)
     given = dict(input_size=None if size is None else [input_channels(model), *height_width(size)], mean=mean, std=std)
     meta = _known(learn, **{k:v for k,v in given.items() if v is not None}) | dict(normalize=normalize, softmax=softmax)
-    if meta['input_size'] is None: raise ValueError("`size`: this network does not say how large its images are; give their side, or (height, width), in px")
+    if meta['input_size'] is None:
+        raise ValueError("`size`: this network does not say how large its images are; give their side, or (height, width), in px")
     if normalize and (meta['mean'] is None or meta['std'] is None):
-        raise ValueError("`mean`, `std`: this network does not say how its images are normalised. Give both, or take normalised images with `normalize=False`")
-    return _Deployed(model, *((meta['mean'], meta['std']) if normalize else (None,None)), softmax).eval(), {k:v for k,v in meta.items() if v is not None}
+        raise ValueError("`mean`, `std`: this network does not say how its images are normalised. Give both, or take "
+                         "normalised images with `normalize=False`")
+    return _Deployed(model, *((meta['mean'], meta['std']) if normalize else (None,None)), softmax).eval(), {k:v for k,
+            v in meta.items() if v is not None}
 
 @contextmanager
 def _quiet():
@@ -81,13 +84,15 @@ def to_onnx(
     softmax:bool=False, # the graph gives probabilities; False: logits
     tol:float=1e-3, # a larger difference between the graph and the network is an error
 )->float: # largest difference to torch on random images; None where ONNX Runtime is not installed
-    "Write the bare student as an ONNX graph, 'image' [N,3,size,size] (or whatever `input_size` says) -> 'logits' (or 'probs') [N,C], with its metadata, once it is compared with torch"
+    """Write the bare student as an ONNX graph, 'image' [N,3,size,size] (or whatever `input_size` says) -> 'logits' (or
+    'probs') [N,C], with its metadata, once it is compared with torch"""
     absent = [o for o in ('onnx','onnxscript') if find_spec(o) is None]
     if absent: raise ImportError(f"to_onnx needs {' and '.join(absent)}: pip install 'distill_nb[onnx]'")
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
     shape = meta['input_size']
     with _quiet(), torch.no_grad():
-        prog = torch.onnx.export(net, (noise_images(2, *shape),), input_names=['image'], output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
+        prog = torch.onnx.export(net, (noise_images(2, *shape),), input_names=['image'],
+                                 output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
                                  dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
         prog.model.metadata_props.update({k: json.dumps(v) for k,v in meta.items()})
         data = prog.model_proto.SerializeToString()
@@ -101,7 +106,9 @@ def _onnx_diff(net, data, x, path, tol):
 
 def _close(got, want, path, tol):
     diff = np.abs(got - want).max().item()
-    if not diff <= tol: raise RuntimeError(f"the graph for {Path(path).name} differs from the network by {diff:.2g}, more than `tol`={tol:g}: nothing was written")
+    if not diff <= tol:
+        raise RuntimeError(f"the graph for {Path(path).name} differs from the network by {diff:.2g}, more than "
+                           f"`tol`={tol:g}: nothing was written")
     return diff
 
 # %% ../nbs/32_export.ipynb #0a1d0003
@@ -118,7 +125,9 @@ def to_export(
     net,meta = _deployed(learn, size, mean, std, normalize, softmax)
     shape,buf = meta['input_size'],BytesIO()
     with _quiet(), torch.no_grad():
-        torch.export.save(torch.export.export(net, (noise_images(2, *shape),), dynamic_shapes={'image': {0: torch.export.Dim('batch')}}), buf, extra_files={'meta.json': json.dumps(meta)})
+        torch.export.save(torch.export.export(net, (noise_images(2, *shape),),
+                                              dynamic_shapes={'image': {0: torch.export.Dim('batch')}}), buf,
+                          extra_files={'meta.json': json.dumps(meta)})
         x,_ = noise_images(5, *shape),buf.seek(0)
         diff = _close(torch.export.load(buf).module()(x).numpy(), net(x).numpy(), path, tol)
     write_whole(path, buf.getvalue())
@@ -134,7 +143,8 @@ def quantize_onnx(
     bs:int=16 # images at a time
 )->float: # share of `images` on which both graphs say the same
     "Write an 8-bit copy of a student's graph (static, QDQ), with the same metadata"
-    if find_spec('onnx') is None or find_spec('onnxruntime') is None: raise ImportError("quantize_onnx needs onnx and onnxruntime: pip install 'distill_nb[onnx]'")
+    if find_spec('onnx') is None or find_spec('onnxruntime') is None:
+        raise ImportError("quantize_onnx needs onnx and onnxruntime: pip install 'distill_nb[onnx]'")
     import onnx
     from onnxruntime import quantization as Q
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -175,7 +185,11 @@ def _times(model, x, n):
     wait,times = torch.cuda.synchronize if x.is_cuda else lambda: None,[]
     with torch.inference_mode():
         for _ in range(n + max(3, n//5)):
-            wait(); t = time.perf_counter(); model(x); wait(); times.append(1000*(time.perf_counter()-t))
+            wait()
+            t = time.perf_counter()
+            model(x)
+            wait()
+            times.append(1000*(time.perf_counter()-t))
     return times[-n:]
 
 def _speed(model, shape, n, bs, device):
@@ -200,19 +214,25 @@ def profile(
     accuracy=None, # name -> accuracy, where it is known (the student's name is 'student')
     n:int=30, # timed runs, one image each
     bs:int=16 # images in a batch, for the throughput
-)->pd.DataFrame: # one row each: kind, size, parameters, MB, MB fp16, million MACs; ms for an image, their interquartile range and images/s for each device; accuracy, if given
+# one row each: kind, size, parameters, MB, MB fp16, million MACs; ms for an image, their interquartile range and images/s for each device; accuracy, if given
+)->pd.DataFrame:
     "What networks cost: the student beside the sources that taught it, or whatever one may want to compare"
     size = None if size is None else height_width(size)
-    nets = [(k, 'student', lambda l=l: (deployed_copy(l), size or _own_size(l))) for k,l in (learn if isinstance(learn, dict) else dict(student=learn)).items()]
+    nets = [(k, 'student', lambda l=l: (deployed_copy(l), size or _own_size(l))) for k,
+            l in (learn if isinstance(learn, dict) else dict(student=learn)).items()]
     zoo = zoo_of(sources)
-    nets += [(s.name, 'source', lambda s=s: (s.load().model, size or [s.size]*2)) for s in zoo if s.build is not None]       # arrays have no network
+    nets += [(s.name, 'source', lambda s=s: (s.load().model, size or [s.size]*2)) for s in zoo
+             if s.build is not None]       # arrays have no network
     devices = [torch.device('cpu')] + [torch.device('cuda')]*torch.cuda.is_available()
     rows = {}
     for name,kind,load in nets:
         model,sides = load()
         if not sides: raise ValueError(f"`size`: {name} does not say how large its images are; give their side, or (height, width), in px")
         shape = input_channels(model),*sides
-        rows[name] = {'kind': kind, 'size': shape[1] if shape[1] == shape[2] else f'{shape[1]}×{shape[2]}', 'parameters': sum(p.numel() for p in model.parameters()), 'MB': _file_mb(model, False), 'MB fp16': _file_mb(model, True),
-                      'million MACs': _macs(model, noise_images(1, *shape)), **{k:v for d in devices for k,v in _speed(model, shape, n, bs, d).items()}}
+        rows[name] = {'kind': kind, 'size': shape[1] if shape[1] == shape[2] else f'{shape[1]}×{shape[2]}',
+                      'parameters': sum(p.numel() for p in model.parameters()), 'MB': _file_mb(model, False),
+                      'MB fp16': _file_mb(model, True),
+                      'million MACs': _macs(model, noise_images(1, *shape)),
+                      **{k:v for d in devices for k,v in _speed(model, shape, n, bs, d).items()}}
     res = pd.DataFrame.from_dict(rows, orient='index')
     return res if accuracy is None else res.assign(accuracy=pd.Series(dict(accuracy)).reindex(res.index))

@@ -45,17 +45,25 @@ def _of_timm(meta):
 def _card(meta, title, results, teachers, license, graph):
     "The text of a model card"
     of_timm,show = _of_timm(meta),lambda v: f'{v:.4g}' if isinstance(v, float) else v
-    front = dict(library_name='timm' if of_timm else 'distill_nb', pipeline_tag='image-classification', tags=['image-classification','distill_nb'], **({'license': ' '.join(str(license).split())} if license else {}))
-    use = (["import timm                                                    # timm alone", "model = timm.create_model('local-dir:FOLDER', pretrained=True).eval()  # or hf-hub:USER/NAME"] if of_timm else []) + \
-          ["from distill_nb.all import *                                   # for fastai: Learner(dls, student)", "student = load_student('FOLDER/model.safetensors')"] + \
-          (["from distill_nb.infer import Predictor                         # ONNX Runtime and Pillow alone", f"probs = Predictor('FOLDER/{graph}')(['photo.jpg'])"] if graph else [])
+    front = dict(library_name='timm' if of_timm else 'distill_nb', pipeline_tag='image-classification',
+                 tags=['image-classification','distill_nb'], **({'license': ' '.join(str(license).split())} if license else {}))
+    use = (["import timm                                                    # timm alone", "model = "
+                                                                                           "timm.create_model('local-dir:FOLDER', pretrained=True).eval()  # or hf-hub:USER/NAME"] if of_timm else []) + \
+          ["from distill_nb.all import *                                   # for fastai: Learner(dls, student)",
+           "student = load_student('FOLDER/model.safetensors')"] + \
+          (["from distill_nb.infer import Predictor                         # ONNX Runtime and Pillow alone",
+            f"probs = Predictor('FOLDER/{graph}')(['photo.jpg'])"] if graph else [])
     images = [(k, meta[k]) for k in ('input_size','mean','std','crop_pct','crop_mode','interpolation') if meta.get(k) is not None]
     parts = {'Use': '```python\n' + '\n'.join(use) + '\n```', 'Images': _rows(['how they are prepared',''], images)}
     if results: parts['Results'] = _rows(['measured',''], _escaped((k, show(v)) for k,v in results.items()))
-    if teachers: parts['Teachers'] = _rows(['source','weight','architecture','licence'], _escaped((n, f'{w:.3f}', m.get('arch') or '', m.get('license') or 'not known') for n,w,m in teachers))
+    if teachers:
+        parts['Teachers'] = _rows(['source','weight','architecture','licence'],
+                                  _escaped((n, f'{w:.3f}', m.get('arch') or '', m.get('license') or 'not known') for n,w,m in teachers))
     if meta.get('labels'): parts['Classes'] = ', '.join(map(escape_markdown, meta['labels']))
-    return (f"---\n{yaml.safe_dump(front, sort_keys=False, width=math.inf)}---\n\n# {escape_markdown(title)}\n\nAn image classifier of {meta['num_classes']} classes ({escape_markdown(meta['arch'] or 'a network of its own')}), "
-            "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n" + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
+    return (f"---\n{yaml.safe_dump(front, sort_keys=False, width=math.inf)}---\n\n# {escape_markdown(title)}\n\nAn "
+            f"image classifier of {meta['num_classes']} classes ({escape_markdown(meta['arch'] or 'a network of its own')}), "
+            "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n"
+            + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
 
 # %% ../nbs/33_publish.ipynb #0a1d0012
 def _timm_config(meta, folder):
@@ -64,7 +72,9 @@ def _timm_config(meta, folder):
     model = create_network(meta['arch'], **{**meta['kwargs'], 'num_classes': meta['num_classes']})
     model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
     with tempfile.TemporaryDirectory() as d:
-        save_for_hf(model, d, model_config=dict(label_names=meta['labels'] or [str(i) for i in range(meta['num_classes'])]), model_args=meta['kwargs'], safe_serialization=True)
+        save_for_hf(model, d, model_config=dict(label_names=meta['labels']
+                                                or [str(i) for i in range(meta['num_classes'])]),
+                    model_args=meta['kwargs'], safe_serialization=True)
         write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
 
 def save_hub(
@@ -77,7 +87,8 @@ def save_hub(
     onnx:bool=None, # write student.onnx too; by default where it can be written. One that is there already and is not written again is removed
     **kwargs # metadata that the Learner does not know, see `student_meta`
 )->Path: # `folder`
-    "Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx. All are made before one is written, and of these four one that is not made is removed, since it would be another student's"
+    """Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx. All are made
+    before one is written, and of these four one that is not made is removed, since it would be another student's"""
     folder = Path(folder)
     distill,zoo = getattr(learn, 'distill', None),zoo_of(sources)
     known = {s.name: s.meta for s in zoo}
@@ -91,7 +102,8 @@ def save_hub(
             bare.meta = meta
             to_onnx(bare, made/graph)
         write_whole(made/'README.md', _card(meta, title or folder.resolve().name or 'student', results, teachers, license, graph))
-        files = {o: (made/o).read_bytes() if (made/o).exists() else None for o in ('model.safetensors','config.json','student.onnx','README.md')}
+        files = {o: (made/o).read_bytes() if (made/o).exists() else None
+                 for o in ('model.safetensors','config.json','student.onnx','README.md')}
     for name,data in files.items():
         if data is None: (folder/name).unlink(missing_ok=True)
         else: write_whole(folder/name, data)

@@ -62,7 +62,8 @@ def reranked(dls, pool, rank, metric='parc', store=None, **kwargs):
 
 @delegates(transfer_learner)
 def all_labels(dls, arch=None, bs_u=None, epoch_len=None, probe_head=True, **kwargs):
-    "The student taught with the true label of every training image: as many steps as the others, and as many images in a batch as distillation sees"
+    """The student taught with the true label of every training image: as many steps as the others, and as many images
+    in a batch as distillation sees"""
     bs = dls.train.bs
     both,dls = bs + ifnone(bs_u, bs),copy(dls)
     dls.loaders = [dls.train.new(bs=both), *dls.loaders[1:]]
@@ -71,13 +72,15 @@ def all_labels(dls, arch=None, bs_u=None, epoch_len=None, probe_head=True, **kwa
 all_labels.budget = None # `run_cell` asks the target for all its labels
 
 _weighted = compare_methods['weighted']
-eight_methods = dict(compare_methods, best=best, lp_ft=partial(transfer_learner, probe_head=True), weighted_lp=partial(_weighted, probe_head=True),
+eight_methods = dict(compare_methods, best=best, lp_ft=partial(transfer_learner, probe_head=True),
+                     weighted_lp=partial(_weighted, probe_head=True),
                      both=partial(distill, teach=Both()), all=partial(_weighted, min_weight=0), top3=partial(_weighted, top=3),
                      weighted_fixmatch=partial(beside_fixmatch, teach=SourceClasses()), distill_fixmatch=beside_fixmatch,
                      labels_last=labels_last, reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels)
 
 def _rates(tier):
-    "A rate for each method, the best on labelled training images for its kind (`scripts/tune_eight.py`; of the full tier transfer and distill were tuned, at 96 px)"
+    """A rate for each method, the best on labelled training images for its kind (`scripts/tune_eight.py`; of the full
+    tier transfer and distill were tuned, at 96 px)"""
     slow = ('transfer','lp_ft','fixmatch','best','all_labels') if tier=='small' else [m for m in eight_methods if m != 'scratch']
     return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
 
@@ -97,14 +100,19 @@ def eight_suite(
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128)
     if sources is not None: zoo = zoo + Zoo.checkpoints(sources := Path(sources).expanduser(), size=128)
-    elif tier=='small': raise ValueError("`sources`: the small tier needs the folder of scripts/make_sources.py, where its student's start lies; only the full tier takes None")
+    elif tier=='small':
+        raise ValueError("`sources`: the small tier needs the folder of scripts/make_sources.py, where its student's "
+                         "start lies; only the full tier takes None")
     if tier=='small':
         start = sources/'start.safetensors'
-        if not start.is_file(): raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in {sources}; scripts/make_sources.py makes it")
+        if not start.is_file():
+            raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in "
+                                    f"{sources}; scripts/make_sources.py makes it")
         meta = student_meta(start)
         own = dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start)
     else: own = {} if 'start' in recipe else dict(start=zoo['imagenet_lite0'])
-    return Suite(f'eight-{tier}' + (f'-{size}' if size != own_size else ''), {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
+    return Suite(f'eight-{tier}' + (f'-{size}' if size != own_size else ''),
+                 {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}, zoo, eight_methods,
                  {**dict(steps=200, lr=_rates(tier), bs_u=32, cbs=ChannelsLast()), **own, **recipe}, budgets=(5,.2))
 
 # %% ../nbs/37_suites.ipynb #0eafe98d
@@ -122,5 +130,6 @@ def paper_suite(
     data = Path(data).expanduser()
     if not data.is_dir(): raise FileNotFoundError(f"`data`: there is no folder '{data}'")
     start = Source.from_timm('tf_efficientnet_lite0') if start == 'hub' else start
-    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224, 32) for t in paper_tasks}, partial(_bank, Path(sources).expanduser()),
+    return Suite('paper', {t: partial(_pack_target, partial(load_task, t, data/t), 224, 32) for t in paper_tasks},
+                 partial(_bank, Path(sources).expanduser()),
                  eight_methods, dict(dict(steps=3000, lr=2e-3, start=start, bs_u=32), **recipe), budgets=(.2,))

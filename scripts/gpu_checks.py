@@ -185,7 +185,9 @@ def memory(a, steps):
     distill = Distill(x, SourceTeacher(StoredTeachers(labels), torch.ones(28)/28))
     dls = labelled(x, bs, device=a.device)
     learn = student_learner(dls, arch, pretrained=False, cbs=distill, epoch_len=steps*bs)
-    if a.device != 'cpu': learn.to_fp16(); torch.cuda.reset_peak_memory_stats()
+    if a.device != 'cpu':
+        learn.to_fp16()
+        torch.cuda.reset_peak_memory_stats()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     if a.device != 'cpu': return torch.cuda.max_memory_allocated()/2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10

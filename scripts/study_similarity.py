@@ -64,7 +64,8 @@ def truth(data, zoo, out, names):
         for s in zoo:
             if (name,s.name,'linear probe') not in table:
                 x,test_x = [get_outputs(s, o, progress=False).features.numpy() for o in (items,test)]
-                table.add(target=name, source=s.name, truth='linear probe', accuracy=round(probed(x, y, test_x, test_y), 4), n_test=len(test_y))
+                table.add(target=name, source=s.name, truth='linear probe',
+                          accuracy=round(probed(x, y, test_x, test_y), 4), n_test=len(test_y))
             if s.name in names and (name,s.name,'fine-tuned') not in table:
                 t = time.time()
                 acc = finetuned(s, items, y, test, test_y, classes)
@@ -81,13 +82,15 @@ def scores(data, zoo, out, only=None):
                 if (name,s.name,m) in table or only and m not in only: continue
                 f,t = metrics[f],time.perf_counter()
                 with warnings.catch_warnings():
-                    warnings.simplefilter('ignore')         # 250 images are fewer than the features, which some estimators mind; the study is to show it
+                    # 250 images are fewer than the features, which some estimators mind; the study is to show it
+                    warnings.simplefilter('ignore')
                     score = f(o.probs() if f.needs=='probs' else o.features, y, **kw)
                 table.add(target=name, source=s.name, metric=m, score=score, seconds=round(time.perf_counter()-t, 4))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('data', type=Path); ap.add_argument('what', choices=['truth','scores'])
+    ap.add_argument('data', type=Path)
+    ap.add_argument('what', choices=['truth','scores'])
     ap.add_argument('--sources', type=Path, help='folder of further source models')
     ap.add_argument('--finetune', nargs='*', help='also fine-tune these sources (all of them without names)')
     ap.add_argument('--metrics', nargs='*', help='only these')

@@ -9,17 +9,22 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument('--kills', type=int, default=100, help='of each kind of work'); ap.add_argument('--seconds', type=int, default=60, help='of fuzzing for each reader')
+ap.add_argument('--kills', type=int, default=100, help='of each kind of work')
+ap.add_argument('--seconds', type=int, default=60, help='of fuzzing for each reader')
 a = ap.parse_args()
 out = root/'benchmarks'/'sturdy.csv'
-new = out.with_suffix('.new'); new.unlink(missing_ok=True)
+new = out.with_suffix('.new')
+new.unlink(missing_ok=True)
 env = {**os.environ, 'DISTILL_NB_STURDY': str(new), 'DISTILL_NB_KILLS': str(a.kills), 'OMP_NUM_THREADS': '1'}
 sys.path.insert(0, str(root/'tests'))
 from promises import promises
 kept = sorted({f"tests/test_{k.partition('::')[0]}.py" for k in promises})
-subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py', 'tests/test_entries.py', *kept], cwd=root, env=env, check=True)
-if find_spec('atheris'): subprocess.run([sys.executable, 'scripts/fuzz.py', '--seconds', str(a.seconds), '--csv', str(new)], cwd=root, check=True)
+subprocess.run([sys.executable, '-m', 'pytest', 'tests/test_crash.py', 'tests/test_bad_input.py',
+                'tests/test_entries.py', *kept], cwd=root, env=env, check=True)
+if find_spec('atheris'):
+    subprocess.run([sys.executable, 'scripts/fuzz.py', '--seconds', str(a.seconds), '--csv', str(new)], cwd=root, check=True)
 elif out.exists():
     with out.open(encoding='utf-8') as f: old = [r for r in csv.reader(f) if r[0] == 'fuzz']
     with new.open('a', newline='', encoding='utf-8') as f: csv.writer(f).writerows(old)
-out.write_text('kind,case,outcome,tried\n' + new.read_text(encoding='utf-8'), encoding='utf-8'); new.unlink()
+out.write_text('kind,case,outcome,tried\n' + new.read_text(encoding='utf-8'), encoding='utf-8')
+new.unlink()

@@ -17,8 +17,10 @@ def student(arch='test_efficientnet', n_out=7, **kw):
     torch.manual_seed(0)
     return create_student(arch, n_out, pretrained=False, **kw).eval()
 
-archs = [('test_efficientnet', {}), ('test_vit', {}), ('test_convnext', {}), ('test_byobnet', dict(output_stride=16)), ('test_mambaout', {}),
-         ('resnet10t', dict(channels=[16,32,48,64], stem_width=8)), ('mobilenetv3_small_050', {}), ('vit_tiny_patch16_224', dict(img_size=64, depth=2)),
+archs = [('test_efficientnet', {}), ('test_vit', {}), ('test_convnext', {}), ('test_byobnet', dict(output_stride=16)),
+         ('test_mambaout', {}),
+         ('resnet10t', dict(channels=[16,32,48,64], stem_width=8)), ('mobilenetv3_small_050', {}),
+         ('vit_tiny_patch16_224', dict(img_size=64, depth=2)),
          ('deit_tiny_distilled_patch16_224', dict(depth=2)), ('resnetv2_50d_gn', dict(layers=[1,1,1,1]))]
 
 @pytest.mark.parametrize('arch,kw', archs, ids=[o[0] for o in archs])
@@ -35,7 +37,8 @@ def test_timm_loads_it_strictly(arch, kw, tmp_path):
         torch.testing.assert_close(net(x), m(x), atol=1e-4, rtol=1e-4)
         assert torch.equal(load_student(path)(x), m(x))
 
-@pytest.mark.parametrize('arch,stages', [('test_efficientnet', 4), ('test_efficientnet', 2), ('test_convnext', 2), ('resnet10t', 3), ('mobilenetv3_small_050', 4), ('test_byobnet', 3)])
+@pytest.mark.parametrize('arch,stages', [('test_efficientnet', 4), ('test_efficientnet', 2), ('test_convnext', 2),
+                                         ('resnet10t', 3), ('mobilenetv3_small_050', 4), ('test_byobnet', 3)])
 def test_a_cut_student_comes_back(arch, stages, tmp_path):
     m = student(arch, stages=stages)
     path = save_student(m, tmp_path/'s.safetensors', input_size=[3,64,64])
@@ -115,10 +118,12 @@ def learn():
 def test_as_a_source(learn, tmp_path):
     path = save_student(learn, tmp_path/'digits.safetensors')
     meta = student_meta(path)
-    src = Source.from_checkpoint(path, meta['arch'], meta['num_classes'], meta['mean'], meta['std'], meta['input_size'][-1], meta['crop_pct'], classes=meta['labels'], **meta['kwargs'])
+    src = Source.from_checkpoint(path, meta['arch'], meta['num_classes'], meta['mean'], meta['std'],
+                                 meta['input_size'][-1], meta['crop_pct'], classes=meta['labels'], **meta['kwargs'])
     x01 = torch.rand(2, 3, 32, 32)
     mean,std = [torch.tensor(o)[:,None,None] for o in imagenet_stats]
-    with torch.no_grad(): torch.testing.assert_close(src.load()(src.prep(x01))[1], learn.model.cpu().eval()((x01-mean)/std), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(src.load()(src.prep(x01))[1], learn.model.cpu().eval()((x01-mean)/std), atol=1e-4, rtol=1e-4)
 
 def test_metadata_survive_a_second_save(learn, tmp_path):
     a = save_student(learn, tmp_path/'a.safetensors')
@@ -162,7 +167,8 @@ def test_onnx_names_the_extra(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match=r'distill_nb\[onnx\]'): to_onnx(student(), tmp_path/'x.onnx', size=32)
 
 def test_report():
-    nets = {'student': student(), 'linear': nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 11)), 'source': Source.from_timm('test_resnet', pretrained=False).load()}
+    nets = {'student': student(), 'linear': nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 11)),
+            'source': Source.from_timm('test_resnet', pretrained=False).load()}
     nets['student'].source_heads = nn.Linear(nets['student'].head.in_features, 1000)
     r = profile(nets, size=32, n=5)
     assert list(r.index) == ['student', 'linear', 'source'] and np.isfinite(r.drop(columns='kind').to_numpy(dtype=float)).all()

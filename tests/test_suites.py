@@ -36,7 +36,8 @@ def test_killed_and_restarted(quick, tmp_path):
     runs,end = tmp_path/'out'/'runs.csv',time.time()+300
     while not runs.exists() and time.time() < end: time.sleep(.05)
     time.sleep(.3)
-    p.send_signal(signal.SIGKILL); p.wait()
+    p.send_signal(signal.SIGKILL)
+    p.wait()
     first = read_runs(tmp_path/'out')
     assert 1 <= len(first) < 9                                                        # killed on the way, and what is there is whole
     rows = run_suite(quick, tmp_path/'out', methods=['probe','transfer','scratch'], store=tmp_path/'store', progress=False)
@@ -78,13 +79,16 @@ def test_settings_are_kept_apart(quick, tmp_path):
 def test_variants_are_methods(quick, tmp_path):
     rows = run_suite(quick, tmp_path, methods=['weighted','weighted:lam=1','transfer'], seeds=[0], store=tmp_path/'store', progress=False)
     acc = rows.set_index('method').accuracy
-    assert acc['weighted:lam=1'] == acc['transfer'] and set(suite_table(rows).index.get_level_values(1)) == {'weighted','weighted:lam=1','transfer'}
-    with pytest.warns(UserWarning, match='nonsense'): run_suite(quick, tmp_path, methods='weighted:nonsense=1', seeds=[0], store=tmp_path/'store', progress=False)
+    assert acc['weighted:lam=1'] == acc['transfer']
+    assert set(suite_table(rows).index.get_level_values(1)) == {'weighted','weighted:lam=1','transfer'}
+    with pytest.warns(UserWarning, match='nonsense'):
+        run_suite(quick, tmp_path, methods='weighted:nonsense=1', seeds=[0], store=tmp_path/'store', progress=False)
     with pytest.raises(ValueError, match='no magic:p=1'): run_suite(quick, tmp_path, methods='magic:p=1', progress=False)
 
 def test_table_pairs_what_both_have():
     rows = pd.DataFrame([dict(target=t, budget=5, seed=s, method=m, accuracy=a) for t,s,m,a in
-                         [('x',0,'transfer',.5),('x',1,'transfer',.6),('x',0,'other',.7),('y',0,'transfer',.1),('y',1,'transfer',.1),('y',1,'other',.2)]])
+                         [('x',0,'transfer',.5),('x',1,'transfer',.6),('x',0,'other',.7),('y',0,'transfer',.1),
+                          ('y',1,'transfer',.1),('y',1,'other',.2)]])
     t = suite_table(rows)
     assert t.loc[(5,'other'),'runs'] == 2 and np.isclose(t.loc[(5,'other'),'gap'], .15)
     assert np.isnan(t.loc[(5,'other'),'gap_sem'])                                     # one seed each: no error to be had
@@ -105,9 +109,11 @@ def untrained(monkeypatch):
 def learner(dls, pool, rank, k=1, **kw): pass
 def small(targets=('t',), methods=None, sources=None, metric='cka', **recipe):
     targets = targets if isinstance(targets, dict) else {t: lambda budget, seed: None for t in targets}
-    return Suite('s', targets, sources or Zoo.embedded()[:1], methods or dict(transfer=learner), recipe, budgets=(5,.1+.2), seeds=(0,1), metric=metric)
+    return Suite('s', targets, sources or Zoo.embedded()[:1], methods or dict(transfer=learner), recipe,
+                 budgets=(5,.1+.2), seeds=(0,1), metric=metric)
 
-names = ['7','07','NA','nan','None','','1e3','1e400','inf','True','a,b','"',"it's",'a\nb','a\rb','a\r\nb',' a ','a\tb',';','#','é','日本','\u2028','weighted:p=1','a:b',':','-','-3','0.5','1_000','caf\udce9']
+names = ['7','07','NA','nan','None','','1e3','1e400','inf','True','a,b','"',"it's",'a\nb','a\rb','a\r\nb',' a ','a\tb',
+         ';','#','é','日本','\u2028','weighted:p=1','a:b',':','-','-3','0.5','1_000','caf\udce9']
 
 def test_any_string_is_a_name(untrained, tmp_path):
     for axis,s in dict(target=small(names), method=small(['t'], {n: learner for n in ('transfer',*names)})).items():
@@ -118,7 +124,8 @@ def test_any_string_is_a_name(untrained, tmp_path):
         again = run_suite(s, out, **kw)
         assert len(untrained) == n and n-before == len(again) == len(first)
         rows = read_runs(out)
-        assert set(rows[axis]) - {'transfer'} == set(names) and .1+.2 in set(rows.budget) and 1 in set(rows.seed) and rows.accuracy.eq(1/3).all() and rows.valid_loss.isna().all()
+        assert set(rows[axis]) - {'transfer'} == set(names)
+        assert .1+.2 in set(rows.budget) and 1 in set(rows.seed) and rows.accuracy.eq(1/3).all() and rows.valid_loss.isna().all()
         assert len(suite_table(rows)) and target_table(rows).size == rows.groupby(['target','budget','method']).ngroups
     for bad in ({7: learner}, {None: learner}):
         with pytest.raises(TypeError, match='`targets`.*text'): small(bad)
@@ -130,17 +137,24 @@ class Own(Callback):
 def scaled(k): return lambda budget, seed: k
 def settings(k):
     "Suites that differ in one thing each: what, the suite"
-    return {'recipe.*cbs': small(cbs=[GradientClip(k)]), 'recipe.*opt_func': small(opt_func=partial(RMSProp, mom=k)), 'recipe.*f': small(f=lambda x: x*k), 'recipe.*own': small(own=Own(k)), 'recipe.*start': small(start=Path(__file__) if k == 1 else Path(suites.__file__)),
-            'recipe.*p': small(p=k), 'recipe.*views': small(views=('hflip',)*int(k)), 'recipe.*more': small(**{'more': 1} if k == 1 else {}), 'rates.*transfer': small(lr=dict(transfer=k)), 'recipe.*lr': small(lr=k),
-            'targets.*t': small(dict(t=scaled(k))), 'sources.*t': small(sources=Zoo.embedded()[:int(k)]), 'sources': small(sources=lambda t: Zoo.embedded()[:int(k)]), 'metric': small(metric='cka' if k == 1 else 'parc'),
-            'methods.*m': small(methods=dict(m=partial(learner, k=k), other=learner)), 'methods.*f': small(methods=dict(f=(lambda k: lambda *args, **kw: k)(k)))}
+    return {'recipe.*cbs': small(cbs=[GradientClip(k)]), 'recipe.*opt_func': small(opt_func=partial(RMSProp, mom=k)),
+            'recipe.*f': small(f=lambda x: x*k), 'recipe.*own': small(own=Own(k)),
+            'recipe.*start': small(start=Path(__file__) if k == 1 else Path(suites.__file__)),
+            'recipe.*p': small(p=k), 'recipe.*views': small(views=('hflip',)*int(k)),
+            'recipe.*more': small(**{'more': 1} if k == 1 else {}), 'rates.*transfer': small(lr=dict(transfer=k)),
+            'recipe.*lr': small(lr=k),
+            'targets.*t': small(dict(t=scaled(k))), 'sources.*t': small(sources=Zoo.embedded()[:int(k)]),
+            'sources': small(sources=lambda t: Zoo.embedded()[:int(k)]), 'metric': small(metric='cka' if k == 1 else 'parc'),
+            'methods.*m': small(methods=dict(m=partial(learner, k=k), other=learner)),
+            'methods.*f': small(methods=dict(f=(lambda k: lambda *args, **kw: k)(k)))}
 
 @pytest.mark.parametrize('what', settings(1.))
 def test_a_changed_setting_is_refused_by_name_and_the_same_is_not(what, untrained, tmp_path):
     run_suite(settings(1.)[what], tmp_path, progress=False)
     n = len(untrained)
     run_suite(settings(1.)[what], tmp_path, progress=False)
-    with pytest.raises(ValueError, match=f'holds runs of other settings.*{what}.*differ'): run_suite(settings(2.)[what], tmp_path, progress=False)
+    with pytest.raises(ValueError, match=f'holds runs of other settings.*{what}.*differ'):
+        run_suite(settings(2.)[what], tmp_path, progress=False)
     assert len(untrained) == n == len(read_runs(tmp_path))
     assert ' at 0x' not in (tmp_path/'suite.json').read_text()
 
@@ -158,15 +172,19 @@ for k,s in t.settings(1.).items():
     if k != 'recipe.*start': print(json.dumps(s.settings(), sort_keys=True))
 """
 def test_settings_are_those_of_another_process(request):
-    said = subprocess.run([sys.executable, '-W', 'ignore', '-c', script_settings, request.path.parent], capture_output=True, text=True, check=True).stdout.splitlines()
+    said = subprocess.run([sys.executable, '-W', 'ignore', '-c', script_settings, request.path.parent],
+                          capture_output=True, text=True, check=True).stdout.splitlines()
     assert said == [json.dumps(s.settings(), sort_keys=True) for k,s in settings(1.).items() if k != 'recipe.*start']
 
 def test_what_cannot_be_digested_is_refused_before_any_run(untrained, tmp_path):
     with pytest.raises(TypeError, match='`suite`.*recipe.*f.*`key`'): run_suite(small(f=(i for i in range(3))), tmp_path, progress=False)
     assert not untrained
 
-@pytest.mark.parametrize('data', [b'', b'\n', b'a,b\n1,2\n', b'\xff\xfe\n', b'target,budget,seed,method,accuracy\nt,5,0,transfer,.5\nt,5,1,tra', b'target,budget,seed,method,accuracy\nt,5,0,transfer\n',
-                                  b'target,budget,seed,method,accuracy\nt,five,0,transfer,.5\n', b'target,budget,seed,method,accuracy\nt,5,0,transfer,.5\n"t,5,1'])
+@pytest.mark.parametrize('data', [b'', b'\n', b'a,b\n1,2\n', b'\xff\xfe\n',
+                                  b'target,budget,seed,method,accuracy\nt,5,0,transfer,.5\nt,5,1,tra',
+                                  b'target,budget,seed,method,accuracy\nt,5,0,transfer\n',
+                                  b'target,budget,seed,method,accuracy\nt,five,0,transfer,.5\n',
+                                  b'target,budget,seed,method,accuracy\nt,5,0,transfer,.5\n"t,5,1'])
 def test_a_broken_table_is_named(data, untrained, tmp_path):
     (tmp_path/'runs.csv').write_bytes(data)
     for use in (lambda: run_suite(small(), tmp_path, progress=False), lambda: read_runs(tmp_path), lambda: read_runs(tmp_path/'runs.csv')):
@@ -176,7 +194,8 @@ def test_a_broken_table_is_named(data, untrained, tmp_path):
 @pytest.mark.parametrize('data', [b'', b'[]', b'{}', b'{"settings": 3}', b'\xff', b'{"settings": {"digests": []}}', b'{"settings'])
 def test_broken_settings_are_named(data, untrained, tmp_path):
     (tmp_path/'suite.json').write_bytes(data)
-    with pytest.raises(ValueError, match=r'(?s)the settings of the suite .*suite\.json.*cannot be read'): run_suite(small(), tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r'(?s)the settings of the suite .*suite\.json.*cannot be read'):
+        run_suite(small(), tmp_path, progress=False)
 
 def test_files_of_older_versions_can_be_read_but_not_continued(untrained, tmp_path):
     bench = Path(__file__).resolve().parent.parent/'benchmarks'
@@ -192,9 +211,12 @@ def test_files_of_older_versions_can_be_read_but_not_continued(untrained, tmp_pa
 def pack(path, classes=3, n=8, px=40, seed=0):
     r,jpegs = np.random.default_rng(seed),[]
     for i in range(classes*n):
-        b = io.BytesIO(); Image.fromarray((r.normal(60+60*(i%classes), 20, (px,px,3))).clip(0,255).astype(np.uint8)).save(b, 'JPEG'); jpegs.append(b.getvalue())
+        b = io.BytesIO()
+        Image.fromarray((r.normal(60+60*(i%classes), 20, (px,px,3))).clip(0,255).astype(np.uint8)).save(b, 'JPEG')
+        jpegs.append(b.getvalue())
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, jpeg=np.frombuffer(b''.join(jpegs), np.uint8), offsets=np.cumsum([0]+[len(j) for j in jpegs]), labels=np.arange(classes*n)%classes,
+    np.savez(path, jpeg=np.frombuffer(b''.join(jpegs), np.uint8), offsets=np.cumsum([0]+[len(j) for j in jpegs]),
+             labels=np.arange(classes*n)%classes,
              is_test=np.arange(classes*n) >= classes*(n-2), classes=np.array([f'c{i}' for i in range(classes)]))
 
 def models(folder, **names):
@@ -203,13 +225,15 @@ def models(folder, **names):
     for i,(name,c) in enumerate(names.items()):
         torch.manual_seed(i)
         save_file(timm.create_model('test_efficientnet', num_classes=c).state_dict(), folder/f'{name}.safetensors')
-        manifest[name] = dict(arch='test_efficientnet', kwargs={}, num_classes=c, mean=[.5]*3, std=[.5]*3, interpolation='bilinear', crop_pct=1., input_size=[3,32,32], min_size=32)
+        manifest[name] = dict(arch='test_efficientnet', kwargs={}, num_classes=c, mean=[.5]*3, std=[.5]*3,
+                              interpolation='bilinear', crop_pct=1., input_size=[3,32,32], min_size=32)
     (folder/'manifest.json').write_text(json.dumps(manifest))
 
 @pytest.fixture()
 def eight(tmp_path):
     for i,t in enumerate(('aerial','birds')): pack(tmp_path/'data'/'targets'/f'{t}.npz', seed=i)
-    models(tmp_path/'data'/'weights', imagenet_lite0=7, inat_birds=5); models(tmp_path/'sources', lite0_dogs=4)
+    models(tmp_path/'data'/'weights', imagenet_lite0=7, inat_birds=5)
+    models(tmp_path/'sources', lite0_dogs=4)
     save_student(create_student('test_efficientnet', 6, pretrained=False, stages=3), tmp_path/'sources'/'start.safetensors')
     return tmp_path
 
@@ -248,7 +272,8 @@ def test_eight_runs_every_method(eight, tier):
     with pytest.raises(ValueError, match='`sources`.*small tier'): eight_suite(eight/'data', None, 'small')
     (eight/'sources'/'start.safetensors').unlink()
     if tier == 'small':
-        with pytest.raises(FileNotFoundError, match='`sources`.*start.safetensors.*make_sources'): eight_suite(eight/'data', eight/'sources')
+        with pytest.raises(FileNotFoundError, match='`sources`.*start.safetensors.*make_sources'):
+            eight_suite(eight/'data', eight/'sources')
 
 def test_all_labels_are_those_of_every_training_image(eight):
     "As many steps as the others, as many images in a batch as distillation, and none of the test set"
@@ -260,7 +285,8 @@ def test_all_labels_are_those_of_every_training_image(eight):
         def method(dls, pool, rank, **kw):
             learn = f(dls, pool, rank, **kw)
             files = [bytes(o) for o in getattr(learn.dls.train.dataset, 'dataset', learn.dls.train.dataset).items]
-            seen[name] = SimpleNamespace(steps=len(learn.dls.train), bs=learn.dls.train.bs, files=set(files), valid={bytes(o) for o in learn.dls.valid.items}, pool=pool)
+            seen[name] = SimpleNamespace(steps=len(learn.dls.train), bs=learn.dls.train.bs, files=set(files),
+                                         valid={bytes(o) for o in learn.dls.valid.items}, pool=pool)
             return learn
         return method
     s.methods = {m: spy(m, f) for m,f in eight_methods.items() if m in ('all_labels','transfer')}
@@ -274,24 +300,30 @@ def test_all_labels_are_those_of_every_training_image(eight):
     assert [(r['method'],r['budget']) for r in rows] == [(m,.5) for m in s.methods]
 
 def test_cli(eight, tmp_path):
-    cmd = [sys.executable, '-c', 'from distill_nb.cli import main; main()', 'bench', 'eight', '--data', eight/'data', '--sources', eight/'sources', '--out', tmp_path/'runs', '--store', tmp_path/'store',
+    cmd = [sys.executable, '-c', 'from distill_nb.cli import main; main()', 'bench', 'eight', '--data', eight/'data',
+           '--sources', eight/'sources', '--out', tmp_path/'runs', '--store', tmp_path/'store',
            '--targets', 'birds', '--budgets', '0.5', '--seeds', '0', '1', '--methods', 'probe', 'transfer', '--steps', '2']
     p = subprocess.run([str(o) for o in cmd], capture_output=True, text=True, timeout=300)
     assert p.returncode == 0, p.stderr
-    assert 'transfer' in p.stdout and len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
+    assert 'transfer' in p.stdout
+    assert len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 @pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
 def test_paper_suite_on_stand_ins(tmp_path):
     import torchvision
     from test_tasks import make_eurosat, make_oxford_pets
-    make_eurosat(tmp_path/'data'/'eurosat'); make_oxford_pets(tmp_path/'data'/'oxford_pets')
+    make_eurosat(tmp_path/'data'/'eurosat')
+    make_oxford_pets(tmp_path/'data'/'oxford_pets')
     (tmp_path/'bank'/'resnet18').mkdir(parents=True)
     for i,(t,c) in enumerate(dict(cifar10=10, oxford_pets=37).items()):
-        torch.manual_seed(i); torch.save(torchvision.models.resnet18(num_classes=c).state_dict(), tmp_path/'bank'/'resnet18'/f'resnet18_{t}.pth')
+        torch.manual_seed(i)
+        torch.save(torchvision.models.resnet18(num_classes=c).state_dict(), tmp_path/'bank'/'resnet18'/f'resnet18_{t}.pth')
     models(tmp_path/'start', start=6)
     s = paper_suite(tmp_path/'data', tmp_path/'bank', start=Zoo.checkpoints(tmp_path/'start')['start'], steps=2)
-    assert set(s.zoo('eurosat').names) == {'resnet18.cifar10','resnet18.oxford_pets'} and s.zoo('oxford_pets').names == ['resnet18.cifar10']   # never the target's own
+    assert set(s.zoo('eurosat').names) == {'resnet18.cifar10','resnet18.oxford_pets'}
+    assert s.zoo('oxford_pets').names == ['resnet18.cifar10']   # never the target's own
     assert set(s.settings()['sources']) == {'resnet18.cifar10','resnet18.oxford_pets'}
-    rows = run_suite(s, tmp_path/'out', targets='eurosat', budgets=.5, seeds=[0], methods=['probe','weighted'], store=tmp_path/'store', progress=False)
+    rows = run_suite(s, tmp_path/'out', targets='eurosat', budgets=.5, seeds=[0], methods=['probe','weighted'],
+                     store=tmp_path/'store', progress=False)
     assert set(rows.method) == {'probe','weighted'}
