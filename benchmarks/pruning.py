@@ -7,7 +7,7 @@ from functools import partial
 warnings.simplefilter('ignore')
 import pandas as pd
 from common import machine, write
-from distill_nb.demo import digits, recipe
+from distill_nb.demo import digits, digits_recipe
 from distill_nb.teachers import SourceClasses, source_teacher
 from distill_nb.compare import compare, compare_methods
 from distill_nb.zoo import Zoo
@@ -27,6 +27,6 @@ if __name__=='__main__':
     c = compare(digits, zoo, start=zoo['objects'], methods={k: partial(compare_methods['weighted'], **kw) for k,
                                                             kw in methods.items()},
                 seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
-                reference='all sources', after_run=count, **{**recipe, **(dict(n_epoch=1) if a.small else {})})
+                reference='all sources', after_run=count, **{**digits_recipe, **(dict(n_epoch=1) if a.small else {})})
     df = c.table().join(c.rows.groupby('method').sources.mean()).reset_index()
-    write(df.drop(columns='seconds').assign(n_epoch=recipe['n_epoch'], **machine()), 'pruning', a)
+    write(df.drop(columns='seconds').assign(n_epoch=digits_recipe['n_epoch'], **machine()), 'pruning', a)

@@ -25,7 +25,7 @@ from .similarity import rank_sources
 from .teachers import Both, Hints, Probes, SourceClasses
 from .compare import compare_methods, run_method, split_options
 from .plots import plain_label
-from .demo import digits, recipe as digits_recipe
+from .demo import digits, digits_recipe
 
 # %% ../nbs/36_bench.ipynb #d174f12c
 _spoken = {c.__name__: c for c in (Probes, SourceClasses, Both, Hints)} # what a method's arguments may be made of
