@@ -7,7 +7,7 @@ import argparse, time, warnings
 warnings.simplefilter('ignore')
 import numpy as np, pandas as pd, timm, torch
 from torch.func import functional_call, stack_module_state, vmap
-from common import machine, write
+from common import write
 
 def variants(arch, n, device, compile):
     "name -> function of a batch, each giving logits [n,N,C]; `compile` is False, True or a backend of torch.compile"
@@ -52,4 +52,4 @@ if __name__=='__main__':
     a = ap.parse_args()
     cases = [('resnet18',64,8)] if a.small else [('resnet18',128,8),('resnet18',128,32),('mobilenetv3_large_100',128,32)]
     rows = [r for o in cases for r in case(*o, a)]
-    write(pd.DataFrame(rows).assign(device=a.device, **machine()), 'grouped', a)
+    write(pd.DataFrame(rows).assign(device=a.device), 'grouped', a)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
+from common import save
 
 root = Path(__file__).resolve().parent.parent
 TARGETS = 'birds pets skin chestxray aerial corn textures flowers'.split()
@@ -66,7 +67,7 @@ def remembered(f):
 def trials(x, y, feats, truth, metric, seeds, n):
     "A row for each seed and each way to rank"
     from distill_nb.data import image_dls
-    from distill_nb.similarity import halving_plan, n_passes, rank_sources
+    from distill_nb.similarity import rank_sources
     from distill_nb.estimators.core import metrics
     from distill_nb.sources import Source
     from distill_nb.zoo import Zoo
@@ -114,8 +115,9 @@ if __name__=='__main__':
         feats = dict(zip(cells, jobs(delayed(quietly(outputs))(a.data, a.small, tmp if a.small else a.store, *c) for c in cells)))
     print(f'features: {time.time()-start:.0f} s', flush=True)
     df = pd.concat(jobs(delayed(quietly(study))(a.data, a.small, n, t, {k:feats[t,k] for k in names}) for t in targets))
-    df = df.assign(torch=torch.__version__).set_index(['target','metric','halving','keep'])
+    keys = ['target','metric','halving','keep']
+    df = df[[*keys, *df.columns.drop(keys)]]
     with pd.option_context('display.width', 250, 'display.max_columns', None):
         print(df.groupby(['metric','halving','keep']).mean(numeric_only=True).round(3))
-    if not a.small: df.round(4).to_csv(root/'benchmarks'/'halving.csv')
+    save(df, 'halving', a)
     print(f'{time.time()-start:.0f} s')

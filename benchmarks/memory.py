@@ -8,7 +8,8 @@ import argparse, subprocess, sys, tempfile, threading, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 warnings.simplefilter('ignore')
-from common import machine, write
+from common import write
+import distill_nb.networks # Source.from_timm
 
 def peak(f):
     """(what `f` returns, seconds, MB of the process's own memory at its peak above what was held before; pages of
@@ -67,4 +68,4 @@ if __name__=='__main__':
     calls = ['the_pass(1)','the_pass(2)','the_table(2000)'] if a.small else ['the_pass(1)','the_pass(4)','the_pass(12)',
             'the_table(20_000)','the_table(60_000)']
     rows = [eval(subprocess.run([sys.executable, __file__, '--one', c], capture_output=True, text=True, check=True).stdout) for c in calls]
-    write(pd.DataFrame(rows).assign(**machine()), 'memory', a)
+    write(pd.DataFrame(rows), 'memory', a)

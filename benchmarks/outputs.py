@@ -5,13 +5,13 @@ ready tensors (channels last, inference mode, mixed precision on a GPU, the same
 transforms, outputs collected in memory. `ratio` is throughput over that of the bare models in the
 same round: the median of the rounds, with the least and the most. Weights are random. Writes `benchmarks/outputs.csv`."""
 import argparse, io, tempfile, time, warnings
-from pathlib import Path
 import numpy as np, pandas as pd, torch
 warnings.simplefilter('ignore')
 from PIL import Image
-from common import machine, write
+from common import write
 from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs
+import distill_nb.networks # Source.from_timm
 from distill_nb.sources import Source
 from distill_nb.images import open_image
 
@@ -89,4 +89,4 @@ if __name__=='__main__':
     a = ap.parse_args()
     if a.small: a.images,a.rounds = 64,1
     archs = ['mobilenetv3_small_050'] if a.small else ['mobilenetv3_large_100','resnet18','resnet26','tf_efficientnet_lite0']
-    write(pd.DataFrame(cases(archs, 128 if a.small else 224, a.images, a)).assign(device=a.device, **machine()), 'outputs', a)
+    write(pd.DataFrame(cases(archs, 128 if a.small else 224, a.images, a)).assign(device=a.device), 'outputs', a)

@@ -6,7 +6,8 @@ that opens the photos until the student has seen them once, beside opening them 
 opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of photos. Weights of networks are random: they do not change the time."""
 import argparse, io, subprocess, sys, tempfile, time, warnings
 from functools import partial
-from common import machine, write
+from common import write
+import distill_nb.networks # Source.from_timm
 warnings.simplefilter('ignore')
 from PIL import ImageDraw
 from distill_nb.all import *
@@ -275,9 +276,4 @@ if __name__=='__main__':
                                   first=lambda: first_rows(items, sources, rounds),
                                   epoch=lambda: epoch_rows(items, rounds)).items() if k in only for r in f()]
     if 'memory' in only: rows += memory_rows(pool)
-    df = pd.DataFrame(rows).assign(**machine())
-    old = Path(__file__).with_name('photos.csv')
-    if a.only and old.exists() and not a.small:
-        was = pd.read_csv(old)
-        df = pd.concat([df, was[~was.bench.isin(only)]])
-    write(df, 'photos', a)
+    write(pd.DataFrame(rows), 'photos', a, keep=(lambda was: ~was.bench.isin(only)) if a.only else None)

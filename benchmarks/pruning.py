@@ -5,8 +5,7 @@ of each source are kept (`top_k`), and the pool is seen in cached crops as well 
 import argparse, warnings
 from functools import partial
 warnings.simplefilter('ignore')
-import pandas as pd
-from common import machine, write
+from common import write
 from distill_nb.demo import digits, digits_recipe
 from distill_nb.teachers import SourceClasses, source_teacher
 from distill_nb.compare import compare, compare_methods
@@ -29,4 +28,4 @@ if __name__=='__main__':
                 seeds=range(1 if a.small else a.seeds), n_jobs=2, progress=False,
                 reference='all sources', after_run=count, **{**digits_recipe, **(dict(n_epoch=1) if a.small else {})})
     df = c.table().join(c.rows.groupby('method').sources.mean()).reset_index()
-    write(df.drop(columns='seconds').assign(n_epoch=digits_recipe['n_epoch'], **machine()), 'pruning', a)
+    write(df.drop(columns='seconds').assign(n_epoch=digits_recipe['n_epoch']), 'pruning', a)

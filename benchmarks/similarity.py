@@ -1,4 +1,4 @@
-"""How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python scripts/bench_similarity.py [--small]`
+"""How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python benchmarks/similarity.py [--small]`
 
 Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts. Memory is the peak of a fresh process above what
 it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is the median of the rounds, `least` and `most` are their ends.
@@ -7,9 +7,8 @@ import argparse, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from scipy.stats import spearmanr
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
-from common import machine
-from distill_nb.similarity import cka, h_score, logme, null_scores, parc, rank_sources, replicate_scores
+from common import here, machine, write
+from distill_nb.similarity import cka, h_score, logme, null_scores, parc, replicate_scores
 from distill_nb.estimators.core import metrics
 
 def data(n, d, c, seed=0):
@@ -154,12 +153,9 @@ if __name__=='__main__':
     if a.peak:
         peak(*a.peak)
         sys.exit()
-    file = Path(__file__).resolve().parent.parent/'nbs'/'estimators'/'bench.csv'
     parts = dict(formulas=lambda: ratios(*((600,128,10) if a.small else (5000,2048,100))),
                  memory=lambda: memory([(1000,64,10)] if a.small else [(20000,512,100), (20000,2048,100)]),
                  ranking=lambda: share(100, 4, 2) if a.small else share(500, 28, a.rounds))
-    was = pd.read_csv(file) if a.only else pd.DataFrame(dict(part=[]))
-    df = pd.concat([pd.DataFrame(f()).assign(part=k, **machine()) if a.only in (None,k) else was[was.part==k] for k,
-                    f in parts.items()], ignore_index=True)
-    with pd.option_context('display.width', 250, 'display.max_columns', None): print(df)
-    if not a.small: df.round(4).to_csv(file, index=False)
+    df = pd.concat([pd.DataFrame(f()).assign(part=k, **machine()) for k,f in parts.items() if a.only in (None,k)], ignore_index=True)
+    keep = (lambda was: was.part != a.only) if a.only else None
+    write(df, 'bench', a, keep=keep, sort=dict(by='part'), folder=here.parent/'nbs'/'estimators')

@@ -7,12 +7,11 @@ fasterai is installed) and timm's LogitDistillationTask, each with one teacher, 
 `--keep` measures with an allocator that keeps what is freed. Writes `benchmarks/step.csv`."""
 import argparse, gc, os, sys, time, warnings
 from functools import partial
-from common import machine, write
+from common import write
 warnings.simplefilter('ignore')
 import timm
 from distill_nb.all import *
 from distill_nb.teachers import LiveTeachers, SourceTeacher, StoredTeachers
-from distill_nb.student import create_student, student_splitter
 from distill_nb.distill import Distill
 from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.sources import Source
@@ -201,7 +200,7 @@ if __name__=='__main__':
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **kept_memory})
     if a.device is None: default_device(False)
     if a.small: a.steps,a.rounds = 2,1
-    rows,old,device = [],Path(__file__).with_name('step.csv' if a.device in (None,'cpu') else 'step_gpu.csv'),a.device or 'cpu'
+    rows,device = [],a.device or 'cpu'
     if a.only!='live':
         for arch,px in [('mobilenetv3_small_050',64)] if a.small else [('mobilenetv3_small_100',160)]:
             rows += [dict(bench='looked up', **r) for r in looked_up(arch, px, 8 if a.small else 32, a)]
@@ -211,8 +210,6 @@ if __name__=='__main__':
         rows += [dict(bench='live', **r) for r in live('mobilenetv3_small_050' if a.small else 'mobilenetv3_small_100',
                                                        teachers, 64 if a.small else 160, 8 if a.small else 32, a)]
     if a.keep: rows = [{**r, 'bench': f"{r['bench']}, memory kept"} for r in rows]
-    df = pd.DataFrame(rows).assign(device=device, half=a.half, **machine())
-    if a.only and old.exists() and not a.small: # the other part as it was measured before
-        was = pd.read_csv(old)
-        df = pd.concat([df, was[~was.bench.isin(df.bench)]]).sort_values('bench', kind='stable', ascending=False)
-    write(df, 'step', a)
+    df = pd.DataFrame(rows).assign(device=device, half=a.half)
+    keep = (lambda was: ~was.bench.isin(df.bench)) if a.only else None # the other part as it was measured before
+    write(df, 'step', a, keep=keep, sort=dict(by='bench', ascending=False))

@@ -5,13 +5,13 @@ For each target of DATA/targets: a probe set of at most 250 training images. The
 The estimators see the probe set alone. Every row is written the moment it is there; what is there is not computed again.
 
     python scripts/make_sources.py DATA SOURCES                  # once: further source models (EfficientNet-Lites, and one trained on each source task)
-    python scripts/study_similarity.py DATA truth --sources SOURCES                 # study_truth.csv, linear probes: minutes
-    python scripts/study_similarity.py DATA truth --sources SOURCES --finetune      # and fine-tuning: half a minute a cell on two idle cores
-    python scripts/study_similarity.py DATA scores --sources SOURCES                # study_scores.csv"""
+    python experiments/study_similarity.py DATA truth --sources SOURCES                 # study_truth.csv, linear probes: minutes
+    python experiments/study_similarity.py DATA truth --sources SOURCES --finetune      # and fine-tuning: half a minute a cell on two idle cores
+    python experiments/study_similarity.py DATA scores --sources SOURCES                # study_scores.csv"""
 import argparse, time, warnings
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-from fastai.vision.all import Normalize, accuracy, aug_transforms, set_seed
+import pandas as pd, torch
+from fastai.vision.all import accuracy, aug_transforms, set_seed
 from sklearn.linear_model import LogisticRegression
 from distill_nb.data import image_dls
 from distill_nb.packs import load_pack

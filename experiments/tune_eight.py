@@ -1,4 +1,4 @@
-"""Learning rates for the suite `eight`, tried on labelled training images alone, for every method alike: `python scripts/tune_eight.py DATA SOURCES [TARGET ...]`
+"""Learning rates for the suite `eight`, tried on labelled training images alone, for every method alike: `python experiments/tune_eight.py DATA SOURCES [TARGET ...]`
 
 Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are validated on, and the other 80 % are the pool. The test images are
 not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say of the validation images, the most that a student could learn from
@@ -15,7 +15,7 @@ from distill_nb.similarity import rank_sources
 from distill_nb.teachers import probe_labels
 from distill_nb.weights import effective_sources
 from distill_nb.bench import run_cell
-from distill_nb.suites import _tfms, eight_suite
+from distill_nb.suites import eight_suite, suite_tfms
 
 def split(load, size, bs, budget=None, seed=7):
     "(dls, pool): five labels a class to train on, the other labelled training images to validate on"
@@ -24,7 +24,7 @@ def split(load, size, bs, budget=None, seed=7):
     labelled,rest = few_labels(y, frac=.2, seed=seed)
     few,valid = few_labels(y[labelled], n=5, seed=seed)
     few,valid = labelled[few],labelled[valid]
-    return image_dls(x[few], y[few], x[valid], y[valid], vocab=pack.classes, size=size, bs=bs, batch_tfms=_tfms()), x[rest]
+    return image_dls(x[few], y[few], x[valid], y[valid], vocab=pack.classes, size=size, bs=bs, batch_tfms=suite_tfms()), x[rest]
 
 def suite(*args, **recipe):
     "`eight_suite` on these splits"

@@ -20,7 +20,6 @@ from distill_nb.teachers import SourceClasses, SourceTeacher, StoredTeachers
 from distill_nb.distill import Distill
 from distill_nb.fixmatch import strong_augment
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
-from distill_nb.outputs import get_outputs
 from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.resume import Resume
 from distill_nb.estimators.core import metrics

@@ -74,7 +74,6 @@ def half_is_finite(out):
 
 def side(data):
     "Pixels of the smallest target's images"
-    from PIL import Image
     from distill_nb.images import open_image
     from distill_nb.packs import load_pack
     return min(open_image(load_pack(p).items[0]).size[0] for p in sorted((data/'targets').glob('*.npz')))

@@ -8,7 +8,7 @@ The small tier of the bench wants a student of less than a million weights with 
 ImageNet's weights, trained on at 64 px on the training images of all source tasks together, to give their labels and the pseudo-labels of the whole Lite0.
 
     python scripts/make_sources.py ../shared/data ~/.cache/distill_nb_sources"""
-import argparse, json, subprocess, sys, tempfile, time, warnings, zipfile
+import argparse, json, subprocess, sys, tempfile, time, zipfile
 from pathlib import Path
 import numpy as np, timm, torch
 from PIL import Image

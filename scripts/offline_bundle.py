@@ -11,7 +11,7 @@ lower quality; then the same without EfficientNet-Lite2; then without Lite1 as w
 
 `--tiny` packs a few images of each target, and two embedded models in place of the seven, for a rehearsal; it fetches
 nothing."""
-import argparse, importlib.metadata, io, json, lzma, os, shutil, sys, tarfile, tempfile, time
+import argparse, importlib.metadata, io, json, lzma, os, shutil, tarfile, tempfile, time
 from pathlib import Path
 import numpy as np
 from packaging.requirements import Requirement

@@ -1,9 +1,7 @@
 "A saved student is the same network for timm and in a fresh process"
 import json, math, subprocess, sys
 import numpy as np, pytest, timm, torch
-from copy import deepcopy
 from torch import nn
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from fastai.vision.all import Learner, Normalize, accuracy, aug_transforms, imagenet_stats, resnet18
 from distill_nb.data import image_dls
