@@ -22,6 +22,7 @@ from .identity import Unidentified, identity
 from .sources import Source
 from .zoo import Zoo
 from .similarity import rank_sources
+from .resume import Resume # noqa: F401: it registers what identifies a callback
 from .teachers import Both, Hints, Probes, SourceClasses
 from .compare import compare_methods, run_method, split_options
 from .plots import plain_label

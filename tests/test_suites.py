@@ -1,5 +1,6 @@
 "The eight targets and the paper's, on small stand-ins of their layout"
 import io, json, subprocess, sys
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, timm, torch
@@ -86,20 +87,21 @@ def test_all_labels_are_those_of_every_training_image(eight):
     s,seen = eight_suite(eight/'data', eight/'sources', 'full', steps=3),{}
     s.recipe.update(bs_u=48)
     def spy(name, f):
-        def method(dls, pool, rank, **kw):
-            learn = f(dls, pool, rank, **kw)
+        @wraps(f)
+        def method(**kw):
+            learn = f(**kw)
             files = [bytes(o) for o in getattr(learn.dls.train.dataset, 'dataset', learn.dls.train.dataset).items]
             seen[name] = SimpleNamespace(steps=len(learn.dls.train), bs=learn.dls.train.bs, files=set(files),
-                                         valid={bytes(o) for o in learn.dls.valid.items}, pool=pool)
+                                         valid={bytes(o) for o in learn.dls.valid.items})
             return learn
         return method
     s.methods = {m: spy(m, f) for m,f in eight_methods.items() if m in ('all_labels','transfer')}
-    s.methods['all_labels'].budget = eight_methods['all_labels'].budget
     rows = [run_cell(s, 'birds', .5, 0, m, store=False) for m in s.methods]
     every,few = seen['all_labels'],seen['transfer']
+    _,pool = s.targets['birds'](.5, 0)
     birds = load_pack(eight/'data'/'targets'/'birds.npz')
     assert every.files == {bytes(o) for o in birds.train[0]} and every.valid == few.valid == {bytes(o) for o in birds.test[0]}
-    assert few.files < every.files and few.files | {bytes(o) for o in few.pool} == every.files
+    assert few.files < every.files and few.files | {bytes(o) for o in pool} == every.files
     assert every.steps == few.steps == 3 and (every.bs,few.bs) == (32+48,32)
     assert [(r['method'],r['budget']) for r in rows] == [(m,.5) for m in s.methods]
 
