@@ -1,4 +1,5 @@
-"How long `Ranking.explore` takes to answer, with 28 sources and 500 probe images: in the kernel, and from the key to the changed page in Chromium (served by Voila). Writes explore.csv"
+"""How long `Ranking.explore` takes to answer, with 28 sources and 500 probe images: in the kernel, and from the key
+to the changed page in Chromium (served by Voila). Writes explore.csv"""
 import json, sys, tempfile, time
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -16,7 +17,8 @@ rng = np.random.default_rng(0)
 y = np.arange(500)%10
 images = rng.integers(0, 255, (500,8,8), dtype=np.uint8)
 dls = image_dls(images, y, images[:10], y[:10])
-zoo = Zoo([Source.from_arrays(f'a_source_with_a_long_name_{i}', list(images), np.eye(10)[y]@rng.normal(size=(10,512))*i/28 + rng.normal(size=(500,512))) for i in range(28)])
+def features(i): return np.eye(10)[y]@rng.normal(size=(10,512))*i/28 + rng.normal(size=(500,512))
+zoo = Zoo([Source.from_arrays(f'a_source_with_a_long_name_{i}', list(images), features(i)) for i in range(28)])
 rank = rank_sources(dls, zoo, store=False, progress=False)
 ex = rank.explore()
 """
@@ -55,7 +57,8 @@ def page(n=40):
             p.wait_for_timeout(3000)
             p.evaluate("""() => { window.ms = []; let t = 0;
                 document.addEventListener('keydown', () => { t = performance.now() }, true);
-                new MutationObserver(() => { if (t) { window.ms.push(performance.now()-t); t = 0 } }).observe(document.querySelector('.dnb-code'), {subtree: true, childList: true, characterData: true}) }""")
+                new MutationObserver(() => { if (t) { window.ms.push(performance.now()-t); t = 0 } }).observe(document.querySelector('.dnb-code'),
+                    {subtree: true, childList: true, characterData: true}) }""")
             p.locator('.dnb-explore .widget-hslider:has-text("power p") .noUi-handle').focus()
             for i in range(n):
                 p.keyboard.press('ArrowRight' if i%10 < 5 else 'ArrowLeft')

@@ -1,8 +1,11 @@
 """Are teachers of one architecture faster together? `python benchmarks/grouped.py [--small] [--device cuda]`
 
-Forward passes of four teachers of the same architecture on the same batch, without gradients: one after the other (what `LiveTeachers` does); all at once by
-`torch.func.vmap` over their stacked weights, which turns each convolution into a grouped one; and one after the other compiled by `torch.compile`. In turn, round after
-round; `ratio` is the time over that of one after the other in the same round, the median of the rounds with the least and the most. Weights are random. Writes `benchmarks/grouped.csv`."""
+Forward passes of four teachers of the same architecture on the same batch, without gradients: one after the other
+(what `LiveTeachers` does); all at once by
+`torch.func.vmap` over their stacked weights, which turns each convolution into a grouped one; and one after the other
+compiled by `torch.compile`. In turn, round after
+round; `ratio` is the time over that of one after the other in the same round, the median of the rounds with the least
+and the most. Weights are random. Writes `benchmarks/grouped.csv`."""
 import argparse, time, warnings
 warnings.simplefilter('ignore')
 import numpy as np, pandas as pd, timm, torch

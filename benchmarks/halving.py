@@ -1,10 +1,15 @@
-"""What does successive halving lose? Full rankings against `rank_sources(..., halving=25, 50, 100)`, as `benchmarks/halving.csv`.
+"""What does successive halving lose? Full rankings against `rank_sources(..., halving=25, 50, 100)`, as
+`benchmarks/halving.csv`.
 
 For each target of DATA/targets: sources are the real models of DATA/weights at 64, 96 and 128 px and the embedded zoo.
-Of each target at most 700 training and 300 test images take part. The truth of a source is the accuracy, on the test images, of a linear probe of its features fitted on all of the
-training images. Each seed draws its own probe set of at most 500 of these; the rankings see that alone. All outputs are computed once and kept in a store; the rankings run on them as arrays, by the public function.
+Of each target at most 700 training and 300 test images take part. The truth of a source is the accuracy, on the test
+images, of a linear probe of its features fitted on all of the
+training images. Each seed draws its own probe set of at most 500 of these; the rankings see that alone. All outputs
+are computed once and kept in a store; the rankings run on them as arrays, by the public function.
 
-    python benchmarks/halving.py [DATA]      # about 2,600 seconds of CPU (reckoned from parts of it) on two cores, less if the store is filled; DATA is $DISTILL_NB_DATA or ../shared/data
+    # about 2,600 seconds of CPU (estimated from parts of it) on two cores, less if the store is filled; DATA is
+    # $DISTILL_NB_DATA or ../shared/data
+    python benchmarks/halving.py [DATA]
     python benchmarks/halving.py --small     # half a minute: two targets, the embedded zoo, nothing written"""
 import argparse, hashlib, os, sys, tempfile, time, warnings
 from pathlib import Path

@@ -1,8 +1,11 @@
 """How much memory do many sources and a large pool take? `python benchmarks/memory.py [--small]`
 
-Two questions, each run in a fresh process whose peak is read above what it held before. The pass: `compute_outputs` of 1, 4 and 12 ResNet-50 (random weights, 102 MB each)
-over 64 images. The table: pseudo-labels of a pool of 20,000 and of 60,000 images by 28 sources of 10 classes, memory-mapped, from a store that was filled beforehand; then the
-milliseconds of looking up a batch of 32 random images. A million images and 8,000 classes make a file 476 times as large as the second, with rows 29 times as long;
+Two questions, each run in a fresh process whose peak is read above what it held before. The pass: `compute_outputs`
+of 1, 4 and 12 ResNet-50 (random weights, 102 MB each)
+over 64 images. The table: pseudo-labels of a pool of 20,000 and of 60,000 images by 28 sources of 10 classes,
+memory-mapped, from a store that was filled beforehand; then the
+milliseconds of looking up a batch of 32 random images. A million images and 8,000 classes make a file 476 times as
+large as the second, with rows 29 times as long;
 what is held in memory does not depend on the number of classes. Writes `benchmarks/memory.csv`."""
 import argparse, subprocess, sys, tempfile, threading, time, warnings
 from pathlib import Path

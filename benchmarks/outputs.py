@@ -1,9 +1,13 @@
-"""How near does the pass over a pool come to the bare models? `python benchmarks/outputs.py [--small] [--device cuda] [--images 512]`
+"""How near does the pass over a pool come to the bare models? `python benchmarks/outputs.py [--small] [--device cuda]
+[--images 512]`
 
-JPEG files of 256 by 256 pixels go through `compute_outputs`: opened, resized, computed, copied, written to a new store. Beside it, in the same run, the bare models on
-ready tensors (channels last, inference mode, mixed precision on a GPU, the same batch), and a loop as people write it: a DataLoader for each source with its
+JPEG files of 256 by 256 pixels go through `compute_outputs`: opened, resized, computed, copied, written to a new
+store. Beside it, in the same run, the bare models on
+ready tensors (channels last, inference mode, mixed precision on a GPU, the same batch), and a loop as people write
+it: a DataLoader for each source with its
 transforms, outputs collected in memory. `ratio` is throughput over that of the bare models in the
-same round: the median of the rounds, with the least and the most. Weights are random. Writes `benchmarks/outputs.csv`."""
+same round: the median of the rounds, with the least and the most. Weights are random. Writes
+`benchmarks/outputs.csv`."""
 import argparse, io, tempfile, time, warnings
 import numpy as np, pandas as pd, torch
 warnings.simplefilter('ignore')

@@ -1,9 +1,13 @@
 """What do photos of 12 megapixels cost? `python benchmarks/photos.py [--small] [--pool 5000] [--rounds 3]`
 
-Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor noise; JPEG at quality 88. Four tables, all in `benchmarks/photos.csv`:
-`pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources, beside the ordinary way; `first`, seconds of everything
-that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for the student; `epoch`, a training epoch, with images kept and
-opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of photos. Weights of networks are random: they do not change the time."""
+Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor noise; JPEG at quality 88. Four
+tables, all in `benchmarks/photos.csv`:
+`pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources,
+beside the ordinary way; `first`, seconds of everything
+that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for
+the student; `epoch`, a training epoch, with images kept and
+opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of
+photos. Weights of networks are random: they do not change the time."""
 import argparse, io, subprocess, sys, tempfile, time, warnings
 from functools import partial
 from common import write

@@ -1,7 +1,9 @@
 """What do savings cost in accuracy? `python benchmarks/pruning.py [--small]`
 
-On scikit-learn's digits (the recipe of `distill_nb demo`, p = 4, eight sources): sources below a weight are never run over the pool (`min_weight`), only the largest pseudo-labels
-of each source are kept (`top_k`), and the pool is seen in cached crops as well (`views`). All on the same splits; gaps are paired with nothing saved. Writes `benchmarks/pruning.csv`."""
+On scikit-learn's digits (the recipe of `distill_nb demo`, p = 4, eight sources): sources below a weight are never run
+over the pool (`min_weight`), only the largest pseudo-labels
+of each source are kept (`top_k`), and the pool is seen in cached crops as well (`views`). All on the same splits;
+gaps are paired with nothing saved. Writes `benchmarks/pruning.csv`."""
 import argparse, warnings
 from functools import partial
 warnings.simplefilter('ignore')

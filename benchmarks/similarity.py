@@ -1,8 +1,12 @@
-"""How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python benchmarks/similarity.py [--small]`
+"""How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python
+benchmarks/similarity.py [--small]`
 
-Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts. Memory is the peak of a fresh process above what
-it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is the median of the rounds, `least` and `most` are their ends.
-Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads; `--only` measures one part again and keeps the rest."""
+Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts.
+Memory is the peak of a fresh process above what
+it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is
+the median of the rounds, `least` and `most` are their ends.
+Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads; `--only` measures one part
+again and keeps the rest."""
 import argparse, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -113,7 +117,8 @@ def one_by_one(f):
 
 def share(n, sources, rounds, d=1280, c=30):
     """Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models; each
-    round times some sources and one batch of each model. In one thread and by the processor's clock: other programs of the machine count for nothing"""
+    round times some sources and one batch of each model. In one thread and by the processor's clock: other
+    programs of the machine count for nothing"""
     import timm
     torch.set_num_threads(1)
     x,y = data(n, d, c)

@@ -1,9 +1,15 @@
-"""What does a distillation step cost beside the student's own? `python benchmarks/step.py [--small] [--device cuda] [--half]`
+"""What does a distillation step cost beside the student's own? `python benchmarks/step.py [--small] [--device cuda]
+[--half]`
 
-Everything is timed in one process, the variants in turn, round after round; `ratio` is the median of the rounds' ratios, with the least and the most. The floor of a step with looked-up pseudo-labels is the student's plain
-supervised step on a batch of as many images; with live teachers it is that plus the teachers' bare forward passes (channels last, no gradients, ready tensors) on the
-images that they see. The optimizer is the default one, `FusedAdam`; two rows have fastai's `Adam`. Images are random and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback (where
-fasterai is installed) and timm's LogitDistillationTask, each with one teacher, which is what they take, and a plain PyTorch loop over the teachers as people write it.
+Everything is timed in one process, the variants in turn, round after round; `ratio` is the median of the rounds'
+ratios, with the least and the most. The floor of a step with looked-up pseudo-labels is the student's plain
+supervised step on a batch of as many images; with live teachers it is that plus the teachers' bare forward passes
+(channels last, no gradients, ready tensors) on the
+images that they see. The optimizer is the default one, `FusedAdam`; two rows have fastai's `Adam`. Images are random
+and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback
+(where
+fasterai is installed) and timm's LogitDistillationTask, each with one teacher, which is what they take, and a plain
+PyTorch loop over the teachers as people write it.
 `--keep` measures with an allocator that keeps what is freed. Writes `benchmarks/step.csv`."""
 import argparse, gc, os, sys, time, warnings
 from functools import partial

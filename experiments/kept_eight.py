@@ -1,7 +1,10 @@
-"""What the student could keep: how often the teachers of `distill` are right on the test images of the suite `eight`, at its own splits: `python experiments/kept_eight.py DATA SOURCES`
+"""What the student could keep: how often the teachers of `distill` are right on the test images of the suite `eight`,
+at its own splits: `python experiments/kept_eight.py DATA SOURCES`
 
-For each target and split, linear probes on the sources' features, fitted to the same labels that the student has: the best source by the ranking, the plain mean of all, and the mean by weight,
-which is what `distill` is taught. Nothing is chosen by these figures. Writes `OUT/kept.csv`, by default into `benchmarks/eight_small_again`; what is there is not computed again."""
+For each target and split, linear probes on the sources' features, fitted to the same labels that the student has: the
+best source by the ranking, the plain mean of all, and the mean by weight,
+which is what `distill` is taught. Nothing is chosen by these figures. Writes `OUT/kept.csv`, by default into
+`benchmarks/eight_small_again`; what is there is not computed again."""
 import argparse, warnings
 warnings.simplefilter('ignore')
 from pathlib import Path

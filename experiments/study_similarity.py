@@ -1,12 +1,19 @@
-"""Which estimator predicts transfer best? The study of `nbs/estimators/08_study.ipynb`, as CSV files that the notebook reads.
+"""Which estimator predicts transfer best? The study of `nbs/estimators/08_study.ipynb`, as CSV files that the
+notebook reads.
 
-For each target of DATA/targets: a probe set of at most 250 training images. The truth, for each source: accuracy on the target's test images of
-(a) a linear probe fitted on the source's features of the probe set, (b) the source itself, fine-tuned on the probe set for 96 steps of 16 images.
-The estimators see the probe set alone. Every row is written the moment it is there; what is there is not computed again.
+For each target of DATA/targets: a probe set of at most 250 training images. The truth, for each source: accuracy on
+the target's test images of
+(a) a linear probe fitted on the source's features of the probe set, (b) the source itself, fine-tuned on the probe
+set for 96 steps of 16 images.
+The estimators see the probe set alone. Every row is written the moment it is there; what is there is not computed
+again.
 
-    python scripts/make_sources.py DATA SOURCES                  # once: further source models (EfficientNet-Lites, and one trained on each source task)
-    python experiments/study_similarity.py DATA truth --sources SOURCES                 # study_truth.csv, linear probes: minutes
-    python experiments/study_similarity.py DATA truth --sources SOURCES --finetune      # and fine-tuning: half a minute a cell on two idle cores
+    # once: further source models (EfficientNet-Lites, and one trained on each source task)
+    python scripts/make_sources.py DATA SOURCES
+    # study_truth.csv, linear probes: minutes
+    python experiments/study_similarity.py DATA truth --sources SOURCES
+    # and fine-tuning: half a minute a cell on two idle cores
+    python experiments/study_similarity.py DATA truth --sources SOURCES --finetune
     python experiments/study_similarity.py DATA scores --sources SOURCES                # study_scores.csv"""
 import argparse, time, warnings
 from pathlib import Path

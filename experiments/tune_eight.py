@@ -1,8 +1,12 @@
-"""Learning rates for the suite `eight`, tried on labelled training images alone, for every method alike: `python experiments/tune_eight.py DATA SOURCES [TARGET ...]`
+"""Learning rates for the suite `eight`, tried on labelled training images alone, for every method alike: `python
+experiments/tune_eight.py DATA SOURCES [TARGET ...]`
 
-Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are validated on, and the other 80 % are the pool. The test images are
-not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say of the validation images, the most that a student could learn from
-them. One thread a run, two runs at a time. Prints, and writes `tuning.csv` and `teachers.csv` into `benchmarks/eight_small`, or a folder named after the tier and size asked for; runs that
+Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are
+validated on, and the other 80 % are the pool. The test images are
+not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say
+of the validation images, the most that a student could learn from
+them. One thread a run, two runs at a time. Prints, and writes `tuning.csv` and `teachers.csv` into
+`benchmarks/eight_small`, or a folder named after the tier and size asked for; runs that
 are there are not made again."""
 import argparse, warnings
 warnings.simplefilter('ignore')

@@ -1,10 +1,12 @@
-"""Coverage-guided fuzzing of what reads files that others may have written: manifests, headers of students, chunks of the store, files of `Resume`.
+"""Coverage-guided fuzzing of what reads files that others may have written: manifests, headers of students, chunks of
+the store, files of `Resume`.
 
     pip install atheris
     python scripts/fuzz.py --seconds 60            # all readers, one after the other; a row each with --csv
     python scripts/fuzz.py manifest --seconds 600
 
-A reader may give a result or refuse with ValueError, TypeError, FileNotFoundError; whatever else it raises ends the run, and the input is kept in the folder `crashes`."""
+A reader may give a result or refuse with ValueError, TypeError, FileNotFoundError; whatever else it raises ends the
+run, and the input is kept in the folder `crashes`."""
 import argparse, csv, json, re, subprocess, sys, tempfile, warnings
 from pathlib import Path
 

@@ -1,8 +1,10 @@
 """The suite `eight` at its full tier, run by run, into runs.csv. A part of `gpu_run.py`.
 
-A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one seed.
+A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one
+seed.
 Each run is kept the moment it ends.
-Several processes share the GPU, and each holds its run's images there. Training is in half precision where `checks.csv` found its losses finite; the column
+Several processes share the GPU, and each holds its run's images there. Training is in half precision where
+`checks.csv` found its losses finite; the column
 `half` says so."""
 import os, time, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed

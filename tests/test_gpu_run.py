@@ -120,7 +120,7 @@ def whole(path):
 def shown(bench):
     "What the page `speed` shows of the tables in BENCH/gpu: the last value of each cell of that section"
     cells = [(c['id'], ''.join(c['source'])) for c in json.loads(
-            (root/'nbs'/'speed.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+            (root/'nbs'/'pages'/'06_speed.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     space,res = {},[]
     for id,source in cells:
         if id == '9e526c50':
