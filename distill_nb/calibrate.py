@@ -66,7 +66,8 @@ def expected_calibration_error(
     bins:int=15, # number of bins
     equal_width:bool=False # as in `reliability`
 )->float: # from 0 to 1
-    "Mean distance between confidence and accuracy over bins (Guo et al. 2017, Eq. 3); of few images it is too large, see `calibration_floor`"
+    """Mean distance between confidence and accuracy over bins (Guo et al. 2017, Eq. 3); of few images it is too large,
+    see `calibration_floor`"""
     t = reliability(probs, labels, bins, equal_width)
     return float((t.n*(t.accuracy-t.confidence).abs()).sum()/t.n.sum())
 

@@ -103,7 +103,8 @@ def _read_meta(path):
     with reading(path, 'file'):
         with safe_open(path, 'pt') as f: header = (f.metadata() or {}).get('distill_nb')
         if header is None:
-            raise ValueError("it was not written by `save_student`, its header names no architecture. See `create_student(arch, start=path)`")
+            raise ValueError("it was not written by `save_student`, its header names no architecture. See "
+                             "`create_student(arch, start=path)`")
         meta = check_fields(strict_json(header), 'its header', ['num_classes'])
         if meta['num_classes'] < 1: raise ValueError(f"its header says that it has {meta['num_classes']} classes")
         known = {**unknown_meta, 'arch': None, 'kwargs': {}, 'num_classes': None, 'layout': None, 'library': None}
@@ -195,7 +196,8 @@ def load_student(
     path,meta = Path(path),_read_meta(path)
     arch = meta['arch'] if backbone is None else backbone
     if arch is None:
-        raise ValueError(f"`backbone`: the student in {path.name} does not have one of timm's; give the function or module that it was made of")
+        raise ValueError(f"`backbone`: the student in {path.name} does not have one of timm's; give the function or "
+                         f"module that it was made of")
     odd = "those of the student that its header describes" if backbone is None else "those of a student with this `backbone`"
     with reading(path, 'file', f"Its weights are not {odd}"):
         if backbone is None: _check_sketch(path, meta)
