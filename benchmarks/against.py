@@ -1,7 +1,9 @@
 """Is this checkout slower than another revision? `python benchmarks/against.py REV [--rounds 5]`
 
-A worktree of REV is made beside, and the same work is timed in processes of both in turn, one round after the other: steps of `distill_learner` with looked-up and with live teachers, a pass of images through
-four sources, the same pass read back from the store, and a ranking with its intervals. A row says how long REV takes, how long this checkout, and the median of the rounds' ratios with the least and the most.
+A worktree of REV is made beside, and the same work is timed in processes of both in turn, one round after the other:
+steps of `distill_learner` with looked-up and with live teachers, a pass of images through
+four sources, the same pass read back from the store, and a ranking with its intervals. A row says how long REV takes,
+how long this checkout, and the median of the rounds' ratios with the least and the most.
 Weights are random and images drawn: neither changes the time."""
 import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
@@ -31,10 +33,12 @@ dls = image_dls(x[:128], y[:128], size=96, bs=32)
 res = {}
 with tempfile.TemporaryDirectory() as d:
     try: ways = {'step, looked up': dict(teach=Both()), 'step, live': dict(teach=SourceClasses(live=True))}
-    except NameError: ways = {'step, looked up': dict(pseudo='both'), 'step, live': dict(pseudo='source', live=True)} # before teachers were objects
+    except NameError: # before teachers were objects
+        ways = {'step, looked up': dict(pseudo='both'), 'step, live': dict(pseudo='source', live=True)}
     for name,kw in ways.items():
         clock = Clock()
-        learn = distill_learner(dls, list(x), Ranking(zoo, [.4,.3,.2,.1]), 'mobilenetv3_small_050', pretrained=False, store=d, cache=False, progress=False, p=1, epoch_len=32*12, cbs=clock, **kw)
+        learn = distill_learner(dls, list(x), Ranking(zoo, [.4,.3,.2,.1]), 'mobilenetv3_small_050', pretrained=False, store=d,
+                                cache=False, progress=False, p=1, epoch_len=32*12, cbs=clock, **kw)
         with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
         res[name] = float(np.median(np.diff(clock.at)[3:]))
     n = iter(range(99))
@@ -66,7 +70,8 @@ def main():
     rows = []
     for k in rounds[0][0]:
         was,now = (pd.Series([r[i][k] for r in rounds]) for i in (0,1))
-        rows.append({'work': k, a.rev: was.median(), 'here': now.median(), 'ratio': (now/was).median(), 'least': (now/was).min(), 'most': (now/was).max()})
+        rows.append({'work': k, a.rev: was.median(), 'here': now.median(), 'ratio': (now/was).median(),
+                     'least': (now/was).min(), 'most': (now/was).max()})
     print(pd.DataFrame(rows).round(4).to_string(index=False))
 
 if __name__=='__main__': main()

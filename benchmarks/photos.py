@@ -1,12 +1,17 @@
 """What do photos of 12 megapixels cost? `python benchmarks/photos.py [--small] [--pool 5000] [--rounds 3]`
 
-Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor noise; JPEG at quality 88. Four tables, all in `benchmarks/photos.csv`:
-`pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources, beside the ordinary way; `first`, seconds of everything
-that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for the student; `epoch`, a training epoch, with images kept and
-opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of photos. Weights of networks are random: they do not change the time."""
+Photos are drawn: noise of all scales, shapes and lines with hard edges, sensor noise; JPEG at quality 88. Four
+tables, all in `benchmarks/photos.csv`:
+`pixels` and `scores`, how far the halving of photos moves the pixels of the final image and the scores of sources,
+beside the ordinary way; `first`, seconds of everything
+that opens the photos until the student has seen them once, beside opening them for each preprocessing and again for
+the student; `epoch`, a training epoch, with images kept and
+opened each time, beside one over arrays of the final size; `memory`, the peak of a process that ranks a pool of
+photos. Weights of networks are random: they do not change the time."""
 import argparse, io, subprocess, sys, tempfile, time, warnings
 from functools import partial
-from common import machine, write
+from common import write
+import distill_nb.networks # Source.from_timm
 warnings.simplefilter('ignore')
 from PIL import ImageDraw
 from distill_nb.all import *
@@ -30,7 +35,9 @@ def draw_photo(seed, w=4000, h=3000):
     colour = lambda: tuple(r.integers(0, 256, 3).tolist())
     for _ in range(60):
         x,y,s = int(r.integers(w)),int(r.integers(h)),int(np.exp(r.uniform(2, 6.8)))
-        (d.ellipse if r.random()<.5 else d.rectangle)((x, y, x+s, y+int(s*r.uniform(.3, 2))), fill=colour() if r.random()<.6 else None, outline=colour(), width=int(r.integers(1, 12)))
+        (d.ellipse if r.random()<.5 else d.rectangle)((x, y, x+s, y+int(s*r.uniform(.3, 2))),
+                                                      fill=colour() if r.random()<.6 else None, outline=colour(),
+                                                      width=int(r.integers(1, 12)))
     for _ in range(200):
         x,y = int(r.integers(w)),int(r.integers(h))
         d.line((x, y, x+int(r.normal()*300), y+int(r.normal()*300)), fill=colour(), width=int(r.integers(1, 6)))
@@ -53,7 +60,8 @@ class whole_photos:
 
 def zoo(size=224):
     "Four sources of three preprocessings"
-    made = [Source.from_timm(a, pretrained=False, size=size, name=f'{a} {i}') for i,a in enumerate(['mobilenetv3_large_100','mobilenetv3_large_100','resnet18','tf_efficientnet_lite0'])]
+    made = [Source.from_timm(a, pretrained=False, size=size, name=f'{a} {i}') for i,
+            a in enumerate(['mobilenetv3_large_100','mobilenetv3_large_100','resnet18','tf_efficientnet_lite0'])]
     for s,crop in zip(made, (.875,.875,.95,1.)): s.crop_pct,s.interpolation = crop,'bicubic'
     return made
 
@@ -66,7 +74,8 @@ def pixel_rows(items, sizes=((160,Image.BILINEAR),(224,Image.BILINEAR),(256,Imag
         im.draft('RGB', (im.size[0]//k, im.size[1]//k))
         im.load()
         return im
-    ways = {'decoded at 1/2': lambda o,s: (decoded(o, 2),2), 'decoded at 1/4': lambda o,s: (decoded(o, 4),4), 'halved': lambda o,s: Halves(open_image(o)).near(s)}
+    ways = {'decoded at 1/2': lambda o,s: (decoded(o, 2),2), 'decoded at 1/4': lambda o,s: (decoded(o, 4),4),
+            'halved': lambda o,s: Halves(open_image(o)).near(s)}
     for side,resample in sizes:
         for what,f in ways.items():
             off = []
@@ -75,9 +84,11 @@ def pixel_rows(items, sizes=((160,Image.BILINEAR),(224,Image.BILINEAR),(256,Imag
                 (w,h),scale = whole.size,min(whole.size)/side
                 small,k = f(o, scale)
                 size = round(w/scale),side
-                off.append(np.abs(np.asarray(whole.resize(size, resample), int) - np.asarray(small.resize(size, resample, box=(0,0,w/k,h/k)), int)))
+                off.append(np.abs(np.asarray(whole.resize(size, resample),
+                                             int) - np.asarray(small.resize(size, resample, box=(0,0,w/k,h/k)), int)))
             off = np.concatenate([o.ravel() for o in off])
-            yield dict(bench='pixels', what=what, size=side, filter=Image.Resampling(resample).name.lower(), margin=scale/k, most=off.max(), share_over_1=(off>1).mean())
+            yield dict(bench='pixels', what=what, size=side, filter=Image.Resampling(resample).name.lower(),
+                       margin=scale/k, most=off.max(), share_over_1=(off>1).mean())
 
 data = Path(os.environ.get('DISTILL_NB_DATA', Path(__file__).resolve().parents[2]/'shared'/'data')).expanduser()    # see tests/README.md
 
@@ -120,7 +131,8 @@ def score_rows(what, items, y, sources):
 
 def all_score_rows(items):
     sources = trained_sources()
-    yield from score_rows('drawn', items, np.arange(len(items))//len(turns)%3, sources)         # a photo and its mirror images are of one class
+    # a photo and its mirror images are of one class
+    yield from score_rows('drawn', items, np.arange(len(items))//len(turns)%3, sources)
     if not (data/'targets'/'birds.npz').exists(): return
     birds,y = load_pack(data/'targets'/'birds.npz').train
     pick = np.random.default_rng(0).permutation(len(birds))[:240]
@@ -159,20 +171,31 @@ def first_rows(items, sources, rounds):
     def together(looks, dl=None): open_all(items, looks, dl.keeper() if dl else None)
     def new(looks):
         dl = loader(KeptImages(False))
-        together(looks, dl); once_through(dl)
-    def old(looks): apart(looks); once_through(loader(False))
+        together(looks, dl)
+        once_through(dl)
+    def old(looks):
+        apart(looks)
+        once_through(loader(False))
     def passes(kept):
         with tempfile.TemporaryDirectory() as d:
-            if not kept: opened_apart(items, sources, Store(d)); return once_through(loader(False))
+            if not kept:
+                opened_apart(items, sources, Store(d))
+                return once_through(loader(False))
             dl = loader(KeptImages(Path(d)/'images'))
-            compute_outputs(sources, items, Store(d), progress=False, keep=dl.keeper()); once_through(dl)
-    pairs = {'opened for one source': (partial(apart, one), partial(together, one)), 'opened for three preprocessings': (partial(apart, three), partial(together, three)),
-             'opened for one source and the first epoch': (partial(old, one), partial(new, one)), 'opened for three preprocessings and the first epoch': (partial(old, three), partial(new, three)),
+            compute_outputs(sources, items, Store(d), progress=False, keep=dl.keeper())
+            once_through(dl)
+    pairs = {'opened for one source': (partial(apart, one), partial(together, one)),
+             'opened for three preprocessings': (partial(apart, three), partial(together, three)),
+             'opened for one source and the first epoch': (partial(old, one), partial(new, one)), 'opened for three '
+                                                                                                  'preprocessings and '
+                                                                                                  'the first epoch': (
+            partial(old, three), partial(new, three)),
              'the same with four networks running': (partial(passes, False), partial(passes, True))}
     for what,(before,after) in pairs.items():
         t = np.array([[timed(before),timed(after)] for _ in range(rounds)])
         r = t[:,1]/t[:,0]
-        yield dict(bench='first', what=what, seconds=np.median(t[:,1]), floor=np.median(t[:,0]), ratio=np.median(r), least=r.min(), most=r.max(), rounds=rounds, images=len(items))
+        yield dict(bench='first', what=what, seconds=np.median(t[:,1]), floor=np.median(t[:,0]), ratio=np.median(r),
+                   least=r.min(), most=r.max(), rounds=rounds, images=len(items))
 
 def epoch_rows(items, rounds, arch='mobilenetv3_small_100', size=160):
     "Seconds of an epoch over a pool, and as many labelled photos, beside ready arrays"
@@ -181,10 +204,12 @@ def epoch_rows(items, rounds, arch='mobilenetv3_small_100', size=160):
     def learner(x, cache):
         labels = [str(i%3) for i in range(len(x))]
         dls = image_dls(x, labels, x[:3], labels[:3], size=size, bs=8, batch_tfms=aug_transforms(), cache=False)
-        l = student_learner(dls, arch, pretrained=False, cbs=Distill(x, SourceTeacher(StoredTeachers(teachers), torch.ones(1))), cache=cache)
+        l = student_learner(dls, arch, pretrained=False, cbs=Distill(x,
+                SourceTeacher(StoredTeachers(teachers), torch.ones(1))), cache=cache)
         l.add_cb(NoValid())
         return l
-    made = {'ready arrays': learner(ready, False), 'kept': learner(items, KeptImages(False)), 'held on the device': learner(items, 'device'), 'opened each time': learner(items, False)}
+    made = {'ready arrays': learner(ready, False), 'kept': learner(items, KeptImages(False)),
+            'held on the device': learner(items, 'device'), 'opened each time': learner(items, False)}
     def fit(l):
         with l.no_bar(), l.no_logging(): return timed(l.fit, 1, 1e-3)
     fit(made['ready arrays'])
@@ -194,7 +219,8 @@ def epoch_rows(items, rounds, arch='mobilenetv3_small_100', size=160):
         for k,l in made.items(): t[k].append(fit(l))
     for k,v in t.items():
         r = np.divide(v, t['ready arrays'])
-        yield dict(bench='epoch', what=k, first=first[k], seconds=np.median(v), floor=np.median(t['ready arrays']), ratio=np.median(r), least=r.min(), most=r.max(), rounds=rounds, images=len(items))
+        yield dict(bench='epoch', what=k, first=first[k], seconds=np.median(v), floor=np.median(t['ready arrays']),
+                   ratio=np.median(r), least=r.min(), most=r.max(), rounds=rounds, images=len(items))
 
 class NoValid(Callback):
     def before_validate(self): raise CancelValidException()
@@ -204,7 +230,8 @@ class NoValid(Callback):
 def memory_mb(what): return int(re.search(what + r':\s+(\d+) kB', Path('/proc/self/status').read_text())[1])/1024
 
 def memory(folder, n, network):
-    "MB that a process takes up beyond what it held before, while `n` photos are opened for a source, with or without its network, and the student's views of them are kept"
+    """MB that a process takes up beyond what it held before, while `n` photos are opened for a source, with or without
+    its network, and the student's views of them are kept"""
     items = get_images(folder)[:n]
     source = Source.from_timm('mobilenetv3_small_050', pretrained=False, size=224)
     source.crop_pct,source.interpolation = .875,'bicubic'
@@ -226,7 +253,8 @@ def memory_rows(n):
         few = [o.read_bytes() for o in photos(d, 8, quality=50)]
         for i in range(n): (d/f'{i:04}.jpg').write_bytes(few[i%8] + i.to_bytes(4, 'little'))
         for what,network in {'opened for one source and kept': 0, 'the same with its network': 1}.items():
-            out = subprocess.run([sys.executable, __file__, '--memory', d, str(n), str(network)], capture_output=True, text=True, check=True).stdout
+            out = subprocess.run([sys.executable, __file__, '--memory', d, str(n), str(network)], capture_output=True,
+                                 text=True, check=True).stdout
             yield dict(bench='memory', what=what, images=n, **json.loads(out.splitlines()[-1]))
 
 if __name__=='__main__':
@@ -234,23 +262,22 @@ if __name__=='__main__':
     ap.add_argument('--small', action='store_true', help='a quick try, not written')
     ap.add_argument('--rounds', type=int, default=5)
     ap.add_argument('--pool', type=int, default=5000, help='photos whose memory is measured')
-    ap.add_argument('--only', nargs='+', choices=('pixels','scores','first','epoch','memory'), help='some of the tables; the others stay as they were measured')
+    ap.add_argument('--only', nargs='+', choices=('pixels','scores','first','epoch','memory'),
+                    help='some of the tables; the others stay as they were measured')
     ap.add_argument('--memory', nargs=3, metavar=('FOLDER','N','NETWORK'), help='used by the script itself')
     a = ap.parse_args()
     default_device(False)
-    if a.memory: memory(Path(a.memory[0]), *map(int, a.memory[1:])); raise SystemExit
+    if a.memory:
+        memory(Path(a.memory[0]), *map(int, a.memory[1:]))
+        raise SystemExit
     n,many,pool,rounds = (8,8,16,1) if a.small else (24,96,a.pool,a.rounds)
     only = a.only or ('pixels','scores','first','epoch','memory')
     with tempfile.TemporaryDirectory() as d:
         all_items = photos(Path(d), many if 'scores' in only else n)
         items = all_items[:n]
         sources = zoo(96 if a.small else 224)
-        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::8]), scores=lambda: all_score_rows(all_items), first=lambda: first_rows(items, sources, rounds),
+        rows = [r for k,f in dict(pixels=lambda: pixel_rows(items[::8]), scores=lambda: all_score_rows(all_items),
+                                  first=lambda: first_rows(items, sources, rounds),
                                   epoch=lambda: epoch_rows(items, rounds)).items() if k in only for r in f()]
     if 'memory' in only: rows += memory_rows(pool)
-    df = pd.DataFrame(rows).assign(**machine())
-    old = Path(__file__).with_name('photos.csv')
-    if a.only and old.exists() and not a.small:
-        was = pd.read_csv(old)
-        df = pd.concat([df, was[~was.bench.isin(only)]])
-    write(df, 'photos', a)
+    write(pd.DataFrame(rows), 'photos', a, keep=(lambda was: ~was.bench.isin(only)) if a.only else None)

@@ -1,27 +1,34 @@
-"""What does a distillation step cost beside the student's own? `python benchmarks/step.py [--small] [--device cuda] [--half]`
+"""What does a distillation step cost beside the student's own? `python benchmarks/step.py [--small] [--device cuda]
+[--half]`
 
-Everything is timed in one process, the variants in turn, round after round; `ratio` is the median of the rounds' ratios, with the least and the most. The floor of a step with looked-up pseudo-labels is the student's plain
-supervised step on a batch of as many images; with live teachers it is that plus the teachers' bare forward passes (channels last, no gradients, ready tensors) on the
-images that they see. The optimizer is the default one, `FusedAdam`; two rows have fastai's `Adam`. Images are random and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback (where
-fasterai is installed) and timm's LogitDistillationTask, each with one teacher, which is what they take, and a plain PyTorch loop over the teachers as people write it.
+Everything is timed in one process, the variants in turn, round after round; `ratio` is the median of the rounds'
+ratios, with the least and the most. The floor of a step with looked-up pseudo-labels is the student's plain
+supervised step on a batch of as many images; with live teachers it is that plus the teachers' bare forward passes
+(channels last, no gradients, ready tensors) on the
+images that they see. The optimizer is the default one, `FusedAdam`; two rows have fastai's `Adam`. Images are random
+and in memory, weights are random: neither changes the time. Beside ours: fasterai's KnowledgeDistillationCallback
+(where
+fasterai is installed) and timm's LogitDistillationTask, each with one teacher, which is what they take, and a plain
+PyTorch loop over the teachers as people write it.
 `--keep` measures with an allocator that keeps what is freed. Writes `benchmarks/step.csv`."""
 import argparse, gc, os, sys, time, warnings
 from functools import partial
-from common import machine, write
+from common import write
 warnings.simplefilter('ignore')
 import timm
 from distill_nb.all import *
 from distill_nb.teachers import LiveTeachers, SourceTeacher, StoredTeachers
-from distill_nb.student import create_student, student_splitter
 from distill_nb.distill import Distill
 from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.sources import Source
 
 SIZES = [1000]*4 + [555,400,373,200,200,101,100,90,81,43,37,27,19,10] + [7]*5
-SIZES += [(8000-sum(SIZES))//5]*4; SIZES += [8000-sum(SIZES)]   # 28 sources, 8,000 classes
+SIZES += [(8000-sum(SIZES))//5]*4
+SIZES += [8000-sum(SIZES)]   # 28 sources, 8,000 classes
 assert len(SIZES)==28 and sum(SIZES)==8000
 
-kept_memory = dict(MALLOC_MMAP_THRESHOLD_=str(2**30), MALLOC_TRIM_THRESHOLD_=str(2**32), MALLOC_TOP_PAD_=str(2**28))     # glibc reads them at its start
+kept_memory = dict(MALLOC_MMAP_THRESHOLD_=str(2**30), MALLOC_TRIM_THRESHOLD_=str(2**32),
+                   MALLOC_TOP_PAD_=str(2**28))     # glibc reads them at its start
 
 class Clock(Callback):
     "Seconds from one batch's end to the next's, after `warm` batches"
@@ -38,7 +45,8 @@ class Clock(Callback):
 def seconds(make, n):
     clock,learn = Clock(n),make()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3, cbs=clock)
-    del learn; gc.collect()         # a Learner is a circle of references, and would be held for a while
+    del learn
+    gc.collect()         # a Learner is a circle of references, and would be held for a while
     return clock.seconds
 
 def rounds(makes, n, times):
@@ -48,7 +56,8 @@ def rounds(makes, n, times):
 def row(what, t, floor, **kw):
     "A row of the table; `ratio` is the median of the rounds' ratios"
     ratios = t/floor
-    return dict(what=what, **kw, seconds=np.median(t), floor=np.median(floor), ratio=np.median(ratios), least=ratios.min(), most=ratios.max(), rounds=len(t))
+    return dict(what=what, **kw, seconds=np.median(t), floor=np.median(floor), ratio=np.median(ratios),
+                least=ratios.min(), most=ratios.max(), rounds=len(t))
 
 def images(n, px): return np.random.default_rng(0).integers(0, 256, (n,px,px,3), dtype=np.uint8)
 
@@ -74,7 +83,8 @@ def bare_heads(n, d, device, times):
     for _ in range(times+2):
         t = time.perf_counter()
         distill_loss(heads(x), targets, SIZES, alpha).backward()
-        opt.step(); opt.zero_grad()
+        opt.step()
+        opt.zero_grad()
         if x.is_cuda: torch.cuda.synchronize()
         got.append(time.perf_counter()-t)
     return float(np.median(got[2:]))
@@ -90,11 +100,14 @@ def looked_up(arch, px, bs, a, peers=True):
         some = PseudoLabels(labels.probs[:,:sum(SIZES[:n])], SIZES[:n])
         return made(bs, Distill(x, cls(StoredTeachers(some), torch.ones(n)/n)), opt_func)
     makes = {'student alone': partial(made, 2*bs), 'looked up, 1 source': partial(ours, 1), 'looked up, 28 sources': partial(ours, 28)}
-    if peers: makes.update({'28 sources, a loss a source': partial(ours, 28, OldTeacher), "student alone, fastai's Adam": partial(made, 2*bs, opt_func=Adam),
+    if peers:
+        makes.update({'28 sources, a loss a source': partial(ours, 28, OldTeacher),
+                      "student alone, fastai's Adam": partial(made, 2*bs, opt_func=Adam),
                             "28 sources, fastai's Adam": partial(ours, 28, opt_func=Adam)})
     t = rounds(makes, a.steps, a.rounds)
     t['student alone and bare heads of 28'] = t['student alone'] + bare_heads(bs, made(bs).model.head.in_features, a.device or 'cpu', 20)
-    for k,v in t.items(): yield row(k, v, t["student alone, fastai's Adam" if "fastai's" in k else 'student alone'], student=arch, px=px, images=2*bs)
+    for k,v in t.items():
+        yield row(k, v, t["student alone, fastai's Adam" if "fastai's" in k else 'student alone'], student=arch, px=px, images=2*bs)
 
 def bare(nets, x, n):
     "Median seconds of each network's forward pass on `x`"
@@ -102,7 +115,11 @@ def bare(nets, x, n):
     for net in nets:
         got = []
         for i in range(n+1):
-            with torch.inference_mode(): t = time.perf_counter(); net(x); x.device.type=='cuda' and torch.cuda.synchronize(); got.append(time.perf_counter()-t)
+            with torch.inference_mode():
+                t = time.perf_counter()
+                net(x)
+                x.device.type=='cuda' and torch.cuda.synchronize()
+                got.append(time.perf_counter()-t)
         out.append(float(np.median(got[1:])))
     return out
 
@@ -114,9 +131,12 @@ def live(arch, teachers, px, bs, a, peers=True):
     # the peers' teacher and student share a label space: ImageNet's
     def half(l): return l.to_fp16() if a.half else l
     def plain(bs, c=10): return half(student_learner(labelled(x, bs, c, device=a.device), arch, pretrained=False))
-    def ours(k): return half(student_learner(labelled(x, bs, device=a.device), arch, pretrained=False, cbs=Distill(x, SourceTeacher(LiveTeachers(sources[:k]), torch.ones(k)/k))))
+    def ours(k):
+        return half(student_learner(labelled(x, bs, device=a.device), arch, pretrained=False,
+                                    cbs=Distill(x, SourceTeacher(LiveTeachers(sources[:k]), torch.ones(k)/k))))
     class Loop(Callback):
-        "The plain loop: every teacher on every batch, a soft cross-entropy with the student's logits each; the teachers share the student's classes"
+        """The plain loop: every teacher on every batch, a soft cross-entropy with the student's logits each; the
+        teachers share the student's classes"""
         def __init__(self, nets): self.nets = nets
         def after_loss(self):
             if not self.training: return
@@ -124,14 +144,23 @@ def live(arch, teachers, px, bs, a, peers=True):
             self.learn.loss_grad = .5*self.learn.loss_grad + .5*sum(F.cross_entropy(self.pred, p) for p in ps)/len(ps)
             self.learn.loss = self.learn.loss_grad.clone()
     own = lambda k: [s.load(device).model for s in sources[:k]]
-    def loop(k): l = plain(2*bs, 1000); l.add_cb(Loop(own(k))); return l
+    def loop(k):
+        l = plain(2*bs, 1000)
+        l.add_cb(Loop(own(k)))
+        return l
     def fasterai():
         from fasterai.distill.all import KnowledgeDistillationCallback, SoftTarget
-        l = plain(2*bs, 1000); l.add_cb(KnowledgeDistillationCallback(own(1)[0].requires_grad_(True), SoftTarget)); return l
-    makes = {'student alone': partial(plain, 2*bs), 'live, 1 source': partial(ours, 1), f'live, {len(sources)} sources': partial(ours, len(sources))}
+        l = plain(2*bs, 1000)
+        l.add_cb(KnowledgeDistillationCallback(own(1)[0].requires_grad_(True), SoftTarget))
+        return l
+    makes = {'student alone': partial(plain, 2*bs), 'live, 1 source': partial(ours, 1),
+             f'live, {len(sources)} sources': partial(ours, len(sources))}
     if peers:
-        makes.update({'student alone, 1000 classes': partial(plain, 2*bs, 1000), 'plain loop, 1 teacher': partial(loop, 1), f'plain loop, {len(sources)} teachers': partial(loop, len(sources))})
-        try: import fasterai as _; makes["fasterai's callback, 1 teacher"] = fasterai
+        makes.update({'student alone, 1000 classes': partial(plain, 2*bs, 1000),
+                      'plain loop, 1 teacher': partial(loop, 1), f'plain loop, {len(sources)} teachers': partial(loop, len(sources))})
+        try:
+            import fasterai as _
+            makes["fasterai's callback, 1 teacher"] = fasterai
         except ImportError: print('fasterai is not installed: left out')
     t = rounds(makes, a.steps, a.rounds)
     if peers: t["timm's task, 1 teacher"] = timm_task(arch, own(1)[0], x, 2*bs, device, a)
@@ -148,37 +177,45 @@ def timm_task(arch, teacher, x, bs, device, a):
     "Median seconds of a training step of timm's task, with its own loop: forward, backward, fused AdamW"
     from timm.task import LogitDistillationTask
     student = timm.create_model(arch, num_classes=1000).to(device)
-    task = LogitDistillationTask(student, teacher.to(device), criterion=nn.CrossEntropyLoss(), task_loss_weight=.5, device=torch.device(device), verbose=False).train()
+    task = LogitDistillationTask(student, teacher.to(device), criterion=nn.CrossEntropyLoss(), task_loss_weight=.5,
+                                 device=torch.device(device), verbose=False).train()
     opt,got = torch.optim.AdamW(student.parameters(), 1e-3, fused=True),[]
     for i in range(a.steps*a.rounds + 2):
         t,j = time.perf_counter(),np.random.permutation(len(x))[:bs]
         xb = torch.from_numpy(x[j]).permute(0,3,1,2).to(device).float()/255
         yb = torch.from_numpy(j%1000).to(device)
         with torch.autocast(torch.device(device).type, enabled=a.half and device!='cpu'): loss = task(xb, yb)['loss']
-        loss.backward(); opt.step(); opt.zero_grad()
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
         if device!='cpu': torch.cuda.synchronize()
         got.append(time.perf_counter()-t)
     return np.array([np.median(o) for o in np.array_split(got[2:], a.rounds)])
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--device'); ap.add_argument('--half', action='store_true', help='mixed precision')
-    ap.add_argument('--only', choices=('looked up','live'), help='one part'); ap.add_argument('--steps', type=int, default=5); ap.add_argument('--rounds', type=int, default=3)
+    ap.add_argument('--small', action='store_true', help='a quick try, not written')
+    ap.add_argument('--device')
+    ap.add_argument('--half', action='store_true', help='mixed precision')
+    ap.add_argument('--only', choices=('looked up','live'), help='one part')
+    ap.add_argument('--steps', type=int, default=5)
+    ap.add_argument('--rounds', type=int, default=3)
     ap.add_argument('--keep', action='store_true', help="have glibc keep the memory that is freed, see the page `speed`")
     a = ap.parse_args()
-    if a.keep and not kept_memory.items() <= os.environ.items(): os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **kept_memory})
+    if a.keep and not kept_memory.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **kept_memory})
     if a.device is None: default_device(False)
     if a.small: a.steps,a.rounds = 2,1
-    rows,old,device = [],Path(__file__).with_name('step.csv' if a.device in (None,'cpu') else 'step_gpu.csv'),a.device or 'cpu'
+    rows,device = [],a.device or 'cpu'
     if a.only!='live':
         for arch,px in [('mobilenetv3_small_050',64)] if a.small else [('mobilenetv3_small_100',160)]:
             rows += [dict(bench='looked up', **r) for r in looked_up(arch, px, 8 if a.small else 32, a)]
     if a.only!='looked up':
-        teachers = ['resnet18','mobilenetv3_large_100'] if a.small else ['resnet18','mobilenetv3_large_100','resnet26','tf_efficientnet_lite0']
-        rows += [dict(bench='live', **r) for r in live('mobilenetv3_small_050' if a.small else 'mobilenetv3_small_100', teachers, 64 if a.small else 160, 8 if a.small else 32, a)]
+        teachers = ['resnet18','mobilenetv3_large_100'] if a.small else ['resnet18','mobilenetv3_large_100','resnet26',
+                'tf_efficientnet_lite0']
+        rows += [dict(bench='live', **r) for r in live('mobilenetv3_small_050' if a.small else 'mobilenetv3_small_100',
+                                                       teachers, 64 if a.small else 160, 8 if a.small else 32, a)]
     if a.keep: rows = [{**r, 'bench': f"{r['bench']}, memory kept"} for r in rows]
-    df = pd.DataFrame(rows).assign(device=device, half=a.half, **machine())
-    if a.only and old.exists() and not a.small: # the other part as it was measured before
-        was = pd.read_csv(old)
-        df = pd.concat([df, was[~was.bench.isin(df.bench)]]).sort_values('bench', kind='stable', ascending=False)
-    write(df, 'step', a)
+    df = pd.DataFrame(rows).assign(device=device, half=a.half)
+    keep = (lambda was: ~was.bench.isin(df.bench)) if a.only else None # the other part as it was measured before
+    write(df, 'step', a, keep=keep, sort=dict(by='bench', ascending=False))

@@ -1,4 +1,4 @@
-"""Many targets, methods, seeds and numbers of labels: a grid of runs that is kept in one file, goes on where it was stopped, and ends in a table with paired errors.
+"""Many targets, methods, seeds and numbers of labels: a grid of runs that is kept in one file, resumes where it was stopped, and ends in a table with paired errors
 
 Docs: https://distill-nb.github.io/distill_nb/bench.html.md"""
 
@@ -22,21 +22,58 @@ from .identity import Unidentified, identity
 from .sources import Source
 from .zoo import Zoo
 from .similarity import rank_sources
+from .resume import Resume # noqa: F401: it registers what identifies a callback
 from .teach import Both, Hints, Probes, SourceClasses
 from .compare import compare_methods, run_method, split_options
 from .plots import plain_label
-from .demo import digits, recipe as digits_recipe
+from .demo import digits, digits_recipe
 
 # %% ../nbs/38_bench.ipynb #d174f12c
-_spoken = {c.__name__: c for c in (Probes, SourceClasses, Both, Hints)} # what a method's arguments may be made of
+@dataclass
+class Suite:
+    "A grid of runs: every method on every target, with every number of labels and every seed"
+    name:str # of the suite
+    targets:dict # name -> function (budget, seed) -> (dls, pool); `dls.valid` is the test set
+    sources:Zoo # ranked again for each target, budget and seed; or a function target -> `Zoo`, where targets have sources of their own
+    methods:dict # name -> function (dls, pool, rank, **recipe) -> Learner, as in `compare_methods`
+    recipe:dict # for all methods: `n_epoch`, `lr` (or a dict, one per method), `start`, ...; what a learner of `compare` takes
+    budgets:tuple=(5,) # labels: a whole number per class, or a share of the training images in (0,1)
+    seeds:tuple=(0,1,2) # of the split, the student's head and the batches
+    metric:str='cka' # for `rank_sources`
+
+    def __post_init__(self):
+        for k in ('targets','methods'):
+            for n in check_type(k, getattr(self, k), dict, 'a dict, name -> function'):
+                check_type(k, n, str, f'a dict whose keys are names, text: {n!r} is none')
+
+    def zoo(self,
+        target:str # name
+    )->Zoo:
+        "The sources of a target"
+        return self.sources if isinstance(self.sources, Zoo) else self.sources(target)
+
+# %% ../nbs/38_bench.ipynb #9e5fc388
+def _digits(budget, seed): return digits(seed, int(budget))
+
+def digits_suite(
+    **recipe # in place of the suite's own
+)->Suite:
+    "scikit-learn's digits and the embedded zoo: minutes, no data of your own"
+    zoo = Zoo.embedded()
+    names = 'scratch','probe','transfer','fixmatch','nearest','equal','weighted','distill'
+    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m] for m in names},
+                 {**digits_recipe, 'start': zoo['objects'], **recipe})
+
+# %% ../nbs/38_bench.ipynb #sui00002
+_teachers = {c.__name__: c for c in (Probes, SourceClasses, Both, Hints)}
 
 def _value(node):
-    "The value of an argument: a literal, a bare word, or a way to teach such as `Both(mix=.3)` or `Probes() + Hints()`"
+    "The value of an argument: a literal, a bare word, or what teaches, such as `Both(mix=.3)` or `Probes() + Hints()`"
     if isinstance(node, ast.Name): return node.id
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add): return _value(node.left) + _value(node.right)
     if not isinstance(node, ast.Call): return ast.literal_eval(node)
-    if getattr(node.func, 'id', None) not in _spoken: raise ValueError
-    return _spoken[node.func.id](*map(_value, node.args), **{k.arg: _value(k.value) for k in node.keywords})
+    if getattr(node.func, 'id', None) not in _teachers: raise ValueError
+    return _teachers[node.func.id](*map(_value, node.args), **{k.arg: _value(k.value) for k in node.keywords})
 
 def _arguments(s):
     "'p=1, teach=Probes(C=1), norm=minmax' as a dict; a bare word is a string"
@@ -49,77 +86,64 @@ def _arguments(s):
         why = f' ({e})' if str(e).startswith('`') else ''
         raise ValueError(f"`methods`: arguments are name=value, separated by commas, not {s!r}{why}") from None
 
+def _base(name, methods): return name if name in methods else name.partition(':')[0]
+
+@patch
+def method(self:Suite,
+    name:str # of the suite's, with arguments or without
+)->callable: # (dls, pool, rank, **recipe) -> Learner
+    "The function of a method; 'weighted:p=1,lam=.2' is `weighted` with these arguments"
+    base = _base(name, self.methods)
+    args = name[len(base)+1:]
+    return partial(self.methods[base], **_arguments(args)) if args else self.methods[base]
+
+# %% ../nbs/38_bench.ipynb #sui00006
+@patch
+def cells(self:Suite,
+    targets=None, budgets=None, seeds=None, methods=None # some of them only; by default all
+)->list: # dicts: target, budget, seed, method
+    "The runs of a suite; raises `ValueError` for a target or method that it does not have"
+    axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds),
+                method=(methods, list(self.methods)))
+    for k in ('target','method'):
+        want,have = axes[k]
+        if lost := [o for o in L(want) if (_base(o, have) if k == 'method' else o) not in have]:
+            raise ValueError(f"`{k}s`: suite '{self.name}' has no {', '.join(map(str, lost))}, but {', '.join(map(str, have))}")
+    for m in L(methods): self.method(m) # arguments that cannot be read are an error now
+    return [dict(zip(axes, o)) for o in itertools.product(*(L(have if want is None else want) for want,have in axes.values()))]
+
+# %% ../nbs/38_bench.ipynb #sui00008
 def _show(o):
     "Readable text of a setting, the same in every process"
     if isinstance(o, dict): return {str(k): _show(v) for k,v in o.items()}
     if isinstance(o, Source): return o.key
     if isinstance(o, Path): return o.name
-    if isinstance(o, partial): return f"{_show(o.func)}({', '.join([*map(str, map(_show, o.args)), *(f'{k}={_show(v)}' for k,v in o.keywords.items())])})"
+    if isinstance(o, partial):
+        return f"{_show(o.func)}({', '.join([*map(str, map(_show, o.args)), *(f'{k}={_show(v)}' for k,v in o.keywords.items())])})"
     if isinstance(o, (list,tuple,L)): return f"[{', '.join(str(_show(v)) for v in o)}]"
     return getattr(o, '__qualname__', None) or re.sub(r' at 0x[0-9a-fA-F]+', '', repr(o))
 
-def _base(name, methods): return name if name in methods else name.partition(':')[0]
+def _per_method(k, v): return k == 'lr' and isinstance(v, dict)
 
-@dataclass
-class Suite:
-    "A grid of runs: every method on every target, with every number of labels and every seed"
-    name:str # what it is called
-    targets:dict # name -> function (budget, seed) -> (dls, pool); `dls.valid` is the test set
-    sources:Zoo # ranked anew for each target, budget and seed; or a function target -> `Zoo`, where a target has sources of its own
-    methods:dict # name -> function (dls, pool, rank, **recipe) -> Learner, as in `compare_methods`
-    recipe:dict # for all methods alike: `n_epoch`, `lr` (or a dict, a rate for each method), `start`, ...; what a learner of `compare` takes
-    budgets:tuple=(5,) # labels: a whole number for each class, or a share of the training images in (0,1)
-    seeds:tuple=(0,1,2) # of the split, the student's head and the batches
-    metric:str='cka' # for `rank_sources`
-
-    def __post_init__(self):
-        for k in ('targets','methods'):
-            for n in check_type(k, getattr(self, k), dict, 'a dict, name -> function'): check_type(k, n, str, f'a dict whose keys are names, text: {n!r} is none')
-
-    def zoo(self, target)->Zoo: return self.sources if isinstance(self.sources, Zoo) else self.sources(target)
-
-    def cells(self, targets=None, budgets=None, seeds=None, methods=None)->list: # dicts
-        "All runs, or those of some targets, budgets, seeds and methods"
-        axes = dict(target=(targets, list(self.targets)), budget=(budgets, self.budgets), seed=(seeds, self.seeds), method=(methods, list(self.methods)))
-        for k,(want,have) in axes.items():
-            if k in ('target','method') and want is not None and (lost := [o for o in L(want) if (_base(o, have) if k == 'method' else o) not in have]):
-                raise ValueError(f"`{k}s`: suite '{self.name}' has no {', '.join(map(str, lost))}, but {', '.join(map(str, have))}")
-        for m in L(methods): self.method(m)                      # says so now if its arguments cannot be read
-        return [dict(zip(axes, o)) for o in itertools.product(*(L(have if want is None else want) for want,have in axes.values()))]
-
-    def method(self, name):
-        "The function of a method; 'weighted:p=1,lam=.2' is `weighted` with these arguments"
-        base = _base(name, self.methods)
-        args = name[len(base)+1:]
-        return partial(self.methods[base], **_arguments(args)) if args else self.methods[base]
-
-    def settings(self)->dict:
-        "All that decides a result besides the cell, to be written beside the results: readable, and as `digests` that tell whether it has changed"
-        zoos = {t: self.zoo(t) for t in self.targets}
-        digests = dict(suite=identity(self.name), metric=identity(self.metric, '`metric`'), targets={t: identity(f, f'targets[{t!r}]') for t,f in self.targets.items()},
-                       sources={t: identity([(s.name, s.key) for s in z]) for t,z in zoos.items()}, methods={m: identity(f, f'methods[{m!r}]') for m,f in self.methods.items()},
-                       recipe={k: identity(v, f'recipe[{k!r}]') for k,v in self.recipe.items() if not _each_own(k, v)}, rates={m: identity(v) for k,v in self.recipe.items() if _each_own(k, v) for m,v in v.items()})
-        return dict(suite=self.name, sources={s.name: s.key for z in zoos.values() for s in z}, metric=self.metric, recipe=_show(self.recipe), own=_show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}), digests=digests)
-
-def _each_own(k, v): return k == 'lr' and isinstance(v, dict)
-
-# %% ../nbs/38_bench.ipynb #9e5fc388
-def digits_suite(
-    **recipe # in place of the suite's own
-)->Suite:
-    "scikit-learn's digits and the embedded zoo: minutes, no data of your own"
-    zoo = Zoo.embedded()
-    return Suite('digits', dict(digits=_digits), zoo, {m: compare_methods[m] for m in ('scratch','probe','transfer','fixmatch','nearest','equal','weighted','distill')},
-                 dict(dict(digits_recipe, start=zoo['objects']), **recipe))
-
-def _digits(budget, seed): return digits(seed, int(budget))
+@patch
+def settings(self:Suite)->dict: # what JSON can hold
+    "All that decides a result besides the cell, readable, and as `digests`; raises `Unidentified` for what has none"
+    zoos = {t: self.zoo(t) for t in self.targets}
+    digests = dict(suite=identity(self.name), metric=identity(self.metric, '`metric`'),
+                   targets={t: identity(f, f'targets[{t!r}]') for t,f in self.targets.items()},
+                   sources={t: identity([(s.name, s.key) for s in z]) for t,z in zoos.items()},
+                   methods={m: identity(f, f'methods[{m!r}]') for m,f in self.methods.items()},
+                   recipe={k: identity(v, f'recipe[{k!r}]') for k,v in self.recipe.items() if not _per_method(k, v)},
+                   rates={m: identity(v) for k,v in self.recipe.items() if _per_method(k, v) for m,v in v.items()})
+    return dict(suite=self.name, sources={s.name: s.key for z in zoos.values() for s in z}, metric=self.metric,
+                recipe=_show(self.recipe), own=_show({m: getattr(f, 'keywords', {}) for m,f in self.methods.items()}), digests=digests)
 
 # %% ../nbs/38_bench.ipynb #d86728cd
 def run_cell(
-    suite:Suite, # which grid
-    target:str, budget, seed:int, method:str, # which cell of it
+    suite:Suite, # the grid
+    target:str, budget, seed:int, method:str, # the cell
     store=None, # where outputs are kept, see `get_outputs`
-    threads:int=None # for torch; by default as they are
+    threads:int=None # for torch; by default unchanged
 )->dict: # the cell, accuracy, balanced_accuracy, valid_loss, seconds
     "One run: split, rank, train, and look at the test set once"
     if threads: torch.set_num_threads(threads)
@@ -137,44 +161,59 @@ def run_cell(
     about = dict(target=target, budget=budget, seed=seed, method=method)
     return run_method(f, offered, seed, n_epoch, lr, about, **given)
 
-# %% ../nbs/38_bench.ipynb #726b521d
+# %% ../nbs/38_bench.ipynb #sui00013
 _keys = ['target','budget','seed','method']
 
-def _parse_runs(data):
-    "The rows of a runs.csv; a `ValueError` or another error if they are not whole"
-    text = data.decode('utf-8', 'surrogatepass')
-    if text[-1:] != '\n': raise ValueError('its last line is not whole')
-    head,*rows = csv.reader(io.StringIO(text, newline=''))
-    if lost := [k for k in _keys if k not in head]: raise ValueError(f"it lacks {', '.join(lost)}")
-    if short := [i for i,r in enumerate(rows, 2) if len(r) != len(head)]: raise ValueError(f'row {short[0]} has not as many values as the first line has names')
-    res = pd.DataFrame({k: [r[i] for r in rows] for i,k in enumerate(head)}, dtype=object)
-    for k in res: res[k] = res[k].astype(str) if k in ('target','method') else _numbers(res[k], k)
-    return res
-
 def _numbers(x, name):
-    "A column as numbers; as it is where a column that nobody needs holds none"
-    try: return pd.Series([float(o) if o else math.nan for o in x], dtype=float) if not all(o.lstrip('-').isdigit() for o in x) else x.map(int).astype('int64')
+    "A column as numbers; a column that nothing depends on may hold text"
+    try:
+        if all(o.lstrip('-').isdigit() for o in x): return x.map(int).astype('int64')
+        return pd.Series([float(o) if o else math.nan for o in x], dtype=float)
     except ValueError:
         if name in ('budget','seed','accuracy'): raise
         return x
 
+def _parse_runs(data):
+    "The rows of a runs.csv; raises `ValueError`, or another error, if they are not complete"
+    text = data.decode('utf-8', 'surrogatepass')
+    if text[-1:] != '\n': raise ValueError('its last line is not complete')
+    head,*rows = csv.reader(io.StringIO(text, newline=''))
+    if lost := [k for k in _keys if k not in head]: raise ValueError(f"it lacks {', '.join(lost)}")
+    if short := [i for i,r in enumerate(rows, 2) if len(r) != len(head)]:
+        raise ValueError(f'row {short[0]} has not as many values as the first line has names')
+    res = pd.DataFrame({k: [r[i] for r in rows] for i,k in enumerate(head)}, dtype=object)
+    for k in res: res[k] = res[k].astype(str) if k in ('target','method') else _numbers(res[k], k)
+    return res
+
 def read_runs(
     out # folder of a suite, or its runs.csv
-)->pd.DataFrame: # one row a run
-    "The runs that have ended; `ValueError` names a file that is not whole, or no table of runs"
+)->pd.DataFrame: # one row per run
+    "The finished runs; raises `ValueError` with the name of a file that is not complete, or not a table of runs"
     path = Path(out)
     if path.is_dir(): path = path/'runs.csv'
     if not path.exists(): raise FileNotFoundError(f"`out`: there are no runs at '{path}'")
-    with reading(path, 'the table of runs', 'Name another folder, or delete this file to make its runs again') as path: return _parse_runs(path.read_bytes())
+    with reading(path, 'the table of runs', 'Name another folder, or delete this file to make its runs again') as path:
+        return _parse_runs(path.read_bytes())
 
+# %% ../nbs/38_bench.ipynb #sui00014
 def _runs_so_far(out):
     try: return read_runs(out)
     except FileNotFoundError: return pd.DataFrame(columns=_keys)
 
 def _write_runs(out, rows):
-    "Names are always quoted, since any text is one"
+    "Names are always quoted, since any text may be one"
     write_whole(out/'runs.csv', rows.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode('utf-8', 'surrogatepass'))
 
+def _add_run(out, row):
+    "Add a row to those that other processes may have written meanwhile"
+    with FileLock(out/'.lock'):
+        rows = _runs_so_far(out)
+        if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
+            rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
+            _write_runs(out, rows)
+    return rows
+
+# %% ../nbs/38_bench.ipynb #sui00017
 def _changed(was, now):
     "What two settings both know, and know differently"
     res = []
@@ -190,28 +229,23 @@ def _both(was, now):
     return {k: {**was[k], **v} if isinstance(v, dict) and isinstance(was.get(k), dict) and k != 'recipe' else v for k,v in now.items()}
 
 def _check_settings(suite, out):
-    "Write the suite's settings into `out`, or see that they are the same; targets and methods may come later, what has been used must not change"
+    "Write the suite's settings into `out`; raise `ValueError` if its runs have others"
     try: now,path = suite.settings(),out/'suite.json'
     except Unidentified as e: raise Unidentified(f"`suite`: {e}") from e
     if path.exists():
         with reading(path, 'the settings of the suite', 'Name another folder, or delete this one'):
             was = json.loads(path.read_text(encoding='utf-8'))['settings']
             if not isinstance(was, dict) or not isinstance(was.get('digests', {}), dict): raise ValueError('it holds no settings')
-        if 'digests' not in was: raise ValueError(f"`out`: {out.name} was made by an older version, whose suite.json does not tell whether the settings are the same. Its runs can be read (`read_runs`); name another folder for new ones.")
+        if 'digests' not in was:
+            raise ValueError(f"`out`: {out.name} was made by an older version, whose suite.json does not tell whether "
+                             f"the settings are the same. Its runs can be read (`read_runs`); name another folder for new ones.")
         if odd := _changed(was['digests'], now['digests']):
-            raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(odd)} differ; see its suite.json). Name another folder, or delete this one.")
+            raise ValueError(f"`out`: {out.name} holds runs of other settings ({', '.join(odd)} differ; see its "
+                             f"suite.json). Name another folder, or delete this one.")
         now = {**_both(was, now), 'digests': _both(was['digests'], now['digests'])}
     write_whole(path, json.dumps(dict(settings=now, versions=dict(distill_nb=__version__, torch=torch.__version__)), indent=1))
 
-def _add_run(out, row):
-    "Write one more row, beside whatever other processes have written meanwhile"
-    with FileLock(out/'.lock'):
-        rows = _runs_so_far(out)
-        if not (rows[_keys] == [row[k] for k in _keys]).all(axis=1).any():
-            rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True) if len(rows) else pd.DataFrame([row])
-            _write_runs(out, rows)
-    return rows
-
+# %% ../nbs/38_bench.ipynb #726b521d
 def _try_cell(suite, cell, store, threads):
     try: return run_cell(suite, **cell, store=store, threads=threads)
     except Exception as e: return {**cell, 'error': f'{type(e).__name__}: {e}'}
@@ -219,13 +253,14 @@ def _try_cell(suite, cell, store, threads):
 def run_suite(
     suite:Suite, # the grid
     out, # folder: runs.csv and suite.json
-    targets=None, budgets=None, seeds=None, methods=None, # some of them only
+    targets=None, budgets=None, seeds=None, methods=None, # some of them only; by default all
     n_jobs:int=1, # runs at a time, each in a process of its own (joblib)
     store=None, # where outputs are kept, see `get_outputs`
     progress:bool=True # show a progress bar, with the time left
 )->pd.DataFrame: # all runs in `out`
-    "Make the runs that are not in `out` yet; each is kept the moment it ends"
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    "Make the runs that are not in `out` yet, and write each when it ends; raises `ValueError` if `out` holds runs of other settings"
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     cells = suite.cells(targets, budgets, seeds, methods)
     rows = _runs_so_far(out)
     with FileLock(out/'.lock'): _check_settings(suite, out)
@@ -236,8 +271,8 @@ def run_suite(
     if progress: new = progress_bar(new, total=len(todo), leave=False)
     failed = []
     for row in new:
-        if 'error' in row: failed.append(row); continue
-        rows = _add_run(out, row)
+        if 'error' in row: failed.append(row)
+        else: rows = _add_run(out, row)
     for o in failed: warnings.warn(f"{o['method']} on {o['target']} (budget {o['budget']}, seed {o['seed']}) failed: {o['error']}")
     return rows
 
@@ -254,7 +289,7 @@ def suite_table(
     rows, # of `run_suite` or `read_runs`
     reference:str='transfer', # method that the others are compared with
     value:str='accuracy' # or 'balanced_accuracy'
-)->pd.DataFrame: # one row a budget and method: mean over targets, sem, gap to the reference and its sem, number of targets and runs
+)->pd.DataFrame: # one row per budget and method: mean over targets, sem, gap to the reference and its sem, number of targets and runs
     "Averages over targets, and paired gaps; each method on the targets and seeds that it shares with the reference"
     res = {}
     for budget,part in _runs(rows, value).groupby('budget', sort=False):
@@ -265,16 +300,31 @@ def suite_table(
             if not len(both): continue
             mean,sem = _mean_sem(both[m])
             gap,gap_sem = _mean_sem(both[m]-both[reference])
-            res[budget,m] = dict(mean=mean, sem=sem, gap=gap, gap_sem=gap_sem, targets=both.index.get_level_values(0).nunique(), runs=len(both))
+            targets = both.index.get_level_values(0).nunique()
+            res[budget,m] = dict(mean=mean, sem=sem, gap=gap, gap_sem=gap_sem, targets=targets, runs=len(both))
     return pd.DataFrame(res).T.rename_axis(['budget','method']).astype(dict(targets=int, runs=int))
 
+# %% ../nbs/38_bench.ipynb #sui00026
 @checked
 def target_table(
     rows, # of `run_suite` or `read_runs`
     value:str='accuracy' # or 'balanced_accuracy'
-)->pd.DataFrame: # one row a budget and method, one column a target: mean over seeds
+)->pd.DataFrame: # one row per budget and method, one column per target: mean over seeds
     "Means over seeds, target by target"
     return _runs(rows, value).pivot_table(index=['budget','method'], columns='target', values=value, sort=False)
+
+# %% ../nbs/38_bench.ipynb #sui00028
+def _plot_gaps(ax, acc, reference, methods, targets, means):
+    "A dot per method and target: mean and standard error over seeds of the gap, in points; a line per method: the mean of its gaps"
+    for j,m in enumerate(o for o in methods if o in acc):
+        gap = 100*(acc[m]-acc[reference]).dropna().groupby('target').agg(['mean','sem'])
+        y = np.array([targets.index(t) for t in gap.index]) + (j-(len(methods)-1)/2)*.8/len(methods)
+        ax.errorbar(gap['mean'], y, xerr=gap['sem'], fmt='o', ms=4, lw=1, color=f'C{j}', label=plain_label(m))
+        ax.axvline(100*means[m], color=f'C{j}', lw=1, ls=':')
+    ax.axvline(0, color='.3', lw=1)
+    ax.set_yticks(range(len(targets)), map(plain_label, targets))
+    ax.set_xlabel(f'points above {plain_label(reference)}')
+    ax.spines[['top','right']].set_visible(False)
 
 # %% ../nbs/38_bench.ipynb #ffde1180
 @checked
@@ -283,25 +333,19 @@ def plot_suite(
     reference:str='transfer', # method that the others are compared with
     methods=None, # some of them only, in this order
     value:str='accuracy', # or 'balanced_accuracy'
-    axs=None # one a budget
-):
-    "Gap to the reference in points on each target, with its standard error over seeds, and the average over targets as a line; a panel for each budget"
-    budgets = list(_runs(rows, value).budget.unique())
+    axs=None # one matplotlib Axes per budget, by default new ones
+)->np.ndarray: # the Axes
+    "Gap to the reference on each target, with its standard error over seeds, and averaged over targets; a panel per budget"
+    budgets,targets = list(_runs(rows, value).budget.unique()),list(rows.target.unique())
     methods = L(ifnone(methods, [m for m in rows.method.unique() if m != reference]))
-    if axs is None: axs = plt.subplots(1, len(budgets), figsize=(1+5.5*len(budgets), .45*rows.target.nunique()+1.6), sharey=True, squeeze=False, layout='constrained')[1][0]
+    if axs is None:
+        axs = plt.subplots(1, len(budgets), figsize=(1+5.5*len(budgets), .45*len(targets)+1.6), sharey=True,
+                           squeeze=False, layout='constrained')[1][0]
     table = suite_table(rows, reference, value)
     for ax,budget in zip(np.ravel(axs), budgets):
         acc = rows[rows.budget==budget].pivot(index=['target','seed'], columns='method', values=value)
-        for j,m in enumerate(o for o in methods if o in acc):
-            gap = 100*(acc[m]-acc[reference]).dropna().groupby('target').agg(['mean','sem'])
-            y = np.array([list(rows.target.unique()).index(t) for t in gap.index]) + (j-(len(methods)-1)/2)*.8/len(methods)
-            c = f'C{j}'
-            ax.errorbar(gap['mean'], y, xerr=gap['sem'], fmt='o', ms=4, lw=1, color=c, label=plain_label(m))
-            ax.axvline(100*table.loc[(budget,m),'gap'], color=c, lw=1, ls=':')
-        ax.axvline(0, color='.3', lw=1)
-        ax.set_yticks(range(rows.target.nunique()), map(plain_label, rows.target.unique()))
-        ax.set_xlabel(f'points above {plain_label(reference)}'); ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
-        ax.spines[['top','right']].set_visible(False)
+        _plot_gaps(ax, acc, reference, methods, targets, table.gap[budget])
+        ax.set_title(f'{budget:g} labels a class' if budget >= 1 else f'{budget:.0%} of the labels')
     np.ravel(axs)[0].invert_yaxis()
     np.ravel(axs)[-1].legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1,1))
     return axs

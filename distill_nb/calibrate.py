@@ -1,4 +1,4 @@
-"""When a student says 90 %, it should be right nine times in ten; and when it is not sure, it should be able to say so.
+"""When a student reports 90 %, it should be right nine times in ten; and when it is unsure, it should be able to abstain
 
 Docs: https://distill-nb.github.io/distill_nb/calibrate.html.md"""
 
@@ -19,45 +19,55 @@ from fastai.torch_core import get_model
 from .core import Count, Range, check_type, checked
 from .student import Student
 
-# %% ../nbs/32_calibrate.ipynb #42048ba3
+# %% ../nbs/32_calibrate.ipynb #cal00001
 def _numbers(name, x):
+    "`x` as float64; an empty array if it does not hold numbers"
     try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.empty(())
     except (TypeError,ValueError,OverflowError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
 
 def _checked(probs, labels):
     "Probabilities float64 [n,C] and labels int64 [n]"
     p,y = _numbers('probs', probs),np.asarray(labels)
-    if p.ndim != 2 or p.shape[1] < 2 or not len(p): raise ValueError(f"`probs` must be a row of at least two probabilities an image, [n,C], not of shape {p.shape}")
-    if y.shape != p.shape[:1] or y.dtype.kind not in 'iu': raise ValueError(f"`labels` must be one class index an image, {len(p)} of them, not {y.dtype} of shape {y.shape}")
-    if not np.isfinite(p).all(): raise ValueError(f"`probs` hold NaN or infinite values for {(~np.isfinite(p).all(1)).sum()} of {len(p)} images")
-    if y.min() < 0 or y.max() >= p.shape[1]: raise ValueError(f"`labels` are from {y.min()} to {y.max()}, but there are {p.shape[1]} classes")
-    if (p < -1e-6).any() or (abs(p.sum(1)-1) > 1e-3).any(): raise ValueError("`probs`: each row must be non-negative and add up to 1. Give the softmax of logits")
+    if p.ndim != 2 or p.shape[1] < 2 or not len(p):
+        raise ValueError(f"`probs` must be one row of at least two probabilities per image, [n,C], not of shape {p.shape}")
+    if y.shape != p.shape[:1] or y.dtype.kind not in 'iu':
+        raise ValueError(f"`labels` must be one class index per image, {len(p)} of them, not {y.dtype} of shape {y.shape}")
+    if not np.isfinite(p).all():
+        raise ValueError(f"`probs` hold NaN or infinite values for {(~np.isfinite(p).all(1)).sum()} of {len(p)} images")
+    if y.min() < 0 or y.max() >= p.shape[1]:
+        raise ValueError(f"`labels` are from {y.min()} to {y.max()}, but there are {p.shape[1]} classes")
+    if (p < -1e-6).any() or (abs(p.sum(1)-1) > 1e-3).any():
+        raise ValueError("`probs`: each row must be non-negative and add up to 1. Give the softmax of logits")
     return p,y.astype(np.int64)
 
+# %% ../nbs/32_calibrate.ipynb #42048ba3
 @checked
 def reliability(
     probs, # predicted probabilities [n,C]
     labels, # class indices [n]
-    bins:int=15, # how many
-    equal_width:bool=False # bins of equal width, as Guo et al. have them; by default of equally many images
-)->pd.DataFrame: # one row a bin that is not empty, by rising confidence: confidence and accuracy (means), n
-    "How sure the answers are, and how many of them are right"
+    bins:int=15, # number of bins
+    equal_width:bool=False # bins of equal width, as in Guo et al.; by default of equally many images
+)->pd.DataFrame: # one row per bin that is not empty, by rising confidence: confidence and accuracy (means), n
+    "How confident the answers are, and how many of them are right"
     p,y = _checked(probs, labels)
     conf,right = p.max(1),p.argmax(1) == y
-    order = np.argsort(conf, kind='stable')
-    which = np.minimum((conf*bins).astype(int), bins-1) if equal_width else np.empty(len(y), int)
-    if not equal_width: which[order] = np.arange(len(y))*min(bins, len(y))//len(y)
-    return pd.DataFrame(dict(bin=which, confidence=conf, accuracy=right.astype(float))).groupby('bin').agg(confidence=('confidence','mean'), accuracy=('accuracy','mean'), n=('accuracy','size'))
+    if equal_width: which = np.minimum((conf*bins).astype(int), bins-1)
+    else:
+        which = np.empty(len(y), int)
+        which[np.argsort(conf, kind='stable')] = np.arange(len(y))*min(bins, len(y))//len(y)
+    answers = pd.DataFrame(dict(confidence=conf, accuracy=right.astype(float), n=1))
+    return answers.groupby(pd.Series(which, name='bin')).agg(dict(confidence='mean', accuracy='mean', n='sum'))
 
 # %% ../nbs/32_calibrate.ipynb #965783f5
 @checked
 def expected_calibration_error(
     probs, # predicted probabilities [n,C]
     labels, # class indices [n]
-    bins:int=15, # how many
+    bins:int=15, # number of bins
     equal_width:bool=False # as in `reliability`
 )->float: # from 0 to 1
-    "Mean distance between confidence and accuracy over bins (Guo et al. 2017, Eq. 3). Of few images it is too large even if all is well, see `calibration_floor`"
+    """Mean distance between confidence and accuracy over bins (Guo et al. 2017, Eq. 3); of few images it is too large,
+    see `calibration_floor`"""
     t = reliability(probs, labels, bins, equal_width)
     return float((t.n*(t.accuracy-t.confidence).abs()).sum()/t.n.sum())
 
@@ -65,7 +75,7 @@ def expected_calibration_error(
 @checked(times=Count())
 def calibration_floor(
     probs, # predicted probabilities [n,C]
-    bins:int=15, # how many
+    bins:int=15, # number of bins
     equal_width:bool=False, # as in `reliability`
     times:int=200, # how often labels are drawn
     seed:int=0 # of the draws
@@ -82,55 +92,68 @@ def fit_temperature(
     logits, # of held-out images [n,C]
     labels # their classes [n]
 )->float: # T, between 0.05 and 20
-    "Temperature under which the labels are most likely (Guo et al. 2017, section 4.2). A warning, and 1, where all are predicted right, so that no finite one is"
+    """Temperature under which the labels are most likely (Guo et al. 2017, section 4.2); 1, with a warning, where all are
+    predicted right, so that no finite one is best. Raises `ValueError` for logits that are not finite numbers [n,C]"""
     z,y = _numbers('logits', logits),np.asarray(labels)
-    if z.ndim != 2 or not np.isfinite(z).all(): raise ValueError(f"`logits` must be finite numbers [n,C], not {z.shape}{' with NaN or infinity' if z.ndim == 2 else ''}")
+    if z.ndim != 2 or not np.isfinite(z).all():
+        raise ValueError(f"`logits` must be finite numbers [n,C], not {z.shape}{' with NaN or infinity' if z.ndim == 2 else ''}")
     _,y = _checked(np.exp(log_softmax(z, 1)), y)
     if (z.argmax(1) == y).all():
-        warnings.warn(f"all {len(y)} held-out images are predicted right, which names no finite temperature: it is left at 1. Hold out more images", stacklevel=2)
+        warnings.warn(f"all {len(y)} held-out images are predicted right, so no finite temperature is best: it is left at 1. "
+                      "Hold out more images", stacklevel=2)
         return 1.
-    nll = lambda log_t: -log_softmax(z/math.exp(log_t), 1)[np.arange(len(y)), y].mean()
+    nll = lambda log_t: _nll(z/math.exp(log_t), y)
     t = math.exp(minimize_scalar(nll, bounds=(math.log(.05), math.log(20)), method='bounded', options=dict(xatol=1e-4)).x)
-    if t > 19: warnings.warn(f"temperature {t:.0f} is at the end of the range: the logits know next to nothing of these {len(y)} labels", stacklevel=2)
+    if t > 19:
+        warnings.warn(f"temperature {t:.0f} is at the end of the range: the logits say almost nothing about these {len(y)} labels",
+                      stacklevel=2)
     return t
 
-# %% ../nbs/32_calibrate.ipynb #1ecc3410
+def _softmax(z, t=1.): return np.exp(log_softmax(z/t, 1))
+def _nll(z, y): return float(-log_softmax(z, 1)[np.arange(len(y)), y].mean())
+
+# %% ../nbs/32_calibrate.ipynb #cal00003
 def _folds(y, k, seed):
-    "Number of the part that each image belongs to, classes spread evenly"
+    "The fold of each image, classes spread evenly"
     rng,fold = np.random.default_rng(seed),np.empty(len(y), int)
     order = np.concatenate([rng.permutation(np.flatnonzero(y==c)) for c in rng.permutation(np.unique(y))])
     fold[order] = np.arange(len(y))%k
     return fold
 
-def _softmax(z, t=1.): return np.exp(log_softmax(z/t, 1))
-def _nll(z, y): return float(-log_softmax(z, 1)[np.arange(len(y)), y].mean())
+def _cross_fitted(z, y, folds, seed):
+    "Logits, each fold divided by the temperature of the others"
+    fold,res = _folds(y, folds, seed),np.empty_like(z)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # `calibrate` has warned of the same
+        for k in range(folds): res[fold==k] = z[fold==k]/fit_temperature(z[fold!=k], y[fold!=k])
+    return res
 
+def _figures(z, y, bins):
+    "What logits are worth as probabilities"
+    p = _softmax(z)
+    return dict(nll=_nll(z, y), ece=expected_calibration_error(p, y, bins), floor=calibration_floor(p, bins),
+                accuracy=float((p.argmax(1)==y).mean()), confidence=float(p.max(1).mean()))
+
+# %% ../nbs/32_calibrate.ipynb #1ecc3410
 @checked
 def calibrate(
     learn, # a Learner of a `Student`; its head is changed
     dl=None, # held-out images with labels, a loader made from `learn.dls`; by default the validation set
     bins:int=15, # of the calibration error
-    folds:int=5, # parts for the figures after
-    seed:int=0 # of the parts
+    folds:int=5, # for the figures after
+    seed:int=0 # of the folds
 )->pd.DataFrame: # rows before, after: nll, ece, floor (`calibration_floor`), accuracy, confidence; `attrs` hold temperature and n
-    "Divide a student's head by the temperature that suits held-out labels, and say what it brought"
+    "Divide a student's head by the temperature that suits held-out labels, and report the effect"
     model = get_model(getattr(learn, 'model', None))
     head = check_type('learn.model', model, Student, "a Student's, of `distill_learner`, `transfer_learner` or `create_student`").head
     with learn.no_bar(), learn.no_logging(): z,y = learn.get_preds(dl=dl, act=noop)
     z,y = z.double().numpy(),np.asarray(y)
     if not np.isfinite(z).all(): raise ValueError("`learn` predicts NaN or infinity: its training has diverged")
     if len(y) < 2*folds: raise ValueError(f"`dl`: {len(y)} held-out images are too few for {folds} `folds`")
-    t,fold,crossed = fit_temperature(z, y),_folds(y, folds, seed),np.empty_like(z)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                                                   # said once, above
-        for k in range(folds): crossed[fold==k] = z[fold==k]/fit_temperature(z[fold!=k], y[fold!=k])
-    rows = {}
-    for name,o in dict(before=z, after=crossed).items():
-        p = _softmax(o)
-        rows[name] = dict(nll=_nll(o, y), ece=expected_calibration_error(p, y, bins), floor=calibration_floor(p, bins), accuracy=float((p.argmax(1)==y).mean()), confidence=float(p.max(1).mean()))
+    t = fit_temperature(z, y)
+    res = pd.DataFrame(dict(before=_figures(z, y, bins), after=_figures(_cross_fitted(z, y, folds, seed), y, bins))).T
     with torch.no_grad():
         for o in head.parameters(): o.div_(t)
-    res = pd.DataFrame(rows).T
     res.attrs.update(temperature=t, n=len(y))
     return res
 
@@ -145,8 +168,8 @@ def coverage_table(
     probs, # predicted probabilities of held-out images [n,C]
     labels, # their classes [n]
     level:float=.9 # of the interval
-)->pd.DataFrame: # one row a distinct confidence, by rising coverage: threshold, coverage, accuracy, low, high
-    "Accuracy of the answers that are at least so sure, with an interval for each row by itself (Clopper-Pearson)"
+)->pd.DataFrame: # one row per distinct confidence, by rising coverage: threshold, coverage, accuracy, low, high
+    "Accuracy of the answers from each confidence on, each row with an interval of its own (Clopper-Pearson)"
     p,y = _checked(probs, labels)
     order = np.argsort(-p.max(1), kind='stable')
     conf,wrong = p.max(1)[order],np.cumsum(p.argmax(1)[order] != y[order])
@@ -159,19 +182,20 @@ def coverage_table(
 @checked(accuracy=Range(0, 1, above=True, below=True))
 def answer_threshold(
     probs, # predicted probabilities of held-out images [n,C]
-    labels, # their classes [n]; images that no threshold and no temperature was chosen on
-    accuracy:float=.95, # that answers shall have
-    level:float=.9 # how sure to be of it
+    labels, # their classes [n]; of images that chose neither a threshold nor a temperature
+    accuracy:float=.95, # the accuracy that answers must have
+    level:float=.9 # probability with which they must have it
 )->pd.Series: # threshold (inf: better never to answer), coverage, accuracy, guaranteed, n
-    "From which confidence on to answer: selection with guaranteed risk (Geifman and El-Yaniv 2017, Algorithm 1)"
+    "The confidence from which on to answer: selection with guaranteed risk (Geifman and El-Yaniv 2017, Algorithm 1)"
     t = coverage_table(probs, labels, level)
     n = (t.coverage*len(np.asarray(labels))).round()
-    looks = len(n).bit_length()                                                           # of a bisection, at most
-    sure = 1-_bound((n*(1-t.accuracy)).round(), n, (1-level)/looks)
+    steps = len(n).bit_length()                                                           # of a bisection, at most
+    sure = 1-_bound((n*(1-t.accuracy)).round(), n, (1-level)/steps)
     lo,hi,best = 0,len(n),None
     while lo < hi:
         mid = (lo+hi)//2
         if sure[mid] >= accuracy: best,lo = mid,mid+1
         else: hi = mid
     if best is None: return pd.Series(dict(threshold=math.inf, coverage=0., accuracy=math.nan, guaranteed=math.nan, n=0))
-    return pd.Series(dict(threshold=t.threshold[best], coverage=t.coverage[best], accuracy=t.accuracy[best], guaranteed=sure[best], n=int(n[best])))
+    return pd.Series(dict(threshold=t.threshold[best], coverage=t.coverage[best], accuracy=t.accuracy[best],
+                          guaranteed=sure[best], n=int(n[best])))

@@ -1,4 +1,4 @@
-"""A folder that the Hugging Face hub takes
+"""A folder that the Hugging Face hub takes: weights, timm's configuration, a model card, an ONNX graph
 
 Docs: https://distill-nb.github.io/distill_nb/publish.html.md"""
 
@@ -22,66 +22,92 @@ from .export import to_onnx, zoo_of
 
 # %% ../nbs/35_publish.ipynb #esc00001
 _markup = {ord(c): f'&#{ord(c)};' for c in '&<>"\\`*_[]{}|~$@#!'}
-_turns = dict.fromkeys([*range(0x202a,0x202f), *range(0x2066,0x206a)])         # they make what follows run from right to left
+_turns = dict.fromkeys([*range(0x202a,0x202f), *range(0x2066,0x206a)]) # they make what follows run from right to left
 
 def escape_markdown(
-    text # any name; it is made a string
+    text # any name; it is converted to a string
 )->str: # one line
-    "Markdown that shows `text` as it is, within a line or at its beginning, and in a table; what ends a line becomes a space"
+    "Markdown that shows `text` literally, at the beginning of a line, within it, or in a table; line breaks become spaces"
     line = ''.join(' ' if unicodedata.category(c) in ('Cc','Zl','Zp') else c for c in str(text).encode('utf-8', 'replace').decode())
     line = ' '.join(line.translate(_turns).split()).translate(_markup)
     line = re.sub(r'^[-+=:]|(?<=^\d)[.)](?= |$)|(?<=^\d\d)[.)](?= |$)|:(?=//)|(?<=[wW]{3})\.', lambda m: f'&#{ord(m[0])};', line)
     return re.sub(r'^(\d{3,9})([.)])(?= |$)', lambda m: f'{m[1]}&#{ord(m[2])};', line)
 
 # %% ../nbs/35_publish.ipynb #0a1d0011
-def _rows(head, rows): return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in (head, ['---']*len(head), *rows))
-
-def _escaped(rows): return [[escape_markdown(o) for o in r] for r in rows]
-
 def _of_timm(meta):
     "Can timm make the network, and prepare its images?"
     return meta['layout'] == 'timm' and not meta['crop_mode'].startswith('pad-')
 
+def _table(head, rows): return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in (head, ['---']*len(head), *rows))
+
+def _escaped(rows): return [[escape_markdown(o) for o in r] for r in rows]
+
+def _use(meta, graph):
+    "Code that loads the student, as Markdown"
+    lines = ["from distill_nb.all import *                                   # for fastai: Learner(dls, student)",
+             "student = load_student('FOLDER/model.safetensors')"]
+    if _of_timm(meta):
+        lines = ["import timm                                                    # timm alone",
+                 "model = timm.create_model('local-dir:FOLDER', pretrained=True).eval()  # or hf-hub:USER/NAME", *lines]
+    if graph:
+        lines += ["from distill_nb.infer import Predictor                         # ONNX Runtime and Pillow alone",
+                  f"probs = Predictor('FOLDER/{graph}')(['photo.jpg'])"]
+    return '```python\n' + '\n'.join(lines) + '\n```'
+
+# %% ../nbs/35_publish.ipynb #pub00003
 def _card(meta, title, results, teachers, license, graph):
     "The text of a model card"
-    of_timm,show = _of_timm(meta),lambda v: f'{v:.4g}' if isinstance(v, float) else v
-    front = dict(library_name='timm' if of_timm else 'distill_nb', pipeline_tag='image-classification', tags=['image-classification','distill_nb'], **({'license': ' '.join(str(license).split())} if license else {}))
-    use = (["import timm                                                    # timm alone", "model = timm.create_model('local-dir:FOLDER', pretrained=True).eval()  # or hf-hub:USER/NAME"] if of_timm else []) + \
-          ["from distill_nb.all import *                                   # for fastai: Learner(dls, student)", "student = load_student('FOLDER/model.safetensors')"] + \
-          (["from distill_nb.infer import Predictor                         # ONNX Runtime and Pillow alone", f"probs = Predictor('FOLDER/{graph}')(['photo.jpg'])"] if graph else [])
+    front = dict(library_name='timm' if _of_timm(meta) else 'distill_nb', pipeline_tag='image-classification',
+                 tags=['image-classification','distill_nb'])
+    if license: front['license'] = ' '.join(str(license).split())
+    show = lambda v: f'{v:.4g}' if isinstance(v, float) else v
     images = [(k, meta[k]) for k in ('input_size','mean','std','crop_pct','crop_mode','interpolation') if meta.get(k) is not None]
-    parts = {'Use': '```python\n' + '\n'.join(use) + '\n```', 'Images': _rows(['how they are prepared',''], images)}
-    if results: parts['Results'] = _rows(['measured',''], _escaped((k, show(v)) for k,v in results.items()))
-    if teachers: parts['Teachers'] = _rows(['source','weight','architecture','licence'], _escaped((n, f'{w:.3f}', m.get('arch') or '', m.get('license') or 'not known') for n,w,m in teachers))
+    parts = {'Use': _use(meta, graph), 'Images': _table(['how they are prepared',''], images)}
+    if results: parts['Results'] = _table(['measured',''], _escaped((k, show(v)) for k,v in results.items()))
+    if teachers:
+        rows = ((n, f'{w:.3f}', m.get('arch') or '', m.get('license') or 'not known') for n,w,m in teachers)
+        parts['Teachers'] = _table(['source','weight','architecture','licence'], _escaped(rows))
     if meta.get('labels'): parts['Classes'] = ', '.join(map(escape_markdown, meta['labels']))
-    return (f"---\n{yaml.safe_dump(front, sort_keys=False, width=math.inf)}---\n\n# {escape_markdown(title)}\n\nAn image classifier of {meta['num_classes']} classes ({escape_markdown(meta['arch'] or 'a network of its own')}), "
-            "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n" + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
+    arch = escape_markdown(meta['arch'] or 'a network of its own')
+    return (f"---\n{yaml.safe_dump(front, sort_keys=False, width=math.inf)}---\n\n# {escape_markdown(title)}\n\n"
+            f"An image classifier of {meta['num_classes']} classes ({arch}), "
+            "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n"
+            + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
 
-# %% ../nbs/35_publish.ipynb #0a1d0012
+# %% ../nbs/35_publish.ipynb #pub00005
 def _timm_config(meta, folder):
     "Write timm's config.json"
     cfg = {k: meta[k] for k in ('mean','std','input_size','crop_pct','crop_mode','interpolation') if meta[k] is not None}
     model = create_network(meta['arch'], **{**meta['kwargs'], 'num_classes': meta['num_classes']})
     model.pretrained_cfg = {**model.pretrained_cfg, **cfg}
+    names = meta['labels'] or [str(i) for i in range(meta['num_classes'])]
     with tempfile.TemporaryDirectory() as d:
-        save_for_hf(model, d, model_config=dict(label_names=meta['labels'] or [str(i) for i in range(meta['num_classes'])]), model_args=meta['kwargs'], safe_serialization=True)
+        save_for_hf(model, d, model_config=dict(label_names=names), model_args=meta['kwargs'], safe_serialization=True)
         write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
+
+def _teachers(learn, sources):
+    "(name, weight, metadata) of what taught a Learner's student"
+    known = {s.name: s.meta for s in zoo_of(sources)}
+    distill = getattr(learn, 'distill', None)
+    weights = ifnone(getattr(distill, 'alpha', None), ())
+    return [(n, float(a), known.get(n, {})) for n,a in zip(getattr(distill, 'names', ()), weights)]
+
+# %% ../nbs/35_publish.ipynb #0a1d0012
+_files = 'model.safetensors','config.json','student.onnx','README.md'
 
 def save_hub(
     learn, # a Learner of a `Student`, or the `Student`
-    folder, # is made if it is not there
+    folder, # created if it does not exist
     sources=None, # `Ranking` or `Zoo` of the teachers, for their licences
     results:dict=None, # figures that you measured, for the card: {'accuracy': .91, 'images': 500}
     title:str=None, # of the card, by default the folder's name
     license:str=None, # of the student, as the hub abbreviates it: 'apache-2.0'
-    onnx:bool=None, # write student.onnx too; by default where it can be written. One that is there already and is not written again is removed
+    onnx:bool=None, # write student.onnx too; by default where it can be written
     **kwargs # metadata that the Learner does not know, see `student_meta`
 )->Path: # `folder`
-    "Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx. All are made before one is written, and of these four one that is not made is removed, since it would be another student's"
-    folder = Path(folder)
-    distill,zoo = getattr(learn, 'distill', None),zoo_of(sources)
-    known = {s.name: s.meta for s in zoo}
-    teachers = [(n, float(a), known.get(n, {})) for n,a in zip(getattr(distill, 'names', ()), ifnone(getattr(distill, 'alpha', None), ()))]
+    """Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx. All are made before one
+    is written; of these four, a file that is not made is removed, since it would be another student's"""
+    folder,teachers = Path(folder),_teachers(learn, sources)
     with tempfile.TemporaryDirectory() as d:
         made = Path(d)
         meta,graph = student_meta(save_student(learn, made/'model.safetensors', **kwargs)),None
@@ -90,8 +116,9 @@ def save_hub(
             graph,bare = 'student.onnx',deployed_copy(learn)
             bare.meta = meta
             to_onnx(bare, made/graph)
-        write_whole(made/'README.md', _card(meta, title or folder.resolve().name or 'student', results, teachers, license, graph))
-        files = {o: (made/o).read_bytes() if (made/o).exists() else None for o in ('model.safetensors','config.json','student.onnx','README.md')}
+        card = _card(meta, title or folder.resolve().name or 'student', results, teachers, license, graph)
+        write_whole(made/'README.md', card)
+        files = {o: (made/o).read_bytes() if (made/o).exists() else None for o in _files}
     for name,data in files.items():
         if data is None: (folder/name).unlink(missing_ok=True)
         else: write_whole(folder/name, data)

@@ -21,7 +21,6 @@ from distill_nb.teach import SourceClasses
 from distill_nb.distill import Distill
 from distill_nb.fixmatch import strong_augment
 from distill_nb.learner import distill_learner, fixmatch_learner, student_learner
-from distill_nb.outputs import get_outputs
 from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.resume import Resume
 from distill_nb.estimators.core import metrics
@@ -186,7 +185,9 @@ def memory(a, steps):
     distill = Distill(x, SourceTeacher(StoredTeachers(labels), torch.ones(28)/28))
     dls = labelled(x, bs, device=a.device)
     learn = student_learner(dls, arch, pretrained=False, cbs=distill, epoch_len=steps*bs)
-    if a.device != 'cpu': learn.to_fp16(); torch.cuda.reset_peak_memory_stats()
+    if a.device != 'cpu':
+        learn.to_fp16()
+        torch.cuda.reset_peak_memory_stats()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     if a.device != 'cpu': return torch.cuda.max_memory_allocated()/2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10

@@ -14,8 +14,8 @@ class Table:
 
 def conditions(a):
     "Columns that say where and when a row was measured"
-    from common import machine, today
-    return dict(device=a.device, **machine(), date=today())
+    from common import machine
+    return dict(device=a.device, **machine())
 
 def end_with(parent):
     "End this process and its workers when the process `parent` has ended"

@@ -81,7 +81,8 @@ def where_measured(out):
 def write_parts(rows, out):
     part = out/'.parts.csv.part'
     with open(part, 'w', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, [*rows[0], *places]); w.writeheader()
+        w = csv.DictWriter(f, [*rows[0], *places])
+        w.writeheader()
         w.writerows({**r, **where_measured(out)} for r in rows)
     os.replace(part, out/'parts.csv')
 
@@ -109,14 +110,16 @@ def arguments(name, a, data, store):
 
 def main(argv=None):
     start = time.monotonic()
-    ap = parser(); a = ap.parse_args(argv)
+    ap = parser()
+    a = ap.parse_args(argv)
     bundled = (root/'bundle.json').is_file()
     if not a.minutes > 0: ap.error(f'--minutes: a number above 0, not {a.minutes:g}')
     if list(a.out.glob('*.csv')): ap.error(f'--out: {a.out} holds tables already; name another folder')
     data = a.data or Path(os.environ.get('DISTILL_NB_DATA', root.parent/'shared'/'data'))
     if not bundled and 'suite' in a.parts and not (data/'weights'/'manifest.json').is_file():
         ap.error(f'--data: there is no weights/manifest.json in {data}; name the folder, or leave the suite out with --parts')
-    a.out = a.out.resolve(); a.out.mkdir(parents=True, exist_ok=True)
+    a.out = a.out.resolve()
+    a.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = []
     with tempfile.TemporaryDirectory() as tmp, open(a.out/'log.txt', 'a', encoding='utf-8') as log:

@@ -1,8 +1,10 @@
 """The suite `eight` at its full tier, run by run, into runs.csv. A part of `gpu_run.py`.
 
-A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one seed.
+A fifth of the labels, then five a class; seeds outermost, so that whatever ends first is a whole comparison of one
+seed.
 Each run is kept the moment it ends.
-Several processes share the GPU, and each holds its run's images there. Training is in half precision where `checks.csv` found its losses finite; the column
+Several processes share the GPU, and each holds its run's images there. Training is in half precision where
+`checks.csv` found its losses finite; the column
 `half` says so."""
 import os, time, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -74,7 +76,6 @@ def half_is_finite(out):
 
 def side(data):
     "Pixels of the smallest target's images"
-    from PIL import Image
     from distill_nb.images import open_image
     from distill_nb.packs import load_pack
     return min(open_image(load_pack(p).items[0]).size[0] for p in sorted((data/'targets').glob('*.npz')))

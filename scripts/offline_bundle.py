@@ -11,7 +11,7 @@ lower quality; then the same without EfficientNet-Lite2; then without Lite1 as w
 
 `--tiny` packs a few images of each target, and two embedded models in place of the seven, for a rehearsal; it fetches
 nothing."""
-import argparse, importlib.metadata, io, json, lzma, os, shutil, sys, tarfile, tempfile, time
+import argparse, importlib.metadata, io, json, lzma, os, shutil, tarfile, tempfile, time
 from pathlib import Path
 import numpy as np
 from packaging.requirements import Requirement
@@ -107,7 +107,8 @@ def encoded(jpeg, px, quality):
     with Image.open(io.BytesIO(jpeg)) as im:
         im = im.convert('RGB')
         if im.size != (px,px): im = im.resize((px,px), Image.LANCZOS)
-        buf = io.BytesIO(); im.save(buf, 'WEBP', quality=quality, method=4)
+        buf = io.BytesIO()
+        im.save(buf, 'WEBP', quality=quality, method=4)
     return buf.getvalue()
 
 def few(labels, is_test, classes=3, train=10, test=4):
@@ -191,7 +192,8 @@ def parser():
     return ap
 
 def main(argv=None):
-    ap = parser(); a = ap.parse_args(argv)
+    ap = parser()
+    a = ap.parse_args(argv)
     if not a.limit > 0: ap.error(f'--limit: a number of MiB above 0, not {a.limit:g}')
     if not any((a.data/'targets').glob('*.npz')):
         ap.error(f'--data: there is no targets/*.npz in {a.data}; name the folder with --data or $DISTILL_NB_DATA')

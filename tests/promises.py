@@ -44,8 +44,8 @@ promises = {
  'resume::test_what_does_not_matter_goes_on_to_the_same_end': ('identity', 'arguments that do not matter, changed before `Resume` goes on', 'the same weights to the last bit'),
  'resume::test_what_cannot_be_digested_is_refused_before_training': ('identity', '`Resume` with what cannot be digested', 'refused before training'),
  'resume::test_a_state_of_another_version_is_refused': ('identity', '`Resume` from a file of another version', 'refused, by name'),
- 'suites::test_any_string_is_a_name': ('identity', "targets and methods called '7', 'NA', 'a,b', with newlines", 'no run is made twice'),
- 'suites::test_a_changed_setting_is_refused_by_name_and_the_same_is_not': ('identity', 'a suite with a changed function, optimizer, callback or source', 'refused by name; the same script adds no row'),
+ 'bench::test_any_string_is_a_name': ('identity', "targets and methods called '7', 'NA', 'a,b', with newlines", 'no run is made twice'),
+ 'bench::test_a_changed_setting_is_refused_by_name_and_the_same_is_not': ('identity', 'a suite with a changed function, optimizer, callback or source', 'refused by name; the same script adds no row'),
  # files
  'descriptions::test_each_field_of_each_file_has_a_type_and_a_range': ('file', "each field of a student's header, a manifest, a graph", 'values of another type or range are refused, by file and field'),
  'descriptions::test_arguments_of_a_network_and_nothing_else': ('file', 'arguments in a header or manifest that are not of the network', 'refused; no other file is opened'),
@@ -64,7 +64,7 @@ promises = {
  'store::test_scores_do_not_depend_on_scale_and_offset': ('numbers', 'scores from half precision, features times and plus anything', 'as from single precision, to 0.01'),
  'writers::test_full_disk': ('fault', 'a full disk, for every writer', 'the file as it was, and the error names it'),
  'writers::test_killed': ('fault', 'SIGKILL, for every writer', 'the file as it was, or whole and new; the next writer clears up'),
- 'suites::test_a_broken_table_is_named': ('file', 'a runs.csv that is empty, cut, foreign, not UTF-8', 'refused, by file'),
+ 'bench::test_a_broken_table_is_named': ('file', 'a runs.csv that is empty, cut, foreign, not UTF-8', 'refused, by file'),
  # names
  'names::test_file_names_in_a_store': ('name', 'file names of any bytes that Linux allows: outputs', 'kept'),
  'names::test_file_names_in_a_list': ('name', 'the same in `predict --csv`', 'the same bytes come back'),

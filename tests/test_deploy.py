@@ -1,24 +1,23 @@
-"A saved student is the same network for timm, for ONNX Runtime and in a fresh process"
+"A saved student is the same network for timm and in a fresh process"
 import json, math, subprocess, sys
 import numpy as np, pytest, timm, torch
-from copy import deepcopy
 from torch import nn
-from safetensors import safe_open
-from safetensors.torch import load_file
-from fastai.vision.all import Learner, Normalize, accuracy, imagenet_stats, resnet18
+from safetensors.torch import load_file, save_file
+from fastai.vision.all import Learner, Normalize, accuracy, aug_transforms, imagenet_stats, resnet18
+from distill_nb.data import image_dls
 from distill_nb.packs import digits_dls
 from distill_nb.student import create_student, student_splitter
 from distill_nb.sources import Source
 from distill_nb.deploy import *
-from distill_nb.export import *
-from distill_nb.publish import *
 
 def student(arch='test_efficientnet', n_out=7, **kw):
     torch.manual_seed(0)
     return create_student(arch, n_out, pretrained=False, **kw).eval()
 
-archs = [('test_efficientnet', {}), ('test_vit', {}), ('test_convnext', {}), ('test_byobnet', dict(output_stride=16)), ('test_mambaout', {}),
-         ('resnet10t', dict(channels=[16,32,48,64], stem_width=8)), ('mobilenetv3_small_050', {}), ('vit_tiny_patch16_224', dict(img_size=64, depth=2)),
+archs = [('test_efficientnet', {}), ('test_vit', {}), ('test_convnext', {}), ('test_byobnet', dict(output_stride=16)),
+         ('test_mambaout', {}),
+         ('resnet10t', dict(channels=[16,32,48,64], stem_width=8)), ('mobilenetv3_small_050', {}),
+         ('vit_tiny_patch16_224', dict(img_size=64, depth=2)),
          ('deit_tiny_distilled_patch16_224', dict(depth=2)), ('resnetv2_50d_gn', dict(layers=[1,1,1,1]))]
 
 @pytest.mark.parametrize('arch,kw', archs, ids=[o[0] for o in archs])
@@ -35,7 +34,8 @@ def test_timm_loads_it_strictly(arch, kw, tmp_path):
         torch.testing.assert_close(net(x), m(x), atol=1e-4, rtol=1e-4)
         assert torch.equal(load_student(path)(x), m(x))
 
-@pytest.mark.parametrize('arch,stages', [('test_efficientnet', 4), ('test_efficientnet', 2), ('test_convnext', 2), ('resnet10t', 3), ('mobilenetv3_small_050', 4), ('test_byobnet', 3)])
+@pytest.mark.parametrize('arch,stages', [('test_efficientnet', 4), ('test_efficientnet', 2), ('test_convnext', 2),
+                                         ('resnet10t', 3), ('mobilenetv3_small_050', 4), ('test_byobnet', 3)])
 def test_a_cut_student_comes_back(arch, stages, tmp_path):
     m = student(arch, stages=stages)
     path = save_student(m, tmp_path/'s.safetensors', input_size=[3,64,64])
@@ -115,10 +115,12 @@ def learn():
 def test_as_a_source(learn, tmp_path):
     path = save_student(learn, tmp_path/'digits.safetensors')
     meta = student_meta(path)
-    src = Source.from_checkpoint(path, meta['arch'], meta['num_classes'], meta['mean'], meta['std'], meta['input_size'][-1], meta['crop_pct'], classes=meta['labels'], **meta['kwargs'])
+    src = Source.from_checkpoint(path, meta['arch'], meta['num_classes'], meta['mean'], meta['std'],
+                                 meta['input_size'][-1], meta['crop_pct'], classes=meta['labels'], **meta['kwargs'])
     x01 = torch.rand(2, 3, 32, 32)
     mean,std = [torch.tensor(o)[:,None,None] for o in imagenet_stats]
-    with torch.no_grad(): torch.testing.assert_close(src.load()(src.prep(x01))[1], learn.model.cpu().eval()((x01-mean)/std), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(src.load()(src.prep(x01))[1], learn.model.cpu().eval()((x01-mean)/std), atol=1e-4, rtol=1e-4)
 
 def test_metadata_survive_a_second_save(learn, tmp_path):
     a = save_student(learn, tmp_path/'a.safetensors')
@@ -132,42 +134,37 @@ def test_broken_files(content, tmp_path):
     (tmp_path/'s.safetensors').write_bytes(content)
     with pytest.raises(ValueError, match='s.safetensors'): load_student(tmp_path/'s.safetensors')
 
-def test_onnx(learn, tmp_path, capfd, recwarn):
-    ort = pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
-    learn.model.train()
-    learn.model.source_heads = nn.Linear(learn.model.head.in_features, 5000)
-    try:
-        diff = to_onnx(learn, tmp_path/'a.onnx', softmax=True)
-        assert to_onnx(learn, tmp_path/'b.onnx', normalize=False) < 1e-3
-    finally: learn.model.source_heads = None
-    assert learn.model.training and diff < 1e-4
-    out,err = capfd.readouterr()
-    assert out+err == '' and [str(w.message) for w in recwarn] == []
-    assert sorted(o.name for o in tmp_path.iterdir()) == ['a.onnx', 'b.onnx']
-    assert (tmp_path/'a.onnx').stat().st_size < 2e6
-    net = deepcopy(learn.model).cpu().eval()
-    x01 = torch.rand(7, 3, 32, 32)
-    mean,std = [torch.tensor(o)[:,None,None] for o in imagenet_stats]
-    with torch.no_grad(): logits = net((x01-mean)/std)
-    run = lambda f,x: ort.InferenceSession(str(tmp_path/f), providers=['CPUExecutionProvider']).run(None, {'image': x.numpy()})[0]
-    np.testing.assert_allclose(run('a.onnx', x01), logits.softmax(1).numpy(), atol=1e-4)
-    np.testing.assert_allclose(run('b.onnx', (x01-mean)/std), logits.numpy(), atol=1e-3)
-    assert run('a.onnx', x01[:1]).shape == (1,10)
-    props = ort.InferenceSession(str(tmp_path/'a.onnx')).get_modelmeta().custom_metadata_map
-    assert json.loads(props['labels']) == [str(o) for o in range(10)] and json.loads(props['input_size']) == [3,32,32]
+@pytest.mark.parametrize('kwargs,words', [
+    (dict(labels=['zero','one']), '2 names for 10'), (dict(classes=['zero']), 'labels'), (dict(crop_mode='centre'), '`crop_mode`'),
+    (dict(input_size=32), '`input_size`'), (dict(mean=.5, std=.5), 'other pixels')])
+def test_metadata_that_make_no_sense(learn, kwargs, words):
+    with pytest.raises((TypeError,ValueError), match=words): student_meta(learn, **kwargs)
 
-def test_onnx_names_the_extra(monkeypatch, tmp_path):
-    monkeypatch.setattr('distill_nb.deploy.find_spec', lambda n: None)
-    with pytest.raises(ImportError, match=r'distill_nb\[onnx\]'): to_onnx(student(), tmp_path/'x.onnx', size=32)
+def test_what_has_no_metadata():
+    with pytest.raises(TypeError, match='create_student'): student_meta(nn.Linear(2,2))
+    images = list(np.random.default_rng(0).integers(0, 255, (8,48,48,3), dtype=np.uint8))
+    dls = image_dls(images, [0,1]*4, images, [0,1]*4, size=48, batch_tfms=aug_transforms(size=32), bs=4)
+    with pytest.raises(ValueError, match='presizing'): student_meta(Learner(dls, student(n_out=2)))
 
-def test_report():
-    nets = {'student': student(), 'linear': nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 11)), 'source': Source.from_timm('test_resnet', pretrained=False).load()}
-    nets['student'].source_heads = nn.Linear(nets['student'].head.in_features, 1000)
-    r = profile(nets, size=32, n=5)
-    assert list(r.index) == ['student', 'linear', 'source'] and np.isfinite(r.drop(columns='kind').to_numpy(dtype=float)).all()
-    assert r.loc['linear','parameters'] == 3*32*32*11 + 11 and r.loc['linear','million MACs'] == pytest.approx(3*32*32*11/1e6)
-    assert r.loc['student','parameters'] == sum(p.numel() for p in student().parameters())
-    assert (r['MB fp16'] < r['MB']).all() and (r['CPU ms'] > 0).all()
-    with pytest.raises(ValueError, match='`n`'): profile(nets, size=32, n=0)
-    with pytest.raises(TypeError, match='`learn`'): profile('student')
+def test_what_is_not_saved(learn, tmp_path):
+    with pytest.raises(ValueError, match='.safetensors'): save_student(learn, tmp_path/'student.pkl')
+    with pytest.raises(TypeError, match='create_student'): save_student(timm.create_model('test_efficientnet'), tmp_path/'s.safetensors')
+    broken = student()
+    broken.head.weight.data[0] = math.nan
+    with pytest.raises(ValueError, match='diverged'): save_student(broken, tmp_path/'nan.safetensors', input_size=[3,32,32])
+
+def test_files_of_others(tmp_path):
+    save_file({'w': torch.zeros(2)}, tmp_path/'other.safetensors')
+    with pytest.raises(ValueError, match='not written by `save_student`'): load_student(tmp_path/'other.safetensors')
+    with pytest.raises(FileNotFoundError, match='no file'): load_student(tmp_path/'none.safetensors')
+    own = save_student(create_student(nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU()), 10), tmp_path/'own.safetensors')
+    with pytest.raises(ValueError, match='does not fit'): load_student(own, backbone=nn.Conv2d(3, 8, 3, 2))
+
+@pytest.mark.parametrize('change', [
+    dict(kwargs=dict(start='secret.txt')), dict(kwargs=dict(n_out=5)), dict(kwargs=dict(act_layer='zzz')), dict(labels=5),
+    dict(num_classes=10**12), dict(num_classes=9, labels=None), dict(std=[0]*3)])
+def test_a_header_that_lies(learn, change, tmp_path):
+    file = save_student(learn, tmp_path/'s.safetensors')
+    header = json.dumps({**student_meta(file), **change})
+    save_file(load_file(file), tmp_path/'lies.safetensors', metadata={'distill_nb': header})
+    with pytest.raises((TypeError,ValueError), match='lies.safetensors'): load_student(tmp_path/'lies.safetensors')

@@ -17,8 +17,11 @@ def pack(path, seed, classes=4, n=16, px=32):
     "A target of coloured noise, a colour for each class"
     r,jpegs = np.random.default_rng(seed),[]
     for i in range(classes*n):
-        b = io.BytesIO(); Image.fromarray(r.normal(40+50*(i%classes), 25, (px,px,3)).clip(0,255).astype(np.uint8)).save(b, 'JPEG', quality=95); jpegs.append(b.getvalue())
-    np.savez(path, jpeg=np.frombuffer(b''.join(jpegs), np.uint8), offsets=np.cumsum([0]+[len(j) for j in jpegs]), labels=(np.arange(classes*n)%classes).astype(np.int16),
+        b = io.BytesIO()
+        Image.fromarray(r.normal(40+50*(i%classes), 25, (px,px,3)).clip(0,255).astype(np.uint8)).save(b, 'JPEG', quality=95)
+        jpegs.append(b.getvalue())
+    np.savez(path, jpeg=np.frombuffer(b''.join(jpegs), np.uint8), offsets=np.cumsum([0]+[len(j) for j in jpegs]),
+             labels=(np.arange(classes*n)%classes).astype(np.int16),
              is_test=np.arange(classes*n) >= classes*(n-5), classes=np.array([f'c{i}' for i in range(classes)]))
 
 @pytest.fixture(scope='module')
@@ -38,7 +41,8 @@ def bundle(data, tmp_path_factory):
 def python(tmp_path_factory): return bare_environment(tmp_path_factory.mktemp('bare')/'env')
 
 def command(python, bundle, out, *more):
-    return [*cut_off(), str(python), str(bundle/'scripts'/'gpu_run.py'), '--device', 'cpu', '--small', '--out', str(out), '--steps', '2', '--seeds', '1', '--jobs', '2', '--targets', 'birds', '--minutes', '200', *more]
+    return [*cut_off(), str(python), str(bundle/'scripts'/'gpu_run.py'), '--device', 'cpu', '--small', '--out',
+            str(out), '--steps', '2', '--seeds', '1', '--jobs', '2', '--targets', 'birds', '--minutes', '200', *more]
 
 def inside(bundle):
     "All file names of a bundle, those in its archive too"
@@ -50,16 +54,19 @@ def inside(bundle):
 def test_bundle_is_whole_and_pure(bundle):
     about,files = json.loads((bundle/'bundle.json').read_text()),inside(bundle)
     assert about['targets'] == names and about['sources'] == ['printed_digits','objects'] and about['for_size'] == []
-    assert {'fastai','fastcore','fastprogress','fasttransform','fastdownload','plum-dispatch','ipywidgets','ipython'} <= set(about['packages'])
+    assert {'fastai','fastcore','fastprogress','fasttransform','fastdownload','plum-dispatch','ipywidgets',
+            'ipython'} <= set(about['packages'])
     assert not [f for f in files if f.endswith(('.so','.pyd','.dll','.dylib','.pyc')) or '.so.' in f]
-    assert {'distill_nb/all.py','scripts/gpu_run.py','scripts/gpu_suite.py','benchmarks/step.py','fastai/vision/all.py','plum/__init__.py','LICENSE'} <= set(files)
+    assert {'distill_nb/all.py','scripts/gpu_run.py','scripts/gpu_suite.py','benchmarks/step.py','fastai/vision/all.py',
+            'plum/__init__.py','LICENSE'} <= set(files)
     text = '\n'.join(p.read_text(encoding='utf-8') for p in [*bundle.glob('scripts/*.py'), bundle/'bundle.json'])
     assert str(Path.home()) + '/' not in text and str(root) not in text
     assert offline_bundle.size(bundle) < 12*2**20
 
 def test_weights_come_back_as_they_were(bundle, tmp_path):
     _,data = gpu_run.unpack(bundle, tmp_path)
-    for name in ('printed_digits','objects'): assert (data/'weights'/f'{name}.safetensors').read_bytes() == (root/'distill_nb'/'zoo'/f'{name}.safetensors').read_bytes()
+    for name in ('printed_digits','objects'):
+        assert (data/'weights'/f'{name}.safetensors').read_bytes() == (root/'distill_nb'/'zoo'/f'{name}.safetensors').read_bytes()
     for raw in (b'', b'a', b'abc', b'abcd'*99, os.urandom(1001)):
         for end,packed in (('.xz', raw), ('.planes.xz', offline_bundle.planes(raw))):
             (tmp_path/f'x{end}').write_bytes(lzma.compress(packed))
@@ -77,11 +84,13 @@ def test_bundle_keeps_its_limit_and_says_what_it_cost(data, tmp_path, monkeypatc
     mib = offline_bundle.size(tmp_path/'whole')/2**20
     assert whole['for_size'] == [] and whole['px'] == 32
     smaller,said = made(mib, 'smaller')                # bundle.json is reckoned larger than it is
-    assert (smaller['px'],smaller['quality']) == (16,60) and len(smaller['for_size']) == 1 and 'for size: images: ' in said and smaller['sources'] == whole['sources']
+    assert (smaller['px'],smaller['quality']) == (16,60)
+    assert len(smaller['for_size']) == 1 and 'for size: images: ' in said and smaller['sources'] == whole['sources']
     source, = (tmp_path/'smaller'/'data'/'weights').glob('printed_digits*')
     least,said = made((offline_bundle.size(tmp_path/'smaller') + 2**16 - source.stat().st_size/2)/2**20, 'least')
     assert least['sources'] == ['objects'] and 'for size: printed_digits: left out' in said
-    assert not [*(tmp_path/'least'/'data'/'weights').glob('printed_digits*')] and list(json.loads((tmp_path/'least'/'data'/'weights'/'manifest.json').read_text())) == ['objects']
+    assert not [*(tmp_path/'least'/'data'/'weights').glob('printed_digits*')]
+    assert list(json.loads((tmp_path/'least'/'data'/'weights'/'manifest.json').read_text())) == ['objects']
     with pytest.raises(SystemExit, match='--limit: .* MiB is the least'): made(1, 'none')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['least','smaller','whole']      # nothing half made is left
     with pytest.raises(SystemExit): made(50, 'whole')
@@ -104,15 +113,19 @@ def test_compiled_packages_are_refused():
 
 def whole(path):
     df = pd.read_csv(path)
-    assert len(df) and {'machine','cores','threads','torch','date'} <= set(df) and df.machine.notna().all() and df.date.str.match(r'\d{4}-\d\d-\d\d$').all(), path
+    assert len(df) and {'machine','cores','threads','torch',
+                        'date'} <= set(df) and df.machine.notna().all() and df.date.str.match(r'\d{4}-\d\d-\d\d$').all(), path
     return df
 
 def shown(bench):
     "What the page `speed` shows of the tables in BENCH/gpu: the last value of each cell of that section"
-    cells = [(c['id'], ''.join(c['source'])) for c in json.loads((root/'nbs'/'speed.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    cells = [(c['id'], ''.join(c['source'])) for c in json.loads(
+            (root/'nbs'/'pages'/'06_speed.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     space,res = {},[]
     for id,source in cells:
-        if id == '9e526c50': exec(source, space); space['bench'] = bench
+        if id == '9e526c50':
+            exec(source, space)
+            space['bench'] = bench
         if not id.startswith('9a7c'): continue
         *first,last = ast.parse(source).body
         if not isinstance(last, ast.Expr): first,last = [*first,last],None
@@ -139,14 +152,17 @@ def test_rehearsal(bundle, python, tmp_path):
     checks = whole(out/'checks.csv')
     assert checks.ok.dropna().astype(str).eq('True').all(), checks[['check','error']].to_string()
     assert (checks.ok.isna() == ((checks.check == 'export: onnx') & checks.error.astype(str).str.startswith("left out"))).all()
-    assert {'train: fp16','train: bf16','train: fp16, channels last','train: live teachers','strong augmentation','resume','export: safetensors','memory peak, MiB','estimator: cka'} <= set(checks.check)
+    assert {'train: fp16','train: bf16','train: fp16, channels last','train: live teachers','strong augmentation',
+            'resume','export: safetensors','memory peak, MiB','estimator: cka'} <= set(checks.check)
     step = whole(out/'step.csv')
-    assert set(step.what) >= {'student alone','looked up, 1 source','looked up, 28 sources','live, 1 source','live, 28 sources'} and (step.ratio > 0).all(), log
+    assert set(step.what) >= {'student alone','looked up, 1 source','looked up, 28 sources','live, 1 source',
+                              'live, 28 sources'} and (step.ratio > 0).all(), log
     assert {'bare models','compute_outputs'} == set(whole(out/'outputs.csv').how), log
     assert {'one after the other','vmap','compiled, one after the other'} == set(whole(out/'grouped.csv').how), log
     runs = whole(out/'runs.csv')
     assert runs.error.isna().all(), runs.error.dropna().tolist()
-    assert not runs.duplicated(['target','budget','seed','method']).any() and set(runs.px) == {32} and set(runs.steps) == {2} and not runs.half.any()
+    assert not runs.duplicated(['target','budget','seed','method']).any()
+    assert set(runs.px) == {32} and set(runs.steps) == {2} and not runs.half.any()
     (tmp_path/'gpu').symlink_to(out)
     tables = shown(tmp_path)
     assert all(isinstance(o, pd.DataFrame) and len(o) for o in tables) and set(tables[-1].index.get_level_values('method')) == methods
@@ -157,10 +173,12 @@ def test_rehearsal(bundle, python, tmp_path):
 def test_killed_half_way(bundle, python, tmp_path):
     "What was there is whole, and nothing goes on"
     out = tmp_path/'out'
-    p = subprocess.Popen(command(python, bundle, out, '--parts', 'suite', '--seeds', '9'), env=offline_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
+    p = subprocess.Popen(command(python, bundle, out, '--parts', 'suite', '--seeds', '9'), env=offline_env(),
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
     end = time.time()+900
     while not ((out/'runs.csv').exists() and len(pd.read_csv(out/'runs.csv')) > 2) and time.time() < end: time.sleep(.05)
-    os.killpg(p.pid, signal.SIGKILL); p.wait()                        # the driver; its parts are in groups of their own
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait()                        # the driver; its parts are in groups of their own
     time.sleep(2)
     runs = whole(out/'runs.csv')
     assert 3 <= len(runs) < 9*12 and runs.error.isna().all()
@@ -169,9 +187,12 @@ def test_killed_half_way(bundle, python, tmp_path):
 
 def test_a_part_that_overruns_is_ended(tmp_path, monkeypatch):
     "With the processes that it has started"
-    (tmp_path/'gpu_slow.py').write_text("import subprocess, sys, time\nopen('child', 'w').write(str(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']).pid))\ntime.sleep(99)\n")
+    (tmp_path/'gpu_slow.py').write_text("import subprocess, sys, time\nopen('child', "
+                                        "'w').write(str(subprocess.Popen([sys.executable, '-c', 'import time; "
+                                        "time.sleep(99)']).pid))\ntime.sleep(99)\n")
     (tmp_path/'gpu_bad.py').write_text("raise SystemExit(3)\n")
-    monkeypatch.setattr(gpu_run, 'here', tmp_path); monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_run, 'here', tmp_path)
+    monkeypatch.chdir(tmp_path)
     start = time.time()
     assert gpu_run.run_part('slow', [], 1.5, dict(os.environ), subprocess.DEVNULL) == 'stopped at its limit' and time.time()-start < 60
     assert gpu_run.run_part('bad', [], 60, dict(os.environ), subprocess.DEVNULL) == 'failed: exit status 3'
@@ -182,11 +203,13 @@ def test_a_part_that_overruns_is_ended(tmp_path, monkeypatch):
     else: pytest.fail('a process of the part lives on')
 
 def test_time_is_shared():
-    assert [gpu_run.time_for(o, 9, 500) for o in gpu_run.limits] == [75,90,500] and gpu_run.time_for('ratios', 9, 40) == 40 and gpu_run.time_for('checks', 3, 500) == 25
+    assert [gpu_run.time_for(o, 9, 500) for o in gpu_run.limits] == [75,90,500]
+    assert gpu_run.time_for('ratios', 9, 40) == 40 and gpu_run.time_for('checks', 3, 500) == 25
 
 def test_arguments_that_make_no_sense(tmp_path, capsys):
     (tmp_path/'runs.csv').write_text('x\n1\n')
-    for args,said in ((['--out', tmp_path], '--out'), (['--out', tmp_path/'a', '--minutes', '0'], '--minutes'), (['--out', tmp_path/'a', '--data', tmp_path], '--data')):
+    for args,said in ((['--out', tmp_path], '--out'), (['--out', tmp_path/'a', '--minutes', '0'], '--minutes'),
+                      (['--out', tmp_path/'a', '--data', tmp_path], '--data')):
         with pytest.raises(SystemExit): gpu_run.main([str(o) for o in args])
         assert said in capsys.readouterr().err
 
@@ -201,7 +224,8 @@ def test_without_a_gpu(tmp_path):
 @pytest.fixture()
 def one_thread():
     n = torch.get_num_threads()
-    torch.set_num_threads(1); yield
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(n)
 
 def test_checks_fail_where_something_is_wrong(monkeypatch, one_thread):
@@ -228,11 +252,15 @@ def test_checks_fail_where_something_is_wrong(monkeypatch, one_thread):
 
 def test_half_precision_needs_its_check(tmp_path):
     import gpu_suite
-    table = lambda ok: pd.DataFrame(dict(check=['train: fp32','train: fp16, channels last'], ok=[True,ok])).to_csv(tmp_path/'checks.csv', index=False)
+    table = lambda ok: pd.DataFrame(dict(check=['train: fp32','train: fp16, channels last'],
+                                         ok=[True,ok])).to_csv(tmp_path/'checks.csv', index=False)
     assert not gpu_suite.half_is_finite(tmp_path)
-    table(True); assert gpu_suite.half_is_finite(tmp_path)
-    table(False); assert not gpu_suite.half_is_finite(tmp_path)
-    table(None); assert not gpu_suite.half_is_finite(tmp_path)
+    table(True)
+    assert gpu_suite.half_is_finite(tmp_path)
+    table(False)
+    assert not gpu_suite.half_is_finite(tmp_path)
+    table(None)
+    assert not gpu_suite.half_is_finite(tmp_path)
 
 def test_seeds_are_outermost():
     import gpu_suite
@@ -243,10 +271,14 @@ def test_seeds_are_outermost():
     assert len(cells) == 3*2*2*6 and [c['seed'] for c in cells] == sorted(c['seed'] for c in cells)
     assert [(c['seed'],c['budget']) for c in cells[::12]] == [(s,b) for s in range(3) for b in (.2,5)]
 
-def die(a, item): os._exit(1) if item == 'bad' else None; return item
+def die(a, item):
+    os._exit(1) if item == 'bad' else None
+    return item
 def died(a, item):
     "Dies the first time"
-    if not (a/'done').exists(): (a/'done').touch(); os._exit(1)
+    if not (a/'done').exists():
+        (a/'done').touch()
+        os._exit(1)
     return item
 
 def test_a_process_that_dies_costs_its_runs_only(tmp_path):

@@ -62,7 +62,7 @@ def owners(tree):
             yield from walk(n, mine)
     return walk(tree, None)
 
-def private(name): return name.startswith('_') and not name.startswith('__')
+def private(name): return name.startswith('_') and not name.startswith(('__','_repr_')) # _repr_html_ is IPython's protocol
 
 def own_privates():
     "Private attributes that classes of ours define -> those classes"

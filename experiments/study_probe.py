@@ -1,7 +1,9 @@
-"""How should `fit_probe` scale the columns of few images? `python scripts/study_probe.py DATA [STORE]`
+"""How should `fit_probe` scale the columns of few images? `python experiments/study_probe.py DATA [STORE]`
 
-On three tasks that are nobody's target here (dogs6 with 5 labels a class, caltech101 and gtsrb43 with 2), drawn from their training images, the five real sources of DATA/weights at 128 px:
-the mean opinion of their probes on the images without a label, by each column's own deviation (as `linear_probe` scales) and as `fit_probe` scales, C = 0.1. Writes `benchmarks/probe_scale.csv`."""
+On three tasks that are nobody's target here (dogs6 with 5 labels a class, caltech101 and gtsrb43 with 2), drawn from
+their training images, the five real sources of DATA/weights at 128 px:
+the mean opinion of their probes on the images without a label, by each column's own deviation (as `linear_probe`
+scales) and as `fit_probe` scales, C = 0.1. Writes `benchmarks/probe_scale.csv`."""
 import sys, warnings
 warnings.simplefilter('ignore')
 from pathlib import Path

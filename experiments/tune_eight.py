@@ -1,8 +1,12 @@
-"""Learning rates for the suite `eight`, tried on labelled training images alone, for every method alike: `python scripts/tune_eight.py DATA SOURCES [TARGET ...]`
+"""Learning rates for the suite `eight`, tried on labelled training images alone, for every method alike: `python
+experiments/tune_eight.py DATA SOURCES [TARGET ...]`
 
-Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are validated on, and the other 80 % are the pool. The test images are
-not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say of the validation images, the most that a student could learn from
-them. One thread a run, two runs at a time. Prints, and writes `tuning.csv` and `teachers.csv` into `benchmarks/eight_small`, or a folder named after the tier and size asked for; runs that
+Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are
+validated on, and the other 80 % are the pool. The test images are
+not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say
+of the validation images, the most that a student could learn from
+them. One thread a run, two runs at a time. Prints, and writes `tuning.csv` and `teachers.csv` into
+`benchmarks/eight_small`, or a folder named after the tier and size asked for; runs that
 are there are not made again."""
 import argparse, warnings
 warnings.simplefilter('ignore')
@@ -16,7 +20,7 @@ from distill_nb.similarity import rank_sources
 from distill_nb.teachers import probe_labels
 from distill_nb.weights import effective_sources
 from distill_nb.bench import run_cell
-from distill_nb.suites import _tfms, eight_suite
+from distill_nb.suites import eight_suite, suite_tfms
 
 def split(load, size, bs, budget=None, seed=7):
     "(dls, pool): five labels a class to train on, the other labelled training images to validate on"
@@ -25,7 +29,7 @@ def split(load, size, bs, budget=None, seed=7):
     labelled,rest = few_labels(y, frac=.2, seed=seed)
     few,valid = few_labels(y[labelled], n=5, seed=seed)
     few,valid = labelled[few],labelled[valid]
-    return image_dls(x[few], y[few], x[valid], y[valid], vocab=pack.classes, size=size, bs=bs, batch_tfms=_tfms()), x[rest]
+    return image_dls(x[few], y[few], x[valid], y[valid], vocab=pack.classes, size=size, bs=bs, batch_tfms=suite_tfms()), x[rest]
 
 def suite(*args, **recipe):
     "`eight_suite` on these splits"
@@ -35,7 +39,9 @@ def suite(*args, **recipe):
 
 def run(args, sources, target, method, lr):
     row = run_cell(suite(*args, lr=lr), target, 5, 7, method, store=sources/'outputs', threads=1)
-    return dict(target=target, method=method, lr=lr, **{k: round(row[k], 4) for k in ('accuracy','balanced_accuracy','valid_loss')}, seconds=round(row['seconds']))
+    return dict(target=target, method=method, lr=lr, **{k: round(row[k], 4)
+                                                        for k in ('accuracy','balanced_accuracy','valid_loss')},
+                seconds=round(row['seconds']))
 
 def teachers(suite, target, budget, seed, **store):
     "How often linear probes on the sources' features, fitted to the labels, are right on the validation images of the suite's split"
@@ -43,25 +49,34 @@ def teachers(suite, target, budget, seed, **store):
     rank = rank_sources(dls, suite.sources, times=0, **store)
     truth,every,alpha = item_labels(dls.valid_ds),list(rank.zoo),rank.weights().values
     right = lambda s,alpha: (probe_labels(s, alpha, dls, dls.valid_ds.items, **store).argmax(1).numpy() == truth).mean()
-    return dict(target=target, sources=len(every), n_valid=len(truth), best_name=rank.best.name, best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)),
+    return dict(target=target, sources=len(every), n_valid=len(truth), best_name=rank.best.name,
+                best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)),
                 weighted=right(every, alpha), effective=float(effective_sources(alpha)))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('data', type=Path); ap.add_argument('sources', type=Path); ap.add_argument('targets', nargs='*', default=['flowers','textures'])
-    ap.add_argument('--methods', nargs='+', default=['transfer','fixmatch','weighted','distill']); ap.add_argument('--rates', nargs='+', type=float, default=[2e-3,5e-4,6e-3,1.5e-4])
-    ap.add_argument('--jobs', type=int, default=2); ap.add_argument('--teachers', action='store_true', help='the teachers alone')
-    ap.add_argument('--tier', choices=('small','full'), default='small'); ap.add_argument('--size', type=int, help="side of the student's images (default: the tier's)")
+    ap.add_argument('data', type=Path)
+    ap.add_argument('sources', type=Path)
+    ap.add_argument('targets', nargs='*', default=['flowers','textures'])
+    ap.add_argument('--methods', nargs='+', default=['transfer','fixmatch','weighted','distill'])
+    ap.add_argument('--rates', nargs='+', type=float, default=[2e-3,5e-4,6e-3,1.5e-4])
+    ap.add_argument('--jobs', type=int, default=2)
+    ap.add_argument('--teachers', action='store_true', help='the teachers alone')
+    ap.add_argument('--tier', choices=('small','full'), default='small')
+    ap.add_argument('--size', type=int, help="side of the student's images (default: the tier's)")
     a = ap.parse_args()
     args = a.data,a.sources,a.tier,a.size
-    out = Path(__file__).resolve().parent.parent/'benchmarks'/suite(*args).name.replace('-','_'); out.mkdir(exist_ok=True)
+    out = Path(__file__).resolve().parent.parent/'benchmarks'/suite(*args).name.replace('-','_')
+    out.mkdir(exist_ok=True)
     if a.teachers:
         t = pd.DataFrame([teachers(suite(*args), o, 5, 7, store=a.sources/'outputs', progress=False) for o in a.targets])
-        print(t.round(4).to_string()); t.round(4).to_csv(out/'teachers.csv', index=False)
+        print(t.round(4).to_string())
+        t.round(4).to_csv(out/'teachers.csv', index=False)
         raise SystemExit
     rows = pd.read_csv(out/'tuning.csv').to_dict('records') if (out/'tuning.csv').exists() else []
     done = {(r['target'],r['method'],r['lr']) for r in rows}
     todo = [(t,m,lr) for lr in a.rates for m in a.methods for t in a.targets if (t,m,lr) not in done]
     for r in Parallel(n_jobs=a.jobs, return_as='generator_unordered')(delayed(run)(args, a.sources, *o) for o in todo):
-        rows.append(r); print(r, flush=True)
+        rows.append(r)
+        print(r, flush=True)
         pd.DataFrame(rows).to_csv(out/'tuning.csv', index=False)

@@ -1,17 +1,24 @@
-"""Which estimator predicts transfer best? The study of `nbs/estimators/08_study.ipynb`, as CSV files that the notebook reads.
+"""Which estimator predicts transfer best? The study of `nbs/estimators/08_study.ipynb`, as CSV files that the
+notebook reads.
 
-For each target of DATA/targets: a probe set of at most 250 training images. The truth, for each source: accuracy on the target's test images of
-(a) a linear probe fitted on the source's features of the probe set, (b) the source itself, fine-tuned on the probe set for 96 steps of 16 images.
-The estimators see the probe set alone. Every row is written the moment it is there; what is there is not computed again.
+For each target of DATA/targets: a probe set of at most 250 training images. The truth, for each source: accuracy on
+the target's test images of
+(a) a linear probe fitted on the source's features of the probe set, (b) the source itself, fine-tuned on the probe
+set for 96 steps of 16 images.
+The estimators see the probe set alone. Every row is written the moment it is there; what is there is not computed
+again.
 
-    python scripts/make_sources.py DATA SOURCES                  # once: further source models (EfficientNet-Lites, and one trained on each source task)
-    python scripts/study_similarity.py DATA truth --sources SOURCES                 # study_truth.csv, linear probes: minutes
-    python scripts/study_similarity.py DATA truth --sources SOURCES --finetune      # and fine-tuning: half a minute a cell on two idle cores
-    python scripts/study_similarity.py DATA scores --sources SOURCES                # study_scores.csv"""
+    # once: further source models (EfficientNet-Lites, and one trained on each source task)
+    python scripts/make_sources.py DATA SOURCES
+    # study_truth.csv, linear probes: minutes
+    python experiments/study_similarity.py DATA truth --sources SOURCES
+    # and fine-tuning: half a minute a cell on two idle cores
+    python experiments/study_similarity.py DATA truth --sources SOURCES --finetune
+    python experiments/study_similarity.py DATA scores --sources SOURCES                # study_scores.csv"""
 import argparse, time, warnings
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-from fastai.vision.all import Normalize, accuracy, aug_transforms, set_seed
+import pandas as pd, torch
+from fastai.vision.all import accuracy, aug_transforms, set_seed
 from sklearn.linear_model import LogisticRegression
 from distill_nb.data import image_dls
 from distill_nb.packs import load_pack
@@ -64,7 +71,8 @@ def truth(data, zoo, out, names):
         for s in zoo:
             if (name,s.name,'linear probe') not in table:
                 x,test_x = [get_outputs(s, o, progress=False).features.numpy() for o in (items,test)]
-                table.add(target=name, source=s.name, truth='linear probe', accuracy=round(probed(x, y, test_x, test_y), 4), n_test=len(test_y))
+                table.add(target=name, source=s.name, truth='linear probe',
+                          accuracy=round(probed(x, y, test_x, test_y), 4), n_test=len(test_y))
             if s.name in names and (name,s.name,'fine-tuned') not in table:
                 t = time.time()
                 acc = finetuned(s, items, y, test, test_y, classes)
@@ -81,13 +89,15 @@ def scores(data, zoo, out, only=None):
                 if (name,s.name,m) in table or only and m not in only: continue
                 f,t = metrics[f],time.perf_counter()
                 with warnings.catch_warnings():
-                    warnings.simplefilter('ignore')         # 250 images are fewer than the features, which some estimators mind; the study is to show it
+                    # 250 images are fewer than the features, which some estimators mind; the study is to show it
+                    warnings.simplefilter('ignore')
                     score = f(o.probs() if f.needs=='probs' else o.features, y, **kw)
                 table.add(target=name, source=s.name, metric=m, score=score, seconds=round(time.perf_counter()-t, 4))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('data', type=Path); ap.add_argument('what', choices=['truth','scores'])
+    ap.add_argument('data', type=Path)
+    ap.add_argument('what', choices=['truth','scores'])
     ap.add_argument('--sources', type=Path, help='folder of further source models')
     ap.add_argument('--finetune', nargs='*', help='also fine-tune these sources (all of them without names)')
     ap.add_argument('--metrics', nargs='*', help='only these')

@@ -1,21 +1,25 @@
-"""How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python scripts/bench_similarity.py [--small]`
+"""How fast are the estimators, beside the formulas written out densely with NumPy and SciPy? `python
+benchmarks/similarity.py [--small]`
 
-Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts. Memory is the peak of a fresh process above what
-it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is the median of the rounds, `least` and `most` are their ends.
-Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads; `--only` measures one part again and keeps the rest."""
+Each pair is timed in one process on the same data, ours and the dense form in turn; the best of some runs counts.
+Memory is the peak of a fresh process above what
+it held when the call began. A ranking and the passes of as many models are timed in turn, in core-seconds: `ratio` is
+the median of the rounds, `least` and `most` are their ends.
+Writes `nbs/estimators/bench.csv`, which the notebook `09_speed` of that folder reads; `--only` measures one part
+again and keeps the rest."""
 import argparse, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from scipy.stats import spearmanr
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
-from common import machine
-from distill_nb.similarity import cka, h_score, logme, null_scores, parc, rank_sources, replicate_scores
+from common import here, machine, write
+from distill_nb.similarity import cka, h_score, logme, null_scores, parc, replicate_scores
 from distill_nb.estimators.core import metrics
 
 def data(n, d, c, seed=0):
     r = np.random.default_rng(seed)
     y = r.permutation(np.arange(n)%c)
-    return np.maximum(r.standard_normal((n,d), np.float32) + .3*r.standard_normal((c,d), np.float32)[y], 0), y    # not negative, as pooled features are
+    # not negative, as pooled features are
+    return np.maximum(r.standard_normal((n,d), np.float32) + .3*r.standard_normal((c,d), np.float32)[y], 0), y
 
 # ---- the dense forms ----
 def dense_cka(x, y):
@@ -31,7 +35,8 @@ def dense_parc(x, y):
     x = x.astype(np.float64)
     x = (x-x.mean(0))/x.std(0)
     i = np.triu_indices(len(x), 1)
-    return spearmanr((1-np.corrcoef(x))[i].round(12), (1-np.corrcoef(np.eye(y.max()+1)[y]))[i].round(12))[0]      # what is tied on paper stays tied
+    # what is tied on paper stays tied
+    return spearmanr((1-np.corrcoef(x))[i].round(12), (1-np.corrcoef(np.eye(y.max()+1)[y]))[i].round(12))[0]
 
 def dense_logme(x, y):
     "A full singular value decomposition, then MacKay's fixed point class by class, as in algorithm 1 of the paper (at most 11 rounds)"
@@ -67,7 +72,9 @@ def dense_h_score(x, y):
 def best(f, times):
     out = []
     for _ in range(times):
-        t = time.perf_counter(); v = f(); out.append(time.perf_counter()-t)
+        t = time.perf_counter()
+        v = f()
+        out.append(time.perf_counter()-t)
     return min(out),v
 
 def ratios(n, d, c):
@@ -92,7 +99,9 @@ def peak(n, d, c):
 
 def once(f):
     "Seconds of the processor for a call, and its value"
-    t = time.process_time(); v = f(); return time.process_time()-t,v
+    t = time.process_time()
+    v = f()
+    return time.process_time()-t,v
 
 def ranked(f, x, y, sources):
     "Seconds of the scores alone and of everything that a ranking asks for, for `sources` times the same features"
@@ -107,16 +116,21 @@ def one_by_one(f):
     return plain
 
 def share(n, sources, rounds, d=1280, c=30):
-    "Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models; each round times some sources and one batch of each model. In one thread and by the processor's clock: other programs of the machine count for nothing"
+    """Seconds of scoring `sources` sources with intervals and null, and of the forward passes of as many models; each
+    round times some sources and one batch of each model. In one thread and by the processor's clock: other
+    programs of the machine count for nothing"""
     import timm
     torch.set_num_threads(1)
     x,y = data(n, d, c)
     batch = torch.randn(32, 3, 224, 224).to(memory_format=torch.channels_last)
-    nets = {o: timm.create_model(o, pretrained=False).eval().to(memory_format=torch.channels_last) for o in ('mobilenetv3_large_100','resnet50')}
+    nets = {o: timm.create_model(o, pretrained=False).eval().to(memory_format=torch.channels_last)
+            for o in ('mobilenetv3_large_100','resnet50')}
     ways = {k: metrics[k] for k in ('cka','parc')} | {'parc, one by one': one_by_one(parc)}
     some,got,passes = max(1, sources//rounds),{k: [] for k in ways},{k: [] for k in nets}
     with torch.inference_mode():
-        for net in nets.values(): net(batch); net(batch)
+        for net in nets.values():
+            net(batch)
+            net(batch)
         for _ in range(rounds):
             for k,net in nets.items(): passes[k].append(once(lambda: net(batch))[0]/32*n*sources)
             for k,f in ways.items(): got[k].append(np.array(ranked(f, x, y, some))*sources/some)
@@ -124,24 +138,29 @@ def share(n, sources, rounds, d=1280, c=30):
         plain,full = np.array(v).T
         for arch,forward in passes.items():
             ratio = full/np.array(forward)
-            yield dict(what=f'{k}: ranking {sources} sources', n=n, d=d, classes=c, seconds=np.median(full), score_seconds=np.median(plain), forward=arch, forward_seconds=np.median(forward),
+            yield dict(what=f'{k}: ranking {sources} sources', n=n, d=d, classes=c, seconds=np.median(full),
+                       score_seconds=np.median(plain), forward=arch, forward_seconds=np.median(forward),
                        ratio=np.median(ratio), least=ratio.min(), most=ratio.max(), rounds=rounds)
 
 def memory(shapes):
     for n,d,c in shapes:
-        t,mb = map(float, subprocess.run([sys.executable, __file__, '--peak', str(n), str(d), str(c)], capture_output=True, text=True, check=True).stdout.split(','))
+        t,mb = map(float, subprocess.run([sys.executable, __file__, '--peak', str(n), str(d), str(c)],
+                                         capture_output=True, text=True, check=True).stdout.split(','))
         yield dict(what='parc: memory', n=n, d=d, classes=c, seconds=t, peak_mb=mb)
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--small', action='store_true', help='a quick try, not written'); ap.add_argument('--peak', nargs=3, type=int, help=argparse.SUPPRESS)
-    ap.add_argument('--only', choices=('formulas','memory','ranking'), help='one part'); ap.add_argument('--rounds', type=int, default=14, help='of a ranking and the passes in turn')
+    ap.add_argument('--small', action='store_true', help='a quick try, not written')
+    ap.add_argument('--peak', nargs=3, type=int, help=argparse.SUPPRESS)
+    ap.add_argument('--only', choices=('formulas','memory','ranking'), help='one part')
+    ap.add_argument('--rounds', type=int, default=14, help='of a ranking and the passes in turn')
     a = ap.parse_args()
-    if a.peak: peak(*a.peak); sys.exit()
-    file = Path(__file__).resolve().parent.parent/'nbs'/'estimators'/'bench.csv'
-    parts = dict(formulas=lambda: ratios(*((600,128,10) if a.small else (5000,2048,100))), memory=lambda: memory([(1000,64,10)] if a.small else [(20000,512,100), (20000,2048,100)]),
+    if a.peak:
+        peak(*a.peak)
+        sys.exit()
+    parts = dict(formulas=lambda: ratios(*((600,128,10) if a.small else (5000,2048,100))),
+                 memory=lambda: memory([(1000,64,10)] if a.small else [(20000,512,100), (20000,2048,100)]),
                  ranking=lambda: share(100, 4, 2) if a.small else share(500, 28, a.rounds))
-    was = pd.read_csv(file) if a.only else pd.DataFrame(dict(part=[]))
-    df = pd.concat([pd.DataFrame(f()).assign(part=k, **machine()) if a.only in (None,k) else was[was.part==k] for k,f in parts.items()], ignore_index=True)
-    with pd.option_context('display.width', 250, 'display.max_columns', None): print(df)
-    if not a.small: df.round(4).to_csv(file, index=False)
+    df = pd.concat([pd.DataFrame(f()).assign(part=k, **machine()) for k,f in parts.items() if a.only in (None,k)], ignore_index=True)
+    keep = (lambda was: was.part != a.only) if a.only else None
+    write(df, 'bench', a, keep=keep, sort=dict(by='part'), folder=here.parent/'nbs'/'estimators')
