@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 warnings.simplefilter('ignore')
 from common import write
-import distill_nb.networks # Source.from_timm
 
 def peak(f):
     """(what `f` returns, seconds, MB of the process's own memory at its peak above what was held before; pages of
@@ -35,7 +34,6 @@ def peak(f):
 def the_pass(k):
     from distill_nb.outputs import compute_outputs
     from distill_nb.sources import Source
-    import distill_nb.networks # `Source.from_timm`
     imgs = np.random.default_rng(0).integers(0, 256, (64,64,64,3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as d:
         s = [Source.from_timm('resnet50', pretrained=False, size=64, seed=i, name=str(i)) for i in range(k)]
@@ -47,7 +45,6 @@ def the_table(n, k=28, c=10):
     from distill_nb.store import Store
     from distill_nb.pseudo_labels import pseudo_labels
     from distill_nb.sources import Source
-    import distill_nb.networks # `Source.from_timm`
     imgs = list(np.arange(n*12, dtype=np.uint32).view(np.uint8).reshape(n,4,4,3))
     with tempfile.TemporaryDirectory() as d:
         store,keys = Store(d, chunk=8192),[image_key(o) for o in imgs]

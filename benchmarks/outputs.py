@@ -15,9 +15,7 @@ from PIL import Image
 from common import write
 from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs
-import distill_nb.networks # Source.from_timm
 from distill_nb.sources import Source
-import distill_nb.networks # `Source.from_timm`
 from distill_nb.images import open_image
 
 def jpegs(n, px):

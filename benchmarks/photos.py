@@ -11,7 +11,6 @@ photos. Weights of networks are random: they do not change the time."""
 import argparse, io, subprocess, sys, tempfile, time, warnings
 from functools import partial
 from common import write
-import distill_nb.networks # Source.from_timm
 warnings.simplefilter('ignore')
 from PIL import ImageDraw
 from distill_nb.all import *

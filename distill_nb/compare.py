@@ -91,7 +91,8 @@ class Comparison:
         if self.reference not in known:
             raise ValueError(f"`reference`: no run of {self.reference!r}; there are {', '.join(known)}")
 
-    def table(self)->pd.DataFrame: # one row per method: mean, sem, gap to the reference (paired over seeds), its sem, runs, seconds per run (if the rows have them)
+    # one row per method: mean, sem, gap to the reference (paired over seeds), its sem, runs, seconds per run (if the rows have them)
+    def table(self)->pd.DataFrame:
         "Means, standard errors and paired gaps"
         acc = self.rows.pivot(index='seed', columns='method', values='accuracy')[list(self.rows.method.unique())]
         gap = acc.sub(acc[self.reference], axis=0)
@@ -200,7 +201,8 @@ def compare(
     after_run=None, # called with (row, learn) after each run, in its process
     **kwargs, # for the methods that take them, or for one: method=dict(...)
 )->Comparison:
-    "Train every method on the same splits from the same start with the same steps; the accuracy is that of the validation set after the last epoch"
+    """Train every method on the same splits from the same start with the same steps; the accuracy is that of the
+    validation set after the last epoch"""
     seeds,methods = _check_data(data, seeds, lr),_methods(methods)
     options = split_options(kwargs, methods)
     def ranking(seed):

@@ -29,7 +29,8 @@ class Distill(PoolCallback):
         self.teacher = check_type('teacher', teacher, Teacher, 'a `Teacher`, such as `SourceTeacher` or `TargetTeacher`')
         self.lam,self.weights = lam,(lam, 1-lam)
         if teacher.n not in (None, len(self.pool)):
-            raise ValueError(f"`teacher` knows {teacher.n} images, `pool` has {len(self.pool)}: they must be the same images in the same order")
+            raise ValueError(f"`teacher` knows {teacher.n} images, `pool` has {len(self.pool)}: they must be the same "
+                             f"images in the same order")
 
     @property
     def names(self): return self.teacher.names

@@ -232,14 +232,16 @@ def distill_learner(
     progress:bool=True, # show progress bars while sources run
     **kwargs,
 )->Learner:
-    "A Learner whose student learns from the few labels and, on all images, from the weighted sources; with `teach=SourceClasses()` that of Borup et al. 2023"
+    """A Learner whose student learns from the few labels and, on all images, from the weighted sources; with
+    `teach=SourceClasses()` that of Borup et al. 2023"""
     check_type('teach', teach, Teach, 'a `Teach`, such as Probes(), SourceClasses() or Both()')
     check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     teach.check(dls)
     check_args(dls, arch, **kwargs) # no pass is made for a student that cannot be
     pool = teach.images(dls, pool_images(dls, unlabeled, on_error))
     if kwargs.get('epoch_len') is None: kwargs['epoch_len'] = pool_epoch(dls, pool, bs_u)
-    if kwargs.get('probe_head') is None: kwargs['probe_head'] = teach.in_target and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
+    if kwargs.get('probe_head') is None:
+        kwargs['probe_head'] = teach.in_target and (kwargs.get('start') is not None or kwargs.get('pretrained', True))
     if store is not None and kwargs.get('cache') is None: kwargs['cache'] = kept_beside(store)
     pool = teach.looks(pool)
     sources = teach.choose(weigh_sources(sources, p, dls, store=store, progress=progress))

@@ -170,7 +170,8 @@ def agree(
     return a == b
 
 # %% ../nbs/29_resume.ipynb #res00108
-_called = dict(pool='unlabeled', teacher='sources`, `p`, `teach', bs='bs_u', decay='ema') # of a callback -> of the functions that make Learners
+# of a callback -> of the functions that make Learners
+_called = dict(pool='unlabeled', teacher='sources`, `p`, `teach', bs='bs_u', decay='ema')
 
 def _plain_fact(v, name):
     "A number or a word itself, to be shown if it differs; otherwise its digest"

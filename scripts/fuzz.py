@@ -20,7 +20,6 @@ def seeds(reader, tmp):
     from distill_nb.student import create_student
     from distill_nb.store import Store
     from distill_nb.resume import write_state
-    from distill_nb.sources import Source
     from distill_nb.zoo import Zoo
     if reader == 'manifest':
         return [json.dumps(dict(good=dict(arch='test_vit', num_classes=3, mean=[.5]*3, std=[.5]*3,
@@ -76,7 +75,7 @@ def fuzz(reader, seconds, crashes):
     import atheris
     with atheris.instrument_imports(include=['distill_nb.outputs','distill_nb.sources','distill_nb.deploy',
                                              'distill_nb.resume','json','safetensors']):
-        import distill_nb.outputs, distill_nb.sources, distill_nb.deploy, distill_nb.resume
+        pass
     tmp = Path(tempfile.mkdtemp())
     (tmp/'seeds').mkdir()
     (tmp/'work').mkdir()

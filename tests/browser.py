@@ -1,5 +1,5 @@
 "A notebook served by Voila or JupyterLab, and a headless Chromium that looks at it"
-import contextlib, os, shutil, socket, subprocess, sys, tempfile, time, urllib.request
+import contextlib, os, shutil, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 import pytest
 
@@ -21,7 +21,8 @@ def serve(app, *args, cwd):
     with tempfile.TemporaryDirectory() as d:
         port,log = _port(),Path(d)/'log'
         env = {**os.environ, **{k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}}
-        with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', app, *args, f'--port={port}', '--no-browser'], cwd=cwd, env=env, stdout=f, stderr=f)
+        with open(log, 'w') as f:
+            p = subprocess.Popen([sys.executable, '-m', app, *args, f'--port={port}', '--no-browser'], cwd=cwd, env=env, stdout=f, stderr=f)
         url = f'http://127.0.0.1:{port}'
         try:
             for _ in range(6000):
@@ -38,6 +39,9 @@ def serve(app, *args, cwd):
 def browser(path):
     from playwright.sync_api import sync_playwright
     with sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=path, args='--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split())
+        b = pw.chromium.launch(executable_path=path, args='--no-sandbox --disable-gpu --disable-dev-shm-usage '
+                                                          '--disable-quic --no-first-run '
+                                                          '--disable-background-networking --disable-component-update '
+                                                          '--disable-sync'.split())
         try: yield b
         finally: b.close()

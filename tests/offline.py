@@ -1,5 +1,5 @@
 "A Python environment without network and without the packages that the machine of `gpu_run.py` lacks"
-import importlib.metadata, json, os, shutil, subprocess, sys, sysconfig
+import importlib.metadata, os, shutil, subprocess, sys, sysconfig
 from pathlib import Path
 
 lacking = 'fastai fastcore fastprogress fasttransform fastdownload plum-dispatch ipywidgets ipython nbdev distill_nb'.split()
@@ -15,7 +15,8 @@ def bare_environment(folder, lacking=lacking):
     site = next(Path(folder).glob('lib/python*/site-packages'))
     hide = hidden(lacking)
     for p in Path(sysconfig.get_path('purelib')).iterdir():
-        if p.name not in hide and p.suffix != '.pth' and not p.name.startswith('__editable__') and p.name != '__pycache__': (site/p.name).symlink_to(p)
+        if p.name not in hide and p.suffix != '.pth' and not p.name.startswith('__editable__') and p.name != '__pycache__':
+            (site/p.name).symlink_to(p)
     return Path(folder)/'bin'/'python'
 
 def cut_off():

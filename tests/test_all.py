@@ -10,4 +10,5 @@ def test_all_hides_nothing_of_fastai_and_nothing_twice():
     space = {}
     exec('from distill_nb.all import *', space)
     assert not [n for n in names if n not in space]
-    assert {'ImageDataLoaders','load_task','Zoo','rank_sources','distill_learner','nearest_learner','transfer_learner','compare','to_onnx'} <= set(space)
+    assert {'ImageDataLoaders','load_task','Zoo','rank_sources','distill_learner','nearest_learner','transfer_learner',
+            'compare','to_onnx'} <= set(space)

@@ -19,7 +19,8 @@ def public():
             if not inspect.isclass(f) or issubclass(f, BaseException): continue
             if '__init__' in vars(f): yield n,f.__init__
             for k,v in vars(f).items():
-                v = getattr(v, '__func__', None) or getattr(v, 'f', v)                     # of `classmethod`, and of fastcore's `patch(cls_method=True)`
+                # of `classmethod`, and of fastcore's `patch(cls_method=True)`
+                v = getattr(v, '__func__', None) or getattr(v, 'f', v)
                 if not k.startswith('_') and inspect.isfunction(v): yield f'{n}.{k}',v
 
 functions = dict(public())
@@ -45,20 +46,56 @@ for n,entry in entries.items(): tried.setdefault(n.partition(',')[0], set()).upd
 excused = {n for o in elsewhere.values() for n in o.split()}
 
 free = { # why a parameter has neither
-    'how an error calls what was given': 'get_images.name labeled_images.name opened_as.name pool_images.name load_strict.what Store.drop.why',
+    'how an error calls what was given': 'get_images.name labeled_images.name opened_as.name pool_images.name '
+                                         'load_strict.what Store.drop.why',
     'fastai looks at its own: transforms, data sets, optimizers': 'item_tfms batch_tfms params lr closure',
-    'looked at by the function that it is handed on to, which is tried': 'TargetTeacher.check.dls TargetTeacher.alpha SourceClasses.choose.sources Both.choose.sources image_dls.valid_items image_dls.valid_labels where_kept.dl opened_as.items parse_zoo.size weigh_sources.dls nearest_learner.arch compare.arch compare.start create_student.size student_learner.arch_kwargs Ranking.browse.images Ranking.browse.dls '
-        'RankExplorer.learner Ranking.explore.learner Ranking.by.metric preprocessing.size paper_suite.start few_labels.classes find_classifier.classifier SourceNet.classifier Resume.path quantize_onnx.out to_onnx.path to_export.path save_hub.folder Store.path load_student.backbone calibrate.dl',
-    'a part of the loss or of a step, handed over by the training': 'softmax_segments.logits distill_loss.logits distill_loss.targets distill_loss.alpha StoredTeachers.to.device LiveTeachers.to.device student z idx weight bias SourceTeacher.to.device TargetTeacher.to.device HintTeacher.to.device SourceTeacher.loss.features SourceTeacher.loss.x TargetTeacher.loss.features TargetTeacher.loss.x HintTeacher.loss.features HintTeacher.loss.x Teacher.to.device Teacher.loss.features Teacher.loss.x PseudoLabels.to.device PoolCallback.pool_loss.x Distill.pool_loss.x FixMatch.views.x FixMatch.pool_loss.x Flex.begin.n_pool Flex.begin.n_out Flex.begin.device Free.begin.n_pool Free.begin.n_out Free.begin.device Free.extra.strong Free.extra.mask '
+    'looked at by the function that it is handed on to, which is tried': 'TargetTeacher.check.dls TargetTeacher.alpha '
+                                                                         'SourceClasses.choose.sources '
+                                                                         'Both.choose.sources image_dls.valid_items '
+                                                                         'image_dls.valid_labels where_kept.dl '
+                                                                         'opened_as.items parse_zoo.size '
+                                                                         'weigh_sources.dls nearest_learner.arch '
+                                                                         'compare.arch compare.start '
+                                                                         'create_student.size '
+                                                                         'student_learner.arch_kwargs '
+                                                                         'Ranking.browse.images Ranking.browse.dls '
+        'RankExplorer.learner Ranking.explore.learner Ranking.by.metric preprocessing.size paper_suite.start '
+        'few_labels.classes find_classifier.classifier SourceNet.classifier Resume.path quantize_onnx.out to_onnx.path '
+        'to_export.path save_hub.folder Store.path load_student.backbone calibrate.dl',
+    'a part of the loss or of a step, handed over by the training': 'softmax_segments.logits distill_loss.logits '
+                                                                    'distill_loss.targets distill_loss.alpha '
+                                                                    'StoredTeachers.to.device LiveTeachers.to.device '
+                                                                    'student z idx weight bias SourceTeacher.to.device '
+                                                                    'TargetTeacher.to.device HintTeacher.to.device '
+                                                                    'SourceTeacher.loss.features SourceTeacher.loss.x '
+                                                                    'TargetTeacher.loss.features TargetTeacher.loss.x '
+                                                                    'HintTeacher.loss.features HintTeacher.loss.x '
+                                                                    'Teacher.to.device Teacher.loss.features '
+                                                                    'Teacher.loss.x PseudoLabels.to.device '
+                                                                    'PoolCallback.pool_loss.x Distill.pool_loss.x '
+                                                                    'FixMatch.views.x FixMatch.pool_loss.x '
+                                                                    'Flex.begin.n_pool Flex.begin.n_out '
+                                                                    'Flex.begin.device Free.begin.n_pool '
+                                                                    'Free.begin.n_out Free.begin.device Free.extra.strong Free.extra.mask '
         'SourceNet.train.mode SourceNet.forward.x Predictor.run.x Predictor.prepare.item',
-    'other tests hand over tables of the wrong length or width': 'Ranking.replicates Ranking.null Ranking.check.accuracies Ranking.only.names FixMatch.align fixmatch_learner.align PseudoLabels.classes',
+    'other tests hand over tables of the wrong length or width': 'Ranking.replicates Ranking.null '
+                                                                 'Ranking.check.accuracies Ranking.only.names '
+                                                                 'FixMatch.align fixmatch_learner.align PseudoLabels.classes',
     'parts of the store and of the cache, which hand each other what they wrote; their files are fuzzed': 'Store.folder.source Store.drop.path Store.place.path Store.widths.source Store.widths.outlines Store.write.source Store.write.keys Store.write.features Store.write.logits Store.write.sizes Store.index.source Store.read.path Store.rows.source Store.rows.keys '
-        'Store.clear.source Store.image_keys.images KeptImages.file.item KeptImages.file.view KeptImages.read.item KeptImages.read.view KeptImages.write.item KeptImages.write.view KeptImages.write.img KeptImages.keep.item KeptImages.keep.halves KeptImages.keep.views KeptImages.open.item KeptImages.open.view KeptImages.open.opener '
+        'Store.clear.source Store.image_keys.images KeptImages.file.item KeptImages.file.view KeptImages.read.item '
+        'KeptImages.read.view KeptImages.write.item KeptImages.write.view KeptImages.write.img KeptImages.keep.item '
+        'KeptImages.keep.halves KeptImages.keep.views KeptImages.open.item KeptImages.open.view KeptImages.open.opener '
         'compute_outputs.keep',
-    'shown as it is': 'SourceTeacher.names TargetTeacher.names Ranking.failed Ranking.eliminated save_hub.results save_hub.title save_hub.license plot_features.classes',
-    'a function or an array of yours, whose own errors say more than ours could': 'replicate_scores.f replicate_scores.xs replicate_scores.scores null_scores.f null_scores.xs',
+    'shown as it is': 'SourceTeacher.names TargetTeacher.names Ranking.failed Ranking.eliminated save_hub.results '
+                      'save_hub.title save_hub.license plot_features.classes',
+    'a function or an array of yours, whose own errors say more than ours could': 'replicate_scores.f '
+                                                                                  'replicate_scores.xs '
+                                                                                  'replicate_scores.scores null_scores.f null_scores.xs',
     'None, true or false, each with a meaning of its own': 'save_hub.onnx SourceNet.mute',
-    'a list of names, of which unknown ones are named (other tests)': 'Zoo.timm.exclude Zoo.checkpoints.names Zoo.parc.path Zoo.parc.exclude plot_suite.methods compare.reference Predictor.providers profile.accuracy',
+    'a list of names, of which unknown ones are named (other tests)': 'Zoo.timm.exclude Zoo.checkpoints.names '
+                                                                      'Zoo.parc.path Zoo.parc.exclude '
+                                                                      'plot_suite.methods compare.reference '
+                                                                      'Predictor.providers profile.accuracy',
     'matplotlib and joblib look at their own': 'plot_suite.axs compare.n_jobs',
 }
 anything = {p for o in free.values() for p in o.split()}
@@ -70,5 +107,6 @@ def test_no_parameter_is_left_out():
 
 def test_no_excuse_is_left_over():
     taken = {p for n,f in functions.items() for p in own(f)}
-    assert not (anything - taken - {f'{n}.{p}' for n,f in functions.items() for p in own(f)}), 'excuses for parameters that there are none of'
+    assert not (anything - taken - {f'{n}.{p}' for n,f in functions.items()
+                                    for p in own(f)}), 'excuses for parameters that there are none of'
     assert not (set(rules) - taken), 'rules for parameters that there are none of'

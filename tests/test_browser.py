@@ -40,7 +40,9 @@ def readout(page): return page.inner_text('.dnb-readout')
 def code(page): return page.inner_text('.dnb-code code')
 def weights(page):
     "Name -> weight in percent, as shown, from top to bottom"
-    rows = page.evaluate("[...document.querySelectorAll('.dnb-bar')].map(o => [o.closest('.widget-hbox').querySelector('.widget-checkbox').innerText.trim(), o.querySelectorAll('text')[1].textContent])")
+    rows = page.evaluate("[...document.querySelectorAll('.dnb-bar')].map(o => "
+                         "[o.closest('.widget-hbox').querySelector('.widget-checkbox').innerText.trim(), "
+                         "o.querySelectorAll('text')[1].textContent])")
     return {n: int(w.rstrip('%')) for n,w in rows}
 def rounded(alpha): return {n: round(100*a) for n,a in alpha.items()}
 def until(page, f, seconds=600):
@@ -49,11 +51,13 @@ def until(page, f, seconds=600):
     while not f():
         assert time.time() < end, f'waited in vain; the readout says: {readout(page)}'
         page.wait_for_timeout(50)
-def same(shown, expected): return shown.keys() == expected.keys() and all(abs(shown[n]-expected[n]) <= 1 for n in shown) # half percents may be rounded either way
+def same(shown, expected):
+    return shown.keys() == expected.keys() and all(abs(shown[n]-expected[n]) <= 1 for n in shown) # half percents may be rounded either way
 def slide(page, text, key, n=1):
     page.locator(f'.dnb-explore .widget-hslider:has-text("{text}") .noUi-handle').focus()
     for _ in range(n): page.keyboard.press(key)
-def check(page, name, on): page.locator('.dnb-explore .widget-checkbox', has=page.get_by_text(name, exact=True)).locator('input').set_checked(on)
+def check(page, name, on):
+    page.locator('.dnb-explore .widget-checkbox', has=page.get_by_text(name, exact=True)).locator('input').set_checked(on)
 
 def shot(page, css):
     "A picture of a part of the page, into the folder $DISTILL_NB_SHOTS if there is one: look at them"
@@ -102,7 +106,8 @@ def test_switch_a_source_off(page, rank):
     check(page, rank.best.name, False)
     until(page, lambda: 'only' in code(page))
     left = rank.only([n for n in rank.names if n != rank.best.name])
-    assert same(weights(page), rounded({**left.weights(), rank.best.name: 0.}) and {n: rounded({**left.weights(), rank.best.name: 0.})[n] for n in weights(page)})
+    assert same(weights(page), rounded({**left.weights(), rank.best.name: 0.})
+                and {n: rounded({**left.weights(), rank.best.name: 0.})[n] for n in weights(page)})
     assert readout(page).startswith(left.best.name)
     check(page, rank.best.name, True)
     until(page, lambda: 'only' not in code(page))
@@ -161,13 +166,15 @@ def test_jupyterlab(chrome, tmp_path, rank):
     for c in nb['cells']:
         if c['cell_type'] == 'code': c['outputs'] = []
     (tmp_path/'explore.ipynb').write_text(json.dumps(nb), encoding='utf-8')
-    with serve('jupyterlab', '--ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root', '--ServerApp.disable_check_xsrf=True', cwd=tmp_path) as url:
+    with serve('jupyterlab', '--ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root',
+               '--ServerApp.disable_check_xsrf=True', cwd=tmp_path) as url:
         p = chrome.new_page(viewport=dict(width=1280, height=900))
         p.set_default_timeout(wait)
         p.goto(f'{url}/lab/tree/explore.ipynb', wait_until='commit')
         p.wait_for_selector('.jp-Notebook .jp-Cell')
         p.wait_for_function("""document.querySelector('.jp-KernelName')?.innerText.startsWith('Python') && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'""")
-        if p.get_by_role('button', name='No', exact=True).count(): p.get_by_role('button', name='No', exact=True).click() # news of JupyterLab?
+        if p.get_by_role('button', name='No', exact=True).count():
+            p.get_by_role('button', name='No', exact=True).click() # news of JupyterLab?
         p.get_by_role('menuitem', name='Run', exact=True).click()
         p.get_by_text('Run All Cells', exact=True).click()
         p.wait_for_selector('.dnb-readout')

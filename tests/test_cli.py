@@ -3,8 +3,7 @@ that of an interrupted one included."""
 import argparse, csv, json, shlex, shutil, time
 from functools import wraps
 from importlib import resources
-from pathlib import Path
-import pytest, torch
+import pytest
 from PIL import Image
 from distill_nb import cli, demo, networks, outputs
 from distill_nb.cli import main

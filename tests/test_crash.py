@@ -3,7 +3,7 @@ Two kills for each kind of work, ten with `-m slow`, as many as $DISTILL_NB_KILL
 import os, random, shutil, signal, subprocess, sys, time, warnings
 from contextlib import suppress
 from pathlib import Path
-import pandas as pd, pytest, torch
+import pytest, torch
 from distill_nb.store import Store
 from distill_nb.zoo import Zoo
 from distill_nb.bench import read_runs
@@ -11,7 +11,8 @@ from distill_nb.bench import read_runs
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):
     tmp = tmp_path_factory.mktemp('crash')
-    p = subprocess.Popen([sys.executable, str(Path(__file__).with_name('crash_jobs.py'))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(tmp/'err').open('w'),
+    p = subprocess.Popen([sys.executable, str(Path(__file__).with_name('crash_jobs.py'))], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=(tmp/'err').open('w'),
                          text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert p.stdout.readline() == 'ready\n', (tmp/'err').read_text()[-2000:]
     def run(job, folder, after=None):
@@ -27,7 +28,8 @@ def server(tmp_path_factory):
         assert rc == 0 or after is not None and rc == -signal.SIGKILL, (tmp/'err').read_text()[-2000:]
         return time.time()-t if rc == 0 else None
     yield run
-    p.stdin.close(); p.wait(60)
+    p.stdin.close()
+    p.wait(60)
 
 def pass_over_images(folder):
     store,zoo,res = Store(folder/'store', chunk=16),Zoo.embedded(),{}
@@ -54,7 +56,8 @@ def same(a, b):
 jobs = dict(pass_over_images=pass_over_images, bench=bench, training=training)
 
 @pytest.mark.parametrize('job', jobs)
-@pytest.mark.parametrize('kills', [int(os.environ.get('DISTILL_NB_KILLS') or 2), pytest.param(10, marks=pytest.mark.slow)], ids=['few','many'])
+@pytest.mark.parametrize('kills', [int(os.environ.get('DISTILL_NB_KILLS') or 2),
+                                   pytest.param(10, marks=pytest.mark.slow)], ids=['few','many'])
 def test_killed_at_random_moments(job, kills, server, tmp_path, record_fault):
     result = jobs[job]
     server(job, tmp_path/'warm')                         # what is kept beside the folder, and the page cache
@@ -66,5 +69,6 @@ def test_killed_at_random_moments(job, kills, server, tmp_path, record_fault):
         while killed < kills and server(job, folder, rng.uniform(0, seconds)) is None: killed += 1
         server(job, folder)                              # goes on to the end, or finds that it was there
         assert same(result(folder), whole), f'{job} ended differently after a kill'
-        ended += 1; shutil.rmtree(folder)
+        ended += 1
+        shutil.rmtree(folder)
     record_fault('killed', job, f'{killed} kills, {ended} times to the end, each the same to the last bit', killed)

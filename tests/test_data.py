@@ -37,17 +37,20 @@ def folder(tmp_path_factory):
 def _label(fn): return fn.split('_')[0]
 def _df(path):
     fns = get_image_files(path).sorted()
-    return pd.DataFrame(dict(fn=[str(o.relative_to(path)) for o in fns], label=[o.parent.name for o in fns], valid=[i%4==3 for i in range(24)]))
+    return pd.DataFrame(dict(fn=[str(o.relative_to(path)) for o in fns], label=[o.parent.name for o in fns],
+                             valid=[i%4==3 for i in range(24)]))
 
 builders = dict(
     folder    = lambda p: ImageDataLoaders.from_folder(p, valid_pct=.25, seed=1, bs=4, num_workers=0),
     name_func = lambda p: ImageDataLoaders.from_name_func(p, get_image_files(p), _label, seed=1, bs=4, num_workers=0),
     df        = lambda p: ImageDataLoaders.from_df(_df(p), p, valid_col='valid', bs=4, num_workers=0),
-    lists     = lambda p: ImageDataLoaders.from_lists(p, get_image_files(p), [o.parent.name for o in get_image_files(p)], seed=1, bs=4, num_workers=0),
+    lists     = lambda p: ImageDataLoaders.from_lists(p, get_image_files(p),
+                                                      [o.parent.name for o in get_image_files(p)], seed=1, bs=4, num_workers=0),
     getters   = lambda p: DataBlock((ImageBlock,CategoryBlock), getters=[ColReader('fn', pref=f'{p}/'),ColReader('label')],
                                     splitter=ColSplitter('valid')).dataloaders(_df(p), bs=4, num_workers=0),
     bw        = lambda p: ImageDataLoaders.from_folder(p, valid_pct=.25, seed=1, bs=4, num_workers=0, img_cls=PILImageBW),
-    datasets  = lambda p: Datasets(get_image_files(p), [[PILImage.create],[parent_label,Categorize]], splits=RandomSplitter(seed=1)(range(24))
+    datasets  = lambda p: Datasets(get_image_files(p), [[PILImage.create],[parent_label,Categorize]],
+                                   splits=RandomSplitter(seed=1)(range(24))
                                   ).dataloaders(bs=4, num_workers=0, after_item=ToTensor, after_batch=IntToFloatTensor),
     image_dls = lambda p: image_dls(p, [o.parent.name for o in get_image_files(p).sorted()], bs=4),
 )
@@ -78,7 +81,8 @@ def test_any_dls(any_dls):
     rep = repeat_dls(few, 20, bs=10)
     assert len(rep.train)==2 and sum(len(y) for _,y in rep.train)==20
     for d in few,rep:
-        d.show_batch(max_n=2); plt.close('all')
+        d.show_batch(max_n=2)
+        plt.close('all')
         assert d.new_empty().train_ds.vocab==dls.vocab and len(d.test_dl(list(pool[:3])))==1
         net = nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(x.shape[1],3))
         learn = Learner(d, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
@@ -94,7 +98,8 @@ def test_pipeline_that_opens_nothing():
     dls = Datasets(range(20), [[lambda i: _pil(x[i])],[lambda i: y[i],Categorize]], splits=[range(16),range(16,20)]
                   ).dataloaders(bs=4, num_workers=0, after_item=ToTensor, after_batch=IntToFloatTensor)
     few,pool = few_label_dls(dls, n=3)
-    assert len(pool)==10 and all(isinstance(o, PILImage) for o in pool) and unlabeled_dl(few, pool, bs=10).one_batch()[0].shape==(10,3,12,12)
+    assert len(pool)==10
+    assert all(isinstance(o, PILImage) for o in pool) and unlabeled_dl(few, pool, bs=10).one_batch()[0].shape==(10,3,12,12)
 
 def test_export(tmp_path):
     dls,pool = digits_dls()
@@ -126,9 +131,12 @@ def test_few_labels_properties(labels, seed, by_n, data):
 @pytest.mark.parametrize('args,match', [
     (dict(labels=[0,0,0], n=1), 'at least 2'), (dict(labels=[], n=1), 'at least 2|labels must'), (dict(labels=[0,1]), 'exactly one'),
     (dict(labels=[0,1], n=1, frac=.5), 'exactly one'), (dict(labels=[0,1], n=0), '`n` must'), (dict(labels=[0,1], n=1.5), '`n` must'),
-    (dict(labels=[0,1], frac=0), '`frac` must'), (dict(labels=[0,1], frac=1.1), '`frac` must'), (dict(labels=[0,1], frac=float('nan')), '`frac` must'),
-    (dict(labels=[0,1,1,1], n=2, classes=['cat','dog']), r'cat \(1\)'), (dict(labels=[0,2,2], n=1, classes=['cat','dog','eel']), 'class dog'),
-    (dict(labels=[0,1,2], n=1, classes=['cat','dog']), 'label 2'), (dict(labels=[0,1], n=1, classes=['cat','cat']), 'twice'), (dict(labels=['a','b',None], n=1), 'without gaps'),
+    (dict(labels=[0,1], frac=0), '`frac` must'), (dict(labels=[0,1], frac=1.1), '`frac` must'),
+    (dict(labels=[0,1], frac=float('nan')), '`frac` must'),
+    (dict(labels=[0,1,1,1], n=2, classes=['cat','dog']), r'cat \(1\)'),
+    (dict(labels=[0,2,2], n=1, classes=['cat','dog','eel']), 'class dog'),
+    (dict(labels=[0,1,2], n=1, classes=['cat','dog']), 'label 2'),
+    (dict(labels=[0,1], n=1, classes=['cat','cat']), 'twice'), (dict(labels=['a','b',None], n=1), 'without gaps'),
     (dict(labels=[0.,1.], n=1), 'labels must'), (dict(labels=[[0,1]], n=1), 'labels must')])
 def test_few_labels_rejects(args, match):
     with pytest.raises(ValueError, match=match): few_labels(**args)
@@ -221,12 +229,14 @@ def test_open_image(tmp_path):
     im.save(png, "png")
     (tmp_path/'a.png').write_bytes(png.getvalue())
     lazy = Image.open(tmp_path/'a.png')
-    for o in x,torch.from_numpy(x),im,lazy,png.getvalue(),tmp_path/'a.png',str(tmp_path/'a.png'),TensorImage(torch.from_numpy(x).permute(2,0,1)):
+    for o in x,torch.from_numpy(x),im,lazy,png.getvalue(),tmp_path/'a.png',str(tmp_path/'a.png'),TensorImage(
+            torch.from_numpy(x).permute(2,0,1)):
         res = open_image(o)
         assert isinstance(res, PILImage) and res.mode=='RGB'
         np.testing.assert_array_equal(np.asarray(res), x)
     assert type(im) is Image.Image and not isinstance(lazy, PILImage)
-    pal = im.convert('P'); pal.info['transparency'] = bytes(range(256))
+    pal = im.convert('P')
+    pal.info['transparency'] = bytes(range(256))
     pal.save(tmp_path/'p.png')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -234,8 +244,10 @@ def test_open_image(tmp_path):
     Image.fromarray(np.array([[0,256,25600,65535]], np.uint16)).save(tmp_path/'deep.png')
     assert np.asarray(open_image(tmp_path/'deep.png'))[0,:,0].tolist()==[0,1,100,255]
     with pytest.raises(ValueError, match='cannot read'): open_image(Image.fromarray(np.zeros((3,3), np.float32)))
-    broken = tmp_path/'broken.jpg'; broken.write_bytes(png.getvalue()[:60])
-    for bad,name in (broken,'broken.jpg'),(tmp_path/'gone.png','gone.png'),(b'GIF89a??','8 bytes'),(np.zeros((3,3)),'float64'),(np.zeros((2,3,3,3),np.uint8),'ndarray'):
+    broken = tmp_path/'broken.jpg'
+    broken.write_bytes(png.getvalue()[:60])
+    for bad,name in (broken,'broken.jpg'),(tmp_path/'gone.png','gone.png'),(b'GIF89a??','8 bytes'),(np.zeros((3,3)),
+            'float64'),(np.zeros((2,3,3,3),np.uint8),'ndarray'):
         with pytest.raises(ValueError, match=f'cannot read image.*{name}.*mend'): open_image(bad)
     assert check_images([broken, tmp_path/'a.png', b'']) == [broken, b'']
     with pytest.raises(ValueError, match='broken.jpg'): image_dls([broken]*4, [0,1,0,1])
@@ -255,7 +267,8 @@ def test_image_dls():
     lone = image_dls(x[:6], list('aaaaab'))
     assert Counter(item_labels(lone).tolist())=={0:4,1:1} and lone.vocab==['a','b']
     assert len(image_dls(x[:3], list('aab')).valid_ds)==1
-    for args,match in (((x,y[:9]),'labels has shape'), ((x[:3],[0]*3),'at least 2'), ((x[:2],[0,1]),'single image'), ((x,y,x),'valid_labels is missing'),
+    for args,match in (((x,y[:9]),'labels has shape'), ((x[:3],[0]*3),'at least 2'), ((x[:2],[0,1]),'single image'),
+                       ((x,y,x),'valid_labels is missing'),
                        ((x,y,x[:2],[0,7]),'validation class 7'), ((x,y,x[:0],[]),'no image')):
         with pytest.raises(ValueError, match=match): image_dls(*args)
     with pytest.raises(ValueError, match='class f'): image_dls(x, y, vocab=list('abcdef'))
@@ -280,7 +293,8 @@ def image_folder(p):
 pools = dict( # how it comes, and how many images it has
     test_dl       = (lambda d, p: d.test_dl(some_files(p)), 5),
     test_dl_label = (lambda d, p: d.test_dl(some_files(p), with_labels=True), 5),
-    one_block_dls = (lambda d, p: DataBlock(ImageBlock, get_items=get_image_files, splitter=RandomSplitter(.25, seed=0)).dataloaders(p, bs=2, num_workers=0), 18),
+    one_block_dls = (lambda d, p: DataBlock(ImageBlock, get_items=get_image_files,
+                                            splitter=RandomSplitter(.25, seed=0)).dataloaders(p, bs=2, num_workers=0), 18),
     one_block_set = (lambda d, p: DataBlock(ImageBlock, get_items=get_image_files, splitter=RandomSplitter(.25, seed=0)).datasets(p), 18),
     no_transform  = (lambda d, p: Datasets(some_files(p)), 5),
     tfmd_lists    = (lambda d, p: TfmdLists(some_files(p), PILImage.create), 5),
@@ -295,7 +309,8 @@ pools = dict( # how it comes, and how many images it has
     labelled      = (lambda d, p: Pictures(lambda i: (Image.fromarray(x5[i]), i%2)), 5),
     paths         = (lambda d, p: Pictures(lambda i: some_files(p)[i]), 5),
     subset        = (lambda d, p: torch.utils.data.Subset(Pictures(lambda i: (x5[i], 0)), [0,3]), 2),
-    concat        = (lambda d, p: torch.utils.data.ConcatDataset([Pictures(lambda i: (x5[i], 0)), torch.utils.data.Subset(image_folder(p), [1,2])]), 7),
+    concat        = (lambda d, p: torch.utils.data.ConcatDataset([Pictures(lambda i: (x5[i], 0)),
+        torch.utils.data.Subset(image_folder(p), [1,2])]), 7),
     torch_dl      = (lambda d, p: torch.utils.data.DataLoader(Pictures(lambda i: (Image.fromarray(x5[i]), 0)), batch_size=2), 5),
     torchvision   = (lambda d, p: image_folder(p), 24),
     fastai_subset = (lambda d, p: torch.utils.data.Subset(d.train_ds, [0,1]), 2))
@@ -324,7 +339,9 @@ bad_pools = dict(
 def test_an_error_about_the_pool_names_the_argument(how, folder):
     dls = builders['folder'](folder)
     make,match = bad_pools[how]
-    for f in (lambda o: distill_learner(dls, o, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, store=False, progress=False), lambda o: fixmatch_learner(dls, o, 'test_efficientnet', pretrained=False)):
+    for f in (lambda o: distill_learner(dls, o, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False,
+                                        store=False, progress=False),
+              lambda o: fixmatch_learner(dls, o, 'test_efficientnet', pretrained=False)):
         with pytest.raises((ValueError,TypeError), match=f'`unlabeled`: .*{match}'): f(make(folder))
 
 # Labels that are missing, and classes that only validation has
@@ -340,15 +357,21 @@ def odd_one(p):
 def gets(p): return dict(get_x=ColReader('fn', pref=f'{p}/'), splitter=ColSplitter('valid'))
 odd = dict(
     from_df  = lambda p, df: ImageDataLoaders.from_df(df, p, valid_col='valid', bs=4, num_workers=0),
-    block    = lambda p, df: DataBlock((ImageBlock,CategoryBlock), get_y=ColReader('label'), **gets(p)).dataloaders(df, bs=4, num_workers=0),
-    datasets = lambda p, df: Datasets(df, [[ColReader('fn', pref=f'{p}/'), PILImage.create],[ColReader('label'), Categorize]], splits=ColSplitter('valid')(df)).dataloaders(bs=4, num_workers=0, after_item=ToTensor),
-    multi    = lambda p, df: DataBlock((ImageBlock,MultiCategoryBlock), get_y=lambda r: [r['label']], **gets(p)).dataloaders(df, bs=4, num_workers=0))
+    block    = lambda p, df: DataBlock((ImageBlock,CategoryBlock), get_y=ColReader('label'), **gets(p)).dataloaders(df,
+        bs=4, num_workers=0),
+    datasets = lambda p, df: Datasets(df, [[ColReader('fn', pref=f'{p}/'), PILImage.create],
+                                           [ColReader('label'), Categorize]],
+                                      splits=ColSplitter('valid')(df)).dataloaders(bs=4, num_workers=0, after_item=ToTensor),
+    multi    = lambda p, df: DataBlock((ImageBlock,MultiCategoryBlock), get_y=lambda r: [r['label']],
+                                       **gets(p)).dataloaders(df, bs=4, num_workers=0))
 
 @pytest.mark.parametrize('how', odd)
-@pytest.mark.parametrize('frame,match', [(holey, 'training images have no label .row 5.'), (odd_one, 'validation class blob has no training image .row 3.')], ids=['hole','class'])
+@pytest.mark.parametrize('frame,match', [(holey, 'training images have no label .row 5.'),
+                                         (odd_one, 'validation class blob has no training image .row 3.')], ids=['hole','class'])
 def test_labels_are_looked_at_when_learners_are_made(how, frame, match, folder):
     dls = odd[how](folder, frame(folder))
-    calls = [lambda: repeat_dls(dls, 8), lambda: transfer_learner(dls, 'test_efficientnet', pretrained=False), lambda: fixmatch_learner(dls, images(4), 'test_efficientnet', pretrained=False),
+    calls = [lambda: repeat_dls(dls, 8), lambda: transfer_learner(dls, 'test_efficientnet', pretrained=False),
+             lambda: fixmatch_learner(dls, images(4), 'test_efficientnet', pretrained=False),
              lambda: distill_learner(dls, images(4), None, 'test_efficientnet'), lambda: few_label_dls(dls, n=1)]
     for f in calls[:4] if how=='multi' else calls:
         with pytest.raises(ValueError, match=match): f()
@@ -358,10 +381,14 @@ def test_a_class_of_the_valid_folder_alone(folder, tmp_path):
         for c in cs:
             (tmp_path/part/c).mkdir(parents=True)
             for i in range(2): Image.fromarray(images(1)[0]).save(tmp_path/part/c/f'{i}.png')
-    with pytest.raises(ValueError, match=r'validation class c has no training image \(.*valid.c.0.png'): transfer_learner(ImageDataLoaders.from_folder(tmp_path, bs=2, num_workers=0), 'test_efficientnet', pretrained=False)
+    with pytest.raises(ValueError, match=r'validation class c has no training image \(.*valid.c.0.png'):
+        transfer_learner(ImageDataLoaders.from_folder(tmp_path, bs=2, num_workers=0), 'test_efficientnet', pretrained=False)
 
-@pytest.mark.parametrize('labels', [['a',None,'b','a'], ['a',float('nan'),'b','a'], np.array([0,np.nan,1,0]), pd.Series(['a',np.nan,'b','a']), pd.Series([0,pd.NA,1,0], dtype='Int64')], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize('labels', [['a',None,'b','a'], ['a',float('nan'),'b','a'], np.array([0,np.nan,1,0]),
+                                    pd.Series(['a',np.nan,'b','a']), pd.Series([0,pd.NA,1,0], dtype='Int64')],
+                         ids=lambda o: type(o).__name__)
 def test_a_missing_label_is_named(labels):
-    for f in (lambda: few_labels(labels, n=1), lambda: image_dls(images(4), labels), lambda: image_dls(images(4), list('aabb'), images(4), labels)):
+    for f in (lambda: few_labels(labels, n=1), lambda: image_dls(images(4), labels),
+              lambda: image_dls(images(4), list('aabb'), images(4), labels)):
         with pytest.raises(ValueError, match=r'labels: 1 of 4 images have none \(rows 1\)'): f()
 

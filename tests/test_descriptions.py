@@ -2,22 +2,21 @@
 import functools, json, os
 import numpy as np, pytest, timm, torch
 from torch import nn
-from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, ImageDataLoaders, L1LossFlat, LabelSmoothingCrossEntropyFlat, Learner, MSELossFlat, Resize, accuracy)
+from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, L1LossFlat, LabelSmoothingCrossEntropyFlat, Learner, MSELossFlat)
 import distill_nb.checkpoints, distill_nb.export, distill_nb.student
 from distill_nb.publish import escape_markdown
 from distill_nb.data import image_dls
-from distill_nb.packs import digits_dls
 from distill_nb.deploy import *
 from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import check_student, create_student
-from distill_nb.infer import Predictor, check_fields, model_fields, read_graph, strict_json
-from distill_nb.teach import Probes, SourceClasses
-from distill_nb.learner import distill_learner, transfer_learner
+from distill_nb.infer import Predictor, model_fields, read_graph
+from distill_nb.teach import SourceClasses
+from distill_nb.learner import distill_learner
 from distill_nb.compare import compare
 from distill_nb.sources import Source
-from distill_nb.networks import check_arguments, sketching
-from distill_nb.checkpoints import read_weights, weight_shapes
+from distill_nb.networks import sketching
+from distill_nb.checkpoints import read_weights
 from distill_nb.zoo import Zoo
 from safetensors.torch import save_file
 
@@ -61,7 +60,8 @@ def say_graph(files, tmp, **change):
     return Predictor(tmp/'x.onnx')
 
 readers = dict(header=(say_header, 'x.safetensors'), manifest=(say_entry, 'manifest.json'), graph=(say_graph, 'x.onnx'))
-wrong = {int: ['3', 1.5, True, -1, 10**12, [3]], float: ['half', True, -1e9, 1e9, [.5]], str: [5, ['x'], 'x'*10**5], bool: [1, 'yes', 'true']}
+wrong = {int: ['3', 1.5, True, -1, 10**12, [3]], float: ['half', True, -1e9, 1e9, [.5]], str: [5, ['x'], 'x'*10**5],
+         bool: [1, 'yes', 'true']}
 
 def bad_values(field):
     "Values that a line of `model_fields` does not allow"
@@ -80,12 +80,18 @@ def test_each_field_of_each_file_has_a_type_and_a_range(kind, field, files, tmp_
         assert field in str(e.value)
 
 def test_what_is_right_passes(files, tmp_path):
-    for say,_ in readers.values(): say(files, tmp_path, labels=['a','a'], crop_pct=1, std=[1e-3,.5,2], interpolation='bicubic', something='else')
+    for say,_ in readers.values():
+        say(files, tmp_path, labels=['a','a'], crop_pct=1, std=[1e-3,.5,2], interpolation='bicubic', something='else')
 
 @pytest.mark.parametrize('kind', ['header','manifest'])
-@pytest.mark.parametrize('kwargs', [dict(start='private.pth'), dict(start=None), dict(n_out=5), dict(arch='resnet18'), dict(size=3), dict(name='x'), dict(seed=1), dict(meta={}), dict(num_classes=3), dict(pretrained=True), dict(pretrained=False), dict(checkpoint_path='/etc/passwd'),
-    dict(pretrained_cfg={'file': '/etc/passwd'}), dict(pretrained_cfg_overlay={}), dict(cache_dir='/tmp'), dict(pretrained_filter_fn='x'), dict(model_cfg={}), dict(features_only=True), dict(act_layer='zzz'), dict(act_layer={'a': 1}), dict(no_such='x'), dict(stem_size=10**12),
-    dict(stem_size=10_000), dict(stem_size=-3), dict(drop_rate=1e300), dict(drop_rate='x'*101), dict(drop_rate=[[[[[1]]]]]), dict(channel_multiplier=5000.), dict(depth_multiplier=5000.), [1], 'x'], ids=str)
+@pytest.mark.parametrize('kwargs', [dict(start='private.pth'), dict(start=None), dict(n_out=5), dict(arch='resnet18'),
+                                    dict(size=3), dict(name='x'), dict(seed=1), dict(meta={}), dict(num_classes=3),
+                                    dict(pretrained=True), dict(pretrained=False), dict(checkpoint_path='/etc/passwd'),
+    dict(pretrained_cfg={'file': '/etc/passwd'}), dict(pretrained_cfg_overlay={}), dict(cache_dir='/tmp'),
+    dict(pretrained_filter_fn='x'), dict(model_cfg={}), dict(features_only=True), dict(act_layer='zzz'),
+    dict(act_layer={'a': 1}), dict(no_such='x'), dict(stem_size=10**12),
+    dict(stem_size=10_000), dict(stem_size=-3), dict(drop_rate=1e300), dict(drop_rate='x'*101),
+    dict(drop_rate=[[[[[1]]]]]), dict(channel_multiplier=5000.), dict(depth_multiplier=5000.), [1], 'x'], ids=str)
 def test_arguments_of_a_network_and_nothing_else(kind, kwargs, files, tmp_path, monkeypatch):
     opened = []
     for mod in (distill_nb.checkpoints, distill_nb.student): monkeypatch.setattr(mod, 'read_weights', lambda f: opened.append(f) or {})
@@ -101,7 +107,8 @@ def test_sizes_are_known_before_memory_is_asked_for(files, tmp_path, monkeypatch
     monkeypatch.setattr(timm, 'create_model', build)
     with pytest.raises(ValueError, match='Built'): say_header(files, tmp_path)          # the right one does get there
     for say in (say_header, say_entry):
-        for change in (dict(num_classes=10**6, labels=None), dict(num_classes=3, labels=None), dict(arch='resnet18'), dict(kwargs=dict(channel_multiplier=100.))):
+        for change in (dict(num_classes=10**6, labels=None), dict(num_classes=3, labels=None), dict(arch='resnet18'),
+                       dict(kwargs=dict(channel_multiplier=100.))):
             with pytest.raises(ValueError) as e: say(files, tmp_path, **change)
             assert 'Built' not in str(e.value)
 
@@ -114,7 +121,8 @@ def test_a_header_may_not_lie_about_the_images_of_a_transformer(tmp_path):
 
 def test_duplicate_and_odd_json(files, tmp_path):
     entry = (files/'manifest.json').read_text()
-    for text in ('{"s": 1, "s": 2}', entry.replace('"crop_pct": 1.0', '"crop_pct": NaN'), entry.replace('"mean"', '"std": [1,1,1], "mean"'), '['*10**5, '9'*10**5, '"s"', '1e999'):
+    for text in ('{"s": 1, "s": 2}', entry.replace('"crop_pct": 1.0', '"crop_pct": NaN'),
+                 entry.replace('"mean"', '"std": [1,1,1], "mean"'), '['*10**5, '9'*10**5, '"s"', '1e999'):
         (tmp_path/'manifest.json').write_text(text)
         with pytest.raises(ValueError, match='manifest.json'): Zoo.checkpoints(tmp_path)
     os.mkfifo(tmp_path/'pipe.json')
@@ -144,10 +152,12 @@ def test_a_graph_that_names_other_files_is_refused_wherever_it_does(tmp_path):
     sparse = lambda t: onnx.SparseTensorProto(values=t, indices=helper.make_tensor('i', TensorProto.INT64, [2], [0,1]), dims=[4])
     branch = lambda t: helper.make_graph([], 'g', [], [helper.make_tensor_value_info('y', 1, [2])], initializer=[t])
     const = lambda t: helper.make_node('Constant', [], ['y'], value=t)
-    at = dict(initializer=lambda m,t: m.graph.initializer.append(t), sparse=lambda m,t: m.graph.sparse_initializer.append(sparse(t)), constant=lambda m,t: m.graph.node.append(const(t)),
+    at = dict(initializer=lambda m,t: m.graph.initializer.append(t), sparse=lambda m,
+              t: m.graph.sparse_initializer.append(sparse(t)), constant=lambda m,t: m.graph.node.append(const(t)),
               branch=lambda m,t: m.graph.node.append(helper.make_node('If', ['c'], ['y'], then_branch=branch(t), else_branch=branch(t))),
               function=lambda m,t: m.functions.append(helper.make_function('d', 'f', [], ['y'], [const(t)], [])),
-              list=lambda m,t: m.graph.node.append(onnx.NodeProto(op_type='X', attribute=[onnx.AttributeProto(name='v', type=onnx.AttributeProto.TENSORS, tensors=[t])])),
+              list=lambda m,t: m.graph.node.append(onnx.NodeProto(op_type='X',
+            attribute=[onnx.AttributeProto(name='v', type=onnx.AttributeProto.TENSORS, tensors=[t])])),
               training=lambda m,t: m.training_info.append(onnx.TrainingInfoProto(initialization=branch(t))))
     for where,put in at.items():
         for t in (inside, outside):
@@ -160,7 +170,8 @@ def test_a_graph_that_names_other_files_is_refused_wherever_it_does(tmp_path):
                     with pytest.raises(ValueError, match='other files'): f(tmp_path/'x.onnx')
     assert not (tmp_path/'out.onnx').exists()
 
-@pytest.mark.parametrize('data', [b'', b'\x08', b'\xff'*40, b'\x18\0\0\0ORTM' + b'\0'*64, b'\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f', b'text'*9])
+@pytest.mark.parametrize('data', [b'', b'\x08', b'\xff'*40, b'\x18\0\0\0ORTM' + b'\0'*64,
+                                  b'\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f', b'text'*9])
 def test_bytes_that_are_no_graph(data, tmp_path):
     (tmp_path/'x.onnx').write_bytes(data)
     with pytest.raises(ValueError, match='x.onnx'): Predictor(tmp_path/'x.onnx')
@@ -211,9 +222,12 @@ def test_a_folder_for_a_hub_holds_one_student(tmp_path, monkeypatch):
     with pytest.raises(ValueError): save_hub(student(1, ('oak','elm')), hub, labels='oak')
     assert {p.name: p.read_bytes() for p in hub.iterdir()} == before
     save_hub(student(1, ('oak','elm'), stages=2), hub, onnx=False)                     # a cut student has no config.json either
-    assert sorted(os.listdir(hub)) == ['README.md','mine.txt','model.safetensors'] and load_student(hub/'model.safetensors').meta['labels'] == ['oak','elm']
+    assert sorted(os.listdir(hub)) == ['README.md','mine.txt','model.safetensors']
+    assert load_student(hub/'model.safetensors').meta['labels'] == ['oak','elm']
 
-nasty = ['<img src=x onerror=alert(1)>', 'a|b', '', '[x](javascript:1)', 'two\nlines', '---', '$x$', 'a: b\n---\nc: [', '`code`', '# head', '1. one', '<!--', 'https://x.org', '**b**', '\udcff', '\u202eevil', '\\|', '&lt;', '- x', '| |', "'", '"', '_x_']
+nasty = ['<img src=x onerror=alert(1)>', 'a|b', '', '[x](javascript:1)', 'two\nlines', '---', '$x$', 'a: b\n---\nc: [',
+         '`code`', '# head', '1. one', '<!--', 'https://x.org', '**b**', '\udcff', '\u202eevil', '\\|', '&lt;', '- x',
+         '| |', "'", '"', '_x_']
 
 def test_nothing_of_the_users_reaches_the_card_unescaped(tmp_path):
     yaml = pytest.importorskip('yaml')
@@ -227,7 +241,8 @@ def test_nothing_of_the_users_reaches_the_card_unescaped(tmp_path):
         assert set(front) <= {'library_name','pipeline_tag','tags','license'} and front['library_name'] == 'timm'
         plain = escape_markdown(name)
         assert not set(plain) & set('<>|[]`*$\\\n') and '<' not in body.replace('\\<', '')
-        assert f'| {plain} | {plain} |' in body and f'\n{plain}, other\n' in body and len([l for l in body.splitlines() if l.startswith('## Results')]) == 1
+        assert f'| {plain} | {plain} |' in body
+        assert f'\n{plain}, other\n' in body and len([l for l in body.splitlines() if l.startswith('## Results')]) == 1
         if name.isprintable(): assert unescape(plain) == name
 
 def test_escaped_names_show_as_they_are():
@@ -247,7 +262,10 @@ def shots(tmp, size, n=8):
     x,y = rng.integers(0, 256, (n,size,size,3), dtype=np.uint8),np.arange(n)%2
     return image_dls(x, y, x[:4], y[:4], bs=4, vocab=['a','b'], size=size),list(x)
 
-small = ['test_vit','test_vit2','test_vit3','test_vit_relpos','test_vit_relpos_rot' if timm.is_model('test_vit_relpos_rot') else 'test_vit','test_maxvit','test_efficientnet','test_convnext','test_byobnet','test_resnet','test_mambaout','levit_128s','efficientvit_m0','shvit_s1','xcit_nano_12_p8_224','tiny_vit_5m_224','visformer_tiny']
+small = ['test_vit','test_vit2','test_vit3','test_vit_relpos',
+         'test_vit_relpos_rot' if timm.is_model('test_vit_relpos_rot') else 'test_vit','test_maxvit',
+         'test_efficientnet','test_convnext','test_byobnet','test_resnet','test_mambaout','levit_128s',
+         'efficientvit_m0','shvit_s1','xcit_nano_12_p8_224','tiny_vit_5m_224','visformer_tiny']
 
 @pytest.mark.parametrize('arch', sorted(set(small)))
 def test_a_student_follows_the_size(arch, tmp_path):
@@ -265,7 +283,8 @@ def test_families_of_timm_follow_the_size_or_names_both():
     import re
     made = refused = 0
     for mod,archs in sorted(_module_to_models.items())[::4]:
-        arch = min(archs, key=lambda a: (not a.startswith('test_'), not re.search('atto|femto|pico|nano|micro|xxs|tiny|small|_s$|050|18', a), len(a), a))
+        arch = min(archs, key=lambda a: (not a.startswith('test_'),
+                                         not re.search('atto|femto|pico|nano|micro|xxs|tiny|small|_s$|050|18', a), len(a), a))
         try:
             check_student(arch, 2, size=64)
             made += 1
@@ -288,9 +307,13 @@ def test_no_source_runs_for_a_student_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setattr(Source, 'load', lambda *a, **k: pytest.fail('a source ran'))
     kw = dict(progress=False, store=False, pretrained=False)
     save_file({'w': torch.zeros(2)}, tmp_path/'w.safetensors')
-    for bad,match in ((dict(arch='inception_v4'), '32×32 px, and inception_v4, made for 299 px'), (dict(arch='test_eficientnet'), 'Nearest'), (dict(arch='test_vit3', start=tmp_path/'w.safetensors'), 'does not fit'), (dict(arch='test_vit3', stages=99), 'stages'), (dict(), '`arch`')):
+    for bad,match in ((dict(arch='inception_v4'), '32×32 px, and inception_v4, made for 299 px'),
+                      (dict(arch='test_eficientnet'), 'Nearest'),
+                      (dict(arch='test_vit3', start=tmp_path/'w.safetensors'), 'does not fit'),
+                      (dict(arch='test_vit3', stages=99), 'stages'), (dict(), '`arch`')):
         with pytest.raises(ValueError, match=match): distill_learner(dls, pool, src, **bad, **kw)
-    with pytest.raises(ValueError, match='inception_v4'): compare((dls,pool), src, 'inception_v4', methods=['distill'], seeds=[0], store=False, pretrained=False)
+    with pytest.raises(ValueError, match='inception_v4'):
+        compare((dls,pool), src, 'inception_v4', methods=['distill'], seeds=[0], store=False, pretrained=False)
 
 def test_the_check_draws_and_changes_nothing(tmp_path):
     dls,pool = shots(tmp_path, 32)
@@ -304,9 +327,11 @@ def test_the_check_draws_and_changes_nothing(tmp_path):
 
 def test_image_towers_have_no_classes():
     names = timm.list_pretrained()
-    odd = {n: Source.from_timm(n, size=224).n_classes for n in names if any(o in n for o in ('clip','siglip','_pe_','_mci')) and '_ft_in' not in n}
+    odd = {n: Source.from_timm(n, size=224).n_classes for n in names
+           if any(o in n for o in ('clip','siglip','_pe_','_mci')) and '_ft_in' not in n}
     assert len(odd) > 100 and {k: v for k,v in odd.items() if v not in (None, 1000)} == {}
-    assert all(Source.from_timm(n, size=224).n_classes for n in names if 'volo' not in n and timm.get_pretrained_cfg(n).num_classes in (1000, 11821, 21841, 21843, 19168, 115217))
+    assert all(Source.from_timm(n, size=224).n_classes for n in names if 'volo' not in n
+               and timm.get_pretrained_cfg(n).num_classes in (1000, 11821, 21841, 21843, 19168, 115217))
     tower = Source.from_timm('vit_xsmall_patch16_clip_224', pretrained=False, size=32)
     feats,logits = tower.load()(torch.rand(1,3,32,32))
     assert logits is None and feats.shape == (1,256)
@@ -319,11 +344,16 @@ class Hinge(nn.Module):
 
 def contrastive(z, y): return ((nn.functional.normalize(z, dim=1) @ nn.functional.normalize(z, dim=1).T) * (y[:,None]==y)).mean()
 
-@pytest.mark.parametrize('loss,classes', [(CrossEntropyLossFlat(), 3), (LabelSmoothingCrossEntropyFlat(), 3), (FocalLossFlat(), 3), (nn.CrossEntropyLoss(weight=torch.tensor([1.,2,3])), 3), (nn.functional.cross_entropy, 3), (nn.NLLLoss(), 3), (Smooth(), 3),
-    (functools.partial(nn.functional.cross_entropy, label_smoothing=.1), 3), (BCEWithLogitsLossFlat(), None), (MSELossFlat(), None), (L1LossFlat(), None), (nn.BCEWithLogitsLoss(), None), (Hinge(), None), (contrastive, None), (nn.TripletMarginLoss(), None)], ids=lambda o: type(o).__name__ if not callable(getattr(o, '__name__', None)) else o)
+@pytest.mark.parametrize('loss,classes', [(CrossEntropyLossFlat(), 3), (LabelSmoothingCrossEntropyFlat(), 3),
+                                          (FocalLossFlat(), 3), (nn.CrossEntropyLoss(weight=torch.tensor([1.,2,3])),
+        3), (nn.functional.cross_entropy, 3), (nn.NLLLoss(), 3), (Smooth(), 3),
+    (functools.partial(nn.functional.cross_entropy, label_smoothing=.1), 3), (BCEWithLogitsLossFlat(), None),
+    (MSELossFlat(), None), (L1LossFlat(), None), (nn.BCEWithLogitsLoss(), None), (Hinge(), None), (contrastive, None),
+    (nn.TripletMarginLoss(), None)], ids=lambda o: type(o).__name__ if not callable(getattr(o, '__name__', None)) else o)
 def test_a_learner_is_a_classifier_if_its_loss_is_a_softmax(loss, classes):
     dls,_ = shots(None, 16)
-    src = Source.from_learner(Learner(dls, nn.Sequential(nn.Conv2d(3,5,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5,3)), loss_func=loss), size=16)
+    src = Source.from_learner(Learner(dls, nn.Sequential(nn.Conv2d(3,5,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                                         nn.Linear(5,3)), loss_func=loss), size=16)
     feats,logits = src.load()(torch.rand(2,3,16,16))
     assert src.n_classes == classes and feats.shape == (2,5) and (logits is None) == (classes is None)
 
@@ -339,7 +369,8 @@ def test_features_alone_are_another_source():
 @pytest.mark.parametrize('with_opt', [True, False])
 def test_a_learners_own_checkpoint_is_a_start(with_opt, tmp_path):
     dls,pool = shots(tmp_path, 16)
-    learn = distill_learner(dls, pool, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False, store=False, progress=False, teach=SourceClasses(), path=tmp_path)
+    learn = distill_learner(dls, pool, Zoo.embedded(names=['digits']), 'test_efficientnet', pretrained=False,
+                            store=False, progress=False, teach=SourceClasses(), path=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
     path = learn.save('mine', with_opt=with_opt)
     assert any(k.startswith('source_heads') for k in read_weights(path))

@@ -8,23 +8,22 @@ from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.schedule import *
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
-from fastai.learner import Learner, load_learner
+from fastai.learner import load_learner
 from fastai.metrics import accuracy
 from fastai.torch_core import params, set_seed
 from torch import nn
 
-from distill_nb.items import image_items
 from distill_nb.packs import digits_dls
 from distill_nb.pseudo_labels import softmax_segments
 from distill_nb.teachers import (distill_loss, HintTeacher, LiveTeachers, SeveralTeachers, SourceTeacher, StoredTeachers,
-    TargetTeacher, source_teacher)
+    TargetTeacher)
 from distill_nb.teach import Both, Hints, Probes, SourceClasses
 from distill_nb.ranking import WeightedSources
-from distill_nb.student import Student, create_student, student_splitter
-from distill_nb.callbacks import FreezeStats, LabelsLast
+from distill_nb.student import Student, create_student
+from distill_nb.callbacks import LabelsLast
 from distill_nb.distill import Distill
 from distill_nb.teachers import feature_hints, probe_labels
-from distill_nb.learner import distill_learner, nearest_learner, student_learner, transfer_learner, weigh_sources
+from distill_nb.learner import distill_learner, nearest_learner, student_learner, transfer_learner
 from distill_nb.outputs import Outputs
 from distill_nb.pseudo_labels import pseudo_labels
 from distill_nb.ranking import Ranking
@@ -103,7 +102,8 @@ def test_student_moves_and_teachers_do_not(task, zoo, store):
     learn.distill.teacher.teachers.to('cpu')
     frozen = [{n: v.clone() for n,v in net.state_dict().items()} for net in learn.distill.teacher.teachers.nets]
     calls = []
-    hooks = [net.register_forward_hook(lambda m, i, o: calls.append((torch.is_inference_mode_enabled(), m.training))) for net in learn.distill.teacher.teachers.nets]
+    hooks = [net.register_forward_hook(lambda m, i, o: calls.append((torch.is_inference_mode_enabled(), m.training)))
+             for net in learn.distill.teacher.teachers.nets]
     quiet(learn)
     for h in hooks: h.remove()
     still = [n for n,p in learn.model.named_parameters() if torch.equal(before[n], p.detach())]
@@ -127,7 +127,8 @@ def test_nil_weight_never_runs(task, zoo, store):
 def test_lam_one_is_plain_training(task, zoo, store):
     "λ = 1 asks nobody, and trains exactly as transfer does"
     losses = []
-    for learn in (lambda: make(task, zoo, store, lam=1., epoch_len=100), lambda: transfer_learner(task[0], **ARCH, metrics=accuracy, epoch_len=100)):
+    for learn in (lambda: make(task, zoo, store, lam=1., epoch_len=100),
+                  lambda: transfer_learner(task[0], **ARCH, metrics=accuracy, epoch_len=100)):
         set_seed(0, reproducible=True)
         l = learn()
         assert l.model.source_heads is None
@@ -140,7 +141,8 @@ def test_lam_one_is_plain_training(task, zoo, store):
 
 def test_fastai_citizen(task, zoo, store, tmp_path):
     "lr_find, fit_one_cycle, fine_tune, freeze, validate, get_preds, predict, show_results, MixUp, accumulation, ShowGraph, SaveModel, tta"
-    import matplotlib; matplotlib.use('agg')
+    import matplotlib
+    matplotlib.use('agg')
     learn = make(task, zoo, store, lam=.5, path=tmp_path)
     with learn.no_bar(), learn.no_logging():
         before = {k:v.clone() for k,v in learn.model.state_dict().items()}
@@ -151,7 +153,8 @@ def test_fastai_citizen(task, zoo, store, tmp_path):
         assert not learn.model.backbone.conv_stem.weight.requires_grad and learn.model.source_heads.weight.requires_grad
         learn.unfreeze()
     with learn.no_logging():
-        learn.fit_one_cycle(1, slice(1e-4, 1e-3), cbs=[MixUp(), GradientAccumulation(100), ShowGraphCallback(), SaveModelCallback(monitor='accuracy')])
+        learn.fit_one_cycle(1, slice(1e-4, 1e-3), cbs=[MixUp(), GradientAccumulation(100), ShowGraphCallback(),
+                                                       SaveModelCallback(monitor='accuracy')])
     with learn.no_bar(), learn.no_logging():
         assert learn.recorder.metric_names == ['epoch','train_loss','valid_loss','accuracy','distill_loss','time']
         record = learn.recorder.values[-1]
@@ -168,7 +171,8 @@ def test_fastai_citizen(task, zoo, store, tmp_path):
         learn.show_results(max_n=2)
         assert learn.tta(n=2)[0].shape[1] == 10
         assert [m.name for m in learn.metrics] == ['accuracy']
-        learn.save('there'); learn.load('there')
+        learn.save('there')
+        learn.load('there')
     matplotlib.pyplot.close('all')
 
 def test_mixed_precision(task, zoo, store):
@@ -196,7 +200,8 @@ def test_fp16_on_gpu(task, zoo, store):
 def test_export_holds_the_student_alone(task, zoo, store, tmp_path):
     learn = quiet(make(task, zoo, store, lam=.5, path=tmp_path))
     plain = quiet(transfer_learner(task[0], **ARCH, metrics=accuracy, path=tmp_path, epoch_len=len(learn.dls.train)*50))
-    learn.export('student.pkl'); plain.export('control.pkl') # names of one length: a torch file repeats its name for every tensor
+    learn.export('student.pkl')
+    plain.export('control.pkl') # names of one length: a torch file repeats its name for every tensor
     sizes = [(tmp_path/f).stat().st_size for f in ('student.pkl','control.pkl')]
     assert sizes[0] < sizes[1] + 1024
     assert learn.model.source_heads is not None # goes on training where it was
@@ -264,17 +269,20 @@ def test_freeze_stats(task):
         assert not torch.equal(learn.model.backbone.bn1.weight.detach().cpu(), start['bn1.weight'])
 
 def test_what_teaches(task, zoo, store):
-    "By default probes, in the target's classes, and the head starts from one where the student has a start; the paper's recipe is one option away"
+    """By default probes, in the target's classes, and the head starts from one where the student has a start; the
+    paper's recipe is one option away"""
     start = create_student('test_efficientnet', 10, pretrained=False).backbone.state_dict()
     kw = dict(store=store, progress=False, arch='test_efficientnet', start=start)
     ways = {None: {}, 'probe': dict(teach=Probes()), 'source': dict(teach=SourceClasses()), 'both': dict(teach=Both())}
     learns = {o: distill_learner(*task, zoo['digits'], **kw, **way) for o,way in ways.items()}
     made = {o: (type(l.distill.teacher), l.model.source_heads is not None) for o,l in learns.items()}
-    assert made == {None: (TargetTeacher,False), 'probe': (TargetTeacher,False), 'source': (SourceTeacher,True), 'both': (SeveralTeachers,True)}
+    assert made == {None: (TargetTeacher,False), 'probe': (TargetTeacher,False), 'source': (SourceTeacher,True),
+                    'both': (SeveralTeachers,True)}
     from_probe = transfer_learner(task[0], arch='test_efficientnet', start=start, probe_head=True).model.head.weight
     same = {o: torch.allclose(l.model.head.weight, from_probe, atol=1e-4) for o,l in learns.items()}
     assert same == {None: True, 'probe': True, 'source': False, 'both': True}
-    for kws in (dict(probe_head=False), dict(start=None, pretrained=False)):                              # asked otherwise, or nothing to start from
+    # asked otherwise, or nothing to start from
+    for kws in (dict(probe_head=False), dict(start=None, pretrained=False)):
         assert not torch.allclose(distill_learner(*task, zoo['digits'], **{**kw, **kws}).model.head.weight, from_probe, atol=1e-4)
     assert isinstance(nearest_learner(*task, zoo['digits'], **kw).distill.teacher, SourceTeacher)
 
@@ -334,8 +342,11 @@ def test_a_cut_student_is_a_student(task, zoo, store, tmp_path):
     again = load_learner(tmp_path/'s.pkl')
     xb = dls.valid.one_batch()[0].cpu()
     assert torch.equal(again.model.cpu().eval()(xb), learn.model.cpu().eval()(xb))
-    with pytest.raises(ValueError, match='`stages` of test_efficientnet are 1 to 5, not 6'): make(task, zoo, store, arch='test_efficientnet', stages=6)
-    with pytest.raises(ValueError, match='`start`'): make(task, zoo, store, arch='test_efficientnet', start=create_student('test_convnext', 10, pretrained=False).backbone.state_dict(), stages=3)
+    with pytest.raises(ValueError, match='`stages` of test_efficientnet are 1 to 5, not 6'):
+        make(task, zoo, store, arch='test_efficientnet', stages=6)
+    with pytest.raises(ValueError, match='`start`'):
+        make(task, zoo, store, arch='test_efficientnet', start=create_student('test_convnext', 10,
+                pretrained=False).backbone.state_dict(), stages=3)
 
 def test_labeled_images_are_in_the_pool(task, zoo, store):
     assert len(make(task, zoo, store).distill.pool) == len(task[1]) + 50
@@ -343,7 +354,8 @@ def test_labeled_images_are_in_the_pool(task, zoo, store):
 
 def test_bad_input(task, zoo, store):
     dls,pool = task
-    none = Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 4)), mean=(0,0,0), std=(1,1,1), size=32, name='selfsup', classifier=False)
+    none = Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 4)), mean=(0,0,0), std=(1,1,1), size=32,
+                              name='selfsup', classifier=False)
     for match,kw in {'`lam`':dict(lam=1.2), '`p`':dict(p=-1), '`norm`':dict(norm='what'), '`top`':dict(top=9)}.items():
         with pytest.raises(ValueError, match=match): make(task, zoo, store, **kw)
     with pytest.raises(ValueError, match='`T`'): SourceClasses(T=0)
@@ -355,7 +367,8 @@ def test_bad_input(task, zoo, store):
     with pytest.raises(ValueError): distill_learner(dls, [], zoo['digits'], **ARCH)
     arrays = Source.from_arrays('arrays', list(pool), features=np.random.rand(len(pool), 5), probs=np.full((len(pool), 2), .5))
     with pytest.raises(ValueError, match='no model to run'): distill_learner(dls, pool, arrays, teach=SourceClasses(live=True), **ARCH)
-    learn = quiet(distill_learner(dls, pool, arrays, teach=SourceClasses(labeled_too=False), store=False, progress=False, **ARCH)) # arrays can teach
+    learn = quiet(distill_learner(dls, pool, arrays, teach=SourceClasses(labeled_too=False), store=False,
+                                  progress=False, **ARCH)) # arrays can teach
     assert learn.distill.teacher.sizes == [2]
 
 def test_a_network_of_ones_own(task, zoo, store):
@@ -378,8 +391,11 @@ def test_temperatures_beyond_the_range_are_refused_everywhere(task, zoo, v):
     dls,pool = task
     z,probes = torch.zeros(len(pool), 3),torch.full((len(pool),10), .1)
     for f in (lambda: Probes(T=v), lambda: SourceClasses(T=v), lambda: TargetTeacher(probes, v),
-              lambda: SourceTeacher(StoredTeachers([z]), [1.], v), lambda: StoredTeachers([z], v), lambda: LiveTeachers(zoo, v), lambda: Outputs(z, z).probs(v),
-              lambda: pseudo_labels(zoo, pool, T=v, store=False), lambda: probe_labels(list(zoo), [.5,.3,.2], dls, pool, T=v, store=False), lambda: softmax_segments(z, [3], v), lambda: distill_loss(z, z, [3], torch.ones(1), v)):
+              lambda: SourceTeacher(StoredTeachers([z]), [1.], v), lambda: StoredTeachers([z], v),
+              lambda: LiveTeachers(zoo, v), lambda: Outputs(z, z).probs(v),
+              lambda: pseudo_labels(zoo, pool, T=v, store=False),
+              lambda: probe_labels(list(zoo), [.5,.3,.2], dls, pool, T=v, store=False),
+              lambda: softmax_segments(z, [3], v), lambda: distill_loss(z, z, [3], torch.ones(1), v)):
         with pytest.raises(ValueError, match='`T`'): f()
 
 @pytest.mark.parametrize('v', [math.inf, 1e20, math.nextafter(1e6, 2e6), -1, math.nan, 10**400, '2'], ids=str)

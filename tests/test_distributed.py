@@ -23,7 +23,8 @@ def train(out):
     env = {**os.environ, 'ACCELERATE_USE_CPU':'true', 'OMP_NUM_THREADS':'1', 'MPLBACKEND':'agg',
            'PYTHONPATH':os.pathsep.join(filter(None, [str(here.parent), os.environ.get('PYTHONPATH')]))}
     if sys.platform == 'linux': env['GLOO_SOCKET_IFNAME'] = 'lo' # nothing leaves this machine
-    cmd = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1', '--master-port', str(free_port()),
+    cmd = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1',
+           '--master-port', str(free_port()),
            str(here/'distributed_script.py'), str(out)]
     proc = subprocess.Popen(cmd, env=env, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try: log,_ = proc.communicate(timeout=900)

@@ -5,22 +5,20 @@ from copy import deepcopy
 from functools import lru_cache, partial
 import numpy as np, pytest, torch
 from torch import nn
-from fastai.vision.all import (Adam, Callback, CancelBatchException, CancelEpochException, CancelFitException,
-    CancelTrainException, CancelValidException, L, Learner, accuracy, event,
+from fastai.vision.all import (Callback, CancelBatchException, CancelEpochException, CancelFitException,
+    CancelTrainException, CancelValidException, Learner, accuracy, event,
     load_learner, no_random)
 import distill_nb
 from distill_nb.data import image_dls
 from distill_nb.deploy import save_student
-from distill_nb.export import profile
 from distill_nb.teachers import (HintTeacher, LiveTeachers, SeveralTeachers, SourceTeacher, StoredTeachers, TargetTeacher,
     )
 from distill_nb.student import create_student, student_splitter
-from distill_nb.callbacks import FitCallback, FreezeStats, LabelsLast, PoolCallback, SyncNorms
+from distill_nb.callbacks import FreezeStats, LabelsLast, PoolCallback, SyncNorms
 from distill_nb.distill import Distill
 from distill_nb.watch import Watch
 from distill_nb.callbacks import EMA
 from distill_nb.fixmatch import FixMatch, Fixed, Flex, Free
-from distill_nb.learner import fixmatch_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
@@ -35,7 +33,8 @@ def source(): return Zoo.embedded()['digits']
 g = torch.Generator().manual_seed(0)
 said,probes,hints = (torch.randn(10, k, generator=g) for k in (7,2,3))
 probes = probes.softmax(1)
-def several(*others): return SeveralTeachers([*others, TargetTeacher(probes), HintTeacher(hints)], [*[.5 for _ in others], 1-.5*len(others), 1.])
+def several(*others):
+    return SeveralTeachers([*others, TargetTeacher(probes), HintTeacher(hints)], [*[.5 for _ in others], 1-.5*len(others), 1.])
 def stored(): return StoredTeachers([said[:,:4], said[:,4:]])
 
 recipes = { # name -> callbacks of a Learner

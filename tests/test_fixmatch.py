@@ -14,11 +14,11 @@ from distill_nb.packs import digits_dls
 from distill_nb.teachers import SourceTeacher, StoredTeachers, TargetTeacher
 from distill_nb.teach import Both
 from distill_nb.student import create_student, student_splitter
-from distill_nb.callbacks import FreezeStats, PoolCallback
+from distill_nb.callbacks import FreezeStats
 from distill_nb.distill import Distill
-from distill_nb.callbacks import EMA, ema_decay
-from distill_nb.fixmatch import (Fixed, FixMatch, Flex, Free, Threshold, align_logits, fairness_loss, fixmatch_loss,
-    flex_thresholds, strong_augment, weak_augment)
+from distill_nb.callbacks import EMA
+from distill_nb.fixmatch import (FixMatch, Flex, Free, Threshold, align_logits, fairness_loss, fixmatch_loss,
+    strong_augment, weak_augment)
 from distill_nb.learner import distill_learner, fixmatch_learner
 
 @settings(max_examples=50, deadline=None)

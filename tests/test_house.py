@@ -56,7 +56,8 @@ def owners(tree):
         for n in ast.iter_child_nodes(node):
             mine = owner
             if isinstance(n, ast.ClassDef): mine = n.name
-            elif isinstance(n, ast.FunctionDef) and any('patch' in ast.unparse(d) for d in n.decorator_list) and n.args.args and n.args.args[0].annotation:
+            elif isinstance(n, ast.FunctionDef) and any('patch' in ast.unparse(d)
+                                                        for d in n.decorator_list) and n.args.args and n.args.args[0].annotation:
                 mine = ast.unparse(n.args.args[0].annotation)
             yield n,mine
             yield from walk(n, mine)
@@ -71,7 +72,8 @@ def own_privates():
         for n,owner in owners(ast.parse(path.read_text(encoding='utf-8'))):
             if owner is None: continue
             if isinstance(n, ast.FunctionDef) and private(n.name): res.setdefault(n.name, set()).add(owner)
-            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store) and private(n.attr) and ast.unparse(n.value) == 'self': res.setdefault(n.attr, set()).add(owner)
+            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store) and private(n.attr) and ast.unparse(n.value) == 'self':
+                res.setdefault(n.attr, set()).add(owner)
             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and private(n.id): res.setdefault(n.id, set()).add(owner)
     return res
 privates = own_privates()

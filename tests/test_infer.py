@@ -1,6 +1,6 @@
 "An exported student answers as the Learner does: in a bare environment with ONNX Runtime and Pillow alone, for every kind of image, in float and in eight bits"
 from copy import deepcopy
-import csv, io, json, shutil, subprocess, sys, venv
+import csv, io, json, shutil, subprocess, venv
 import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
@@ -16,7 +16,7 @@ from distill_nb.deploy import *
 from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import create_student, student_splitter
-from distill_nb.infer import Predictor, check_fields, find_images, main, predict_files, prepare, read_rgb, strict_json
+from distill_nb.infer import Predictor, check_fields, main, predict_files, prepare, read_rgb, strict_json
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
@@ -31,7 +31,8 @@ def learn():
     torch.manual_seed(0)
     dls,_ = digits_dls(n=5, seed=0)
     dls.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
-    learn = Learner(repeat_dls(dls, 500), create_student('test_efficientnet', 10, pretrained=False), splitter=student_splitter, metrics=accuracy)
+    learn = Learner(repeat_dls(dls, 500), create_student('test_efficientnet', 10, pretrained=False),
+                    splitter=student_splitter, metrics=accuracy)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 4e-3)
     return learn
 
@@ -51,10 +52,15 @@ def rotated():
     exif[274] = 6
     return encoded(picture('RGB'), 'JPEG', exif=exif)
 
-kinds = dict(jpeg=lambda: encoded(picture('RGB'), 'JPEG'), grey=lambda: encoded(picture('L'), 'PNG'), bits=lambda: encoded(picture('1'), 'PNG'), alpha=lambda: encoded(picture('RGBA'), 'PNG'), palette=lambda: encoded(picture('P'), 'GIF'),
-             grey_alpha=lambda: encoded(picture('LA'), 'PNG'), cmyk=lambda: encoded(picture('CMYK'), 'JPEG'), sixteen=lambda: encoded(Image.fromarray(rng.integers(0, 65536, (30,40)).astype(np.uint16)), 'PNG'),
-             tiff=lambda: encoded(picture('RGB'), 'TIFF'), webp=lambda: encoded(picture('RGB'), 'WEBP'), animated=lambda: encoded(picture('RGB'), 'GIF', save_all=True, append_images=[picture('RGB')]*2),
-             transparent=lambda: encoded(picture('P'), 'PNG', transparency=3), rotated=rotated, one_pixel=lambda: encoded(picture('RGB', (1,1)), 'PNG'), thin=lambda: encoded(picture('RGB', (900,3)), 'PNG'),
+kinds = dict(jpeg=lambda: encoded(picture('RGB'), 'JPEG'), grey=lambda: encoded(picture('L'), 'PNG'),
+             bits=lambda: encoded(picture('1'), 'PNG'), alpha=lambda: encoded(picture('RGBA'), 'PNG'),
+             palette=lambda: encoded(picture('P'), 'GIF'),
+             grey_alpha=lambda: encoded(picture('LA'), 'PNG'), cmyk=lambda: encoded(picture('CMYK'), 'JPEG'),
+             sixteen=lambda: encoded(Image.fromarray(rng.integers(0, 65536, (30,40)).astype(np.uint16)), 'PNG'),
+             tiff=lambda: encoded(picture('RGB'), 'TIFF'), webp=lambda: encoded(picture('RGB'), 'WEBP'),
+             animated=lambda: encoded(picture('RGB'), 'GIF', save_all=True, append_images=[picture('RGB')]*2),
+             transparent=lambda: encoded(picture('P'), 'PNG', transparency=3), rotated=rotated,
+             one_pixel=lambda: encoded(picture('RGB', (1,1)), 'PNG'), thin=lambda: encoded(picture('RGB', (900,3)), 'PNG'),
              array=lambda: np.asarray(picture('RGB')), grey_array=lambda: np.asarray(picture('L')), pil=lambda: picture('CMYK'))
 
 @pytest.mark.parametrize('kind', kinds)
@@ -63,7 +69,9 @@ def test_every_kind_of_image_is_seen_as_in_training(kind):
     ours,theirs = read_rgb(item),open_image(item)
     assert ours.mode == 'RGB' and ours.size == theirs.size and np.array_equal(np.asarray(ours), np.asarray(theirs))
 
-@pytest.mark.parametrize('item', [b'', b'no image', np.zeros((4,4), np.float32), np.zeros((4,4,3,2), np.uint8), Image.fromarray(np.zeros((3,3), np.float32)), encoded(picture('RGB', (300,300)), 'JPEG')[:900], None], ids=str)
+@pytest.mark.parametrize('item', [b'', b'no image', np.zeros((4,4), np.float32), np.zeros((4,4,3,2), np.uint8),
+                                  Image.fromarray(np.zeros((3,3), np.float32)),
+                                  encoded(picture('RGB', (300,300)), 'JPEG')[:900], None], ids=str)
 def test_what_cannot_be_read_says_so(item):
     with pytest.raises(ValueError, match='cannot read'): read_rgb(item)
 
@@ -78,7 +86,8 @@ def test_a_bomb_of_pixels_is_refused():
 def test_files_of_any_size_get_the_probabilities_of_the_learner(learn, tmp_path):
     files = []
     for i,size in enumerate([(32,32), (100,40), (41,77), (5,5), (300,299)]):
-        files.append(tmp_path/f'{i}.png'); picture('RGB', size).save(files[-1])
+        files.append(tmp_path/f'{i}.png')
+        picture('RGB', size).save(files[-1])
     dls = image_dls(files, [0,1,0,1,0], files, [0,1,0,1,0], size=32)
     two = Learner(dls, create_student('test_efficientnet', 2, pretrained=False).eval())
     dls.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
@@ -86,7 +95,8 @@ def test_files_of_any_size_get_the_probabilities_of_the_learner(learn, tmp_path)
     with two.no_bar(): want,_ = two.get_preds()
     np.testing.assert_allclose(Predictor(tmp_path/'s.onnx')(files), want.numpy(), atol=1e-4)
 
-@pytest.mark.parametrize('arch', ['test_efficientnet','test_vit','test_convnext','test_byobnet','resnet10t','mobilenetv3_small_050','tf_efficientnet_lite0'])
+@pytest.mark.parametrize('arch', ['test_efficientnet','test_vit','test_convnext','test_byobnet','resnet10t',
+                                  'mobilenetv3_small_050','tf_efficientnet_lite0'])
 def test_graph_and_program_equal_the_network(arch, tmp_path):
     torch.manual_seed(0)
     m = create_student(arch, 7, pretrained=False).eval()
@@ -103,11 +113,13 @@ def test_a_bare_environment(graph, learn, tmp_path):
     "What the documentation promises: a fresh virtual environment, onnxruntime and pillow, one copied file"
     venv.create(tmp_path/'venv', with_pip=True)
     python = tmp_path/'venv'/'bin'/'python'
-    if subprocess.run([python, '-m', 'pip', 'install', '-q', 'onnxruntime', 'pillow'], capture_output=True).returncode: pytest.skip('no package registry')
+    if subprocess.run([python, '-m', 'pip', 'install', '-q', 'onnxruntime', 'pillow'], capture_output=True).returncode:
+        pytest.skip('no package registry')
     items = image_items(learn.dls.valid)[:50]
     (tmp_path/'photos').mkdir()
     for i,o in enumerate(items): Image.fromarray(o).save(tmp_path/'photos'/f'{i:02}.png')
-    shutil.copy(distill_nb.infer.__file__, tmp_path/'infer.py'); shutil.copy(graph, tmp_path/'s.onnx')
+    shutil.copy(distill_nb.infer.__file__, tmp_path/'infer.py')
+    shutil.copy(graph, tmp_path/'s.onnx')
     subprocess.run([python, 'infer.py', 's.onnx', 'photos', '--csv', 'a.csv'], cwd=tmp_path, check=True, capture_output=True)
     assert subprocess.run([python, '-c', 'import torch'], capture_output=True).returncode
     with learn.no_bar(): want = learn.get_preds()[0][:50]
@@ -129,10 +141,15 @@ def test_lines_of_a_folder(graph, tmp_path, capsys):
     main([str(graph), str(tmp_path), '--min-prob', '1', '--csv', str(tmp_path/'a.csv')])
     assert not any(r['label'] for r in csv.DictReader(open(tmp_path/'a.csv', encoding='utf-8')))
 
-@pytest.mark.parametrize('args,match', [(['none.onnx','.'], 'no file'), (['{g}','none'], 'no folder'), (['{g}','.'], 'no image'), (['{g}','{p}','--top','11'], '`top`'), (['{g}','{p}','--min-prob','80'], '`min_prob`'), (['{p}/x.txt','{p}'], 'not a graph')])
+@pytest.mark.parametrize('args,match', [(['none.onnx','.'], 'no file'), (['{g}','none'], 'no folder'),
+                                        (['{g}','.'], 'no image'), (['{g}','{p}','--top','11'], '`top`'),
+                                        (['{g}','{p}','--min-prob','80'], '`min_prob`'), (['{p}/x.txt','{p}'], 'not a graph')])
 def test_mistakes_end_in_one_line(args, match, graph, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    p = tmp_path/'p'; p.mkdir(); picture('RGB').save(p/'a.png'); (p/'x.txt').write_text('?')
+    p = tmp_path/'p'
+    p.mkdir()
+    picture('RGB').save(p/'a.png')
+    (p/'x.txt').write_text('?')
     if match == 'no image': p.rename(tmp_path.parent/f'{tmp_path.name}-away')
     with pytest.raises(SystemExit, match=match): main([a.format(g=graph, p=p) for a in args])
 
@@ -160,7 +177,9 @@ def test_a_calibrated_head_is_calibrated_everywhere(learn, tmp_path):
     to_onnx(learn, tmp_path/'s.onnx')
     np.testing.assert_allclose(Predictor(tmp_path/'s.onnx')(image_items(learn.dls.valid)[:30]), after[:30].numpy(), atol=1e-4)
     loaded = load_student(save_student(learn, tmp_path/'s.safetensors'))
-    with torch.no_grad(): torch.testing.assert_close(loaded(learn.dls.valid.one_batch()[0]).softmax(1)[:30].as_subclass(torch.Tensor), after[:30].as_subclass(torch.Tensor), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(learn.dls.valid.one_batch()[0]).softmax(1)[:30].as_subclass(torch.Tensor),
+                                   after[:30].as_subclass(torch.Tensor), atol=1e-4, rtol=0)
 
 @pytest.mark.parametrize('stages', [None, 3])
 def test_a_folder_for_a_hub(stages, learn, tmp_path):
@@ -173,7 +192,8 @@ def test_a_folder_for_a_hub(stages, learn, tmp_path):
         torch.testing.assert_close(load_student(hub/'model.safetensors')((x-.5)/.2), want)
         np.testing.assert_allclose(Predictor(hub/'student.onnx').run(x.numpy()), want.softmax(1).numpy(), atol=1e-4)
         assert Predictor(hub/'student.onnx').labels == ['a/b','c: d','"e"']
-        if stages is None: torch.testing.assert_close(timm.create_model(f'local-dir:{hub}', pretrained=True).eval()((x-.5)/.2), want, atol=1e-4, rtol=1e-4)
+        if stages is None:
+            torch.testing.assert_close(timm.create_model(f'local-dir:{hub}', pretrained=True).eval()((x-.5)/.2), want, atol=1e-4, rtol=1e-4)
     assert (hub/'config.json').exists() == (stages is None) and 'accuracy | 0.5' in (hub/'README.md').read_text()
 
 # What was once shown in the notebook

@@ -10,7 +10,6 @@ from distill_nb.identity import Unidentified
 from distill_nb.store import Store
 from distill_nb.outputs import get_outputs
 from distill_nb.sources import Source
-import distill_nb.networks # `Source.from_timm`
 
 probe = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))*4 - 2
 

@@ -5,7 +5,6 @@ import joblib, numpy as np, pytest, torch
 from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.sources import Source
-import distill_nb.networks # `Source.from_timm`
 
 def test_dask_with_a_worker_killed(tmp_path):
     pytest.importorskip('distributed')

@@ -1,6 +1,7 @@
 "Every name that Linux allows and every string that can be printed, from folder to outputs, list, page and figure; nothing of a name is run"
 import csv, io, os, subprocess, sys, warnings
-import matplotlib; matplotlib.use('Agg')
+import matplotlib
+matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +21,16 @@ from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
 from distill_nb.bench import plot_suite
 
-file_names = [b'caf\xe9.png', 'café.png'.encode(), b'a\nb.png', b'a\rb.png', b'-x.png', b' .png', b'a"b,c.png', '图\u202e.png'.encode(), b'$x$\\.png', b'<b>.png', b'%s{}.png', b'x'*251+b'.png', b'\xff\xfe.PNG']
+file_names = [b'caf\xe9.png', 'café.png'.encode(), b'a\nb.png', b'a\rb.png', b'-x.png', b' .png', b'a"b,c.png',
+              '图\u202e.png'.encode(), b'$x$\\.png', b'<b>.png', b'%s{}.png', b'x'*251+b'.png', b'\xff\xfe.PNG']
 
 @pytest.fixture()
 def folder(tmp_path):
-    d = tmp_path/'in'; d.mkdir()
-    for i,n in enumerate(file_names): Image.new('RGB', (9,9), (i*9,0,0)).save(f := io.BytesIO(), 'png'); Path(os.fsdecode(os.path.join(os.fsencode(d), n))).write_bytes(f.getvalue())
+    d = tmp_path/'in'
+    d.mkdir()
+    for i,n in enumerate(file_names):
+        Image.new('RGB', (9,9), (i*9,0,0)).save(f := io.BytesIO(), 'png')
+        Path(os.fsdecode(os.path.join(os.fsencode(d), n))).write_bytes(f.getvalue())
     os.mkfifo(d/'pipe.png')
     return d
 
@@ -45,7 +50,8 @@ class Predictor:
     def prepare(self, f): return np.zeros(2)
     def run(self, x): return np.tile([.3,.7], (len(x),1))
 
-def listed(data): return [os.fsencode(os.path.basename(r[0])) for r in csv.reader(io.StringIO(data.decode('utf-8','surrogateescape'), newline=''))][1:]
+def listed(data):
+    return [os.fsencode(os.path.basename(r[0])) for r in csv.reader(io.StringIO(data.decode('utf-8','surrogateescape'), newline=''))][1:]
 
 def test_file_names_in_a_list(folder, tmp_path, monkeypatch, capsysbinary):
     monkeypatch.setattr(infer, 'Predictor', Predictor)
@@ -58,7 +64,8 @@ def test_file_names_in_a_list(folder, tmp_path, monkeypatch, capsysbinary):
 @pytest.mark.parametrize('encoding', ['utf-8','ascii','latin-1'])
 def test_file_names_on_a_screen_that_cannot_show_them(encoding, folder, monkeypatch):
     monkeypatch.setattr(infer, 'Predictor', Predictor)
-    raw = io.BytesIO(); monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, encoding))
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, encoding))
     infer.main(['x.onnx', str(folder)])
     sys.stdout.flush()
     assert sys.stdout.errors == 'strict' and raw.getvalue().count(b'0.7') == len(file_names) and b'caf\xe9.png' in raw.getvalue()
@@ -86,18 +93,30 @@ def test_labels():
     assert len(shown('x'*300)) == 81
 
 rng = np.random.default_rng(0)
-def ranking(names, metric='cka'): return Ranking(names, np.linspace(.5, .1, len(names)), metric, 50, rng.uniform(0, 1, (20,len(names))), rng.uniform(0, .1, (20,len(names))))
-def runs(names): return [dict(target=t, budget=1, method=m, seed=s, accuracy=.5+.01*i+.01*s, seconds=1.) for t in names[:2] for i,m in enumerate(names) for s in (0,1)]
+def ranking(names, metric='cka'):
+    return Ranking(names, np.linspace(.5, .1, len(names)), metric, 50, rng.uniform(0, 1, (20,len(names))),
+                   rng.uniform(0, .1, (20,len(names))))
+def runs(names):
+    return [dict(target=t, budget=1, method=m, seed=s, accuracy=.5+.01*i+.01*s, seconds=1.) for t in names[:2] for i,
+            m in enumerate(names) for s in (0,1)]
 def trust(): return rng.dirichlet([.4]*5, 50),rng.integers(0,5,50)
-def recorder(names): return SimpleNamespace(recorder=SimpleNamespace(metric_names=['epoch','train_loss','valid_loss',*names,'time'], losses=[2.,1.], iters=[1,2], values=[[1,2,*[.5]*len(names)]]*2))
-table = lambda names: pd.DataFrame({'accuracy': np.linspace(.1,.9,len(names)), 'CPU ms': np.arange(1, len(names)+1), r'$\bar$': np.arange(1, len(names)+1)}, names)
+def recorder(names):
+    return SimpleNamespace(recorder=SimpleNamespace(metric_names=['epoch','train_loss','valid_loss',*names,'time'],
+                                                    losses=[2.,1.], iters=[1,2], values=[[1,2,*[.5]*len(names)]]*2))
+table = lambda names: pd.DataFrame({'accuracy': np.linspace(.1,.9,len(names)), 'CPU ms': np.arange(1, len(names)+1),
+                                    r'$\bar$': np.arange(1, len(names)+1)}, names)
 
 figures = dict(
-    plot_ranking=lambda n: plot_ranking(ranking(n, n[0])), plot_weights=lambda n: plot_weights(ranking(n)), plot_check=lambda n: plot_check(ranking(n, n[0]), np.linspace(.3,.9,len(n))),
-    plot_estimators=lambda n: plot_estimators({m: ranking(n) for m in n}), plot_similarity=lambda n: plot_similarity(pd.DataFrame(np.eye(len(n)), n, n)),
-    plot_entropy=lambda n: plot_entropy(PseudoLabels(torch.full((5,2*len(n)), .5), [2]*len(n)), n), plot_features=lambda n: plot_features(rng.normal(size=(50,4)), np.arange(50)%len(n), n),
-    plot_training=lambda n: plot_training(recorder(n)), plot_cost=lambda n: plot_cost(table(n), r'$\bar$'), plot_comparison=lambda n: plot_comparison(Comparison([r for r in runs(n) if r['target']==n[0]], n[0])),
-    plot_reliability=lambda n: plot_reliability({o: reliability(*trust()) for o in n}), plot_coverage=lambda n: plot_coverage({o: coverage_table(*trust()) for o in n}),
+    plot_ranking=lambda n: plot_ranking(ranking(n, n[0])), plot_weights=lambda n: plot_weights(ranking(n)),
+    plot_check=lambda n: plot_check(ranking(n, n[0]), np.linspace(.3,.9,len(n))),
+    plot_estimators=lambda n: plot_estimators({m: ranking(n) for m in n}),
+    plot_similarity=lambda n: plot_similarity(pd.DataFrame(np.eye(len(n)), n, n)),
+    plot_entropy=lambda n: plot_entropy(PseudoLabels(torch.full((5,2*len(n)), .5), [2]*len(n)), n),
+    plot_features=lambda n: plot_features(rng.normal(size=(50,4)), np.arange(50)%len(n), n),
+    plot_training=lambda n: plot_training(recorder(n)), plot_cost=lambda n: plot_cost(table(n), r'$\bar$'),
+    plot_comparison=lambda n: plot_comparison(Comparison([r for r in runs(n) if r['target']==n[0]], n[0])),
+    plot_reliability=lambda n: plot_reliability({o: reliability(*trust()) for o in n}),
+    plot_coverage=lambda n: plot_coverage({o: coverage_table(*trust()) for o in n}),
     plot_suite=lambda n: np.ravel(plot_suite(pd.DataFrame(runs(n)), n[0]))[0])
 
 def test_no_figure_is_forgotten():
@@ -109,9 +128,11 @@ def test_names_in_figures(figure):
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph .* missing')                    # whatever fonts there are
         ax = figures[figure](odd)
-        ax.figure.savefig(io.BytesIO(), format='svg'); ax.figure.savefig(io.BytesIO(), format='png', dpi=20)
+        ax.figure.savefig(io.BytesIO(), format='svg')
+        ax.figure.savefig(io.BytesIO(), format='png', dpi=20)
     texts = [t.get_text() for t in ax.figure.findobj(plt.Text)]
-    for o in odd[:7] if figure in ('plot_weights','plot_training') else odd[:9] if figure in ('plot_reliability','plot_coverage') else odd: assert any(plain_label(o) in t for t in texts), o
+    for o in odd[:7] if figure in ('plot_weights','plot_training') else odd[:9] if figure in ('plot_reliability','plot_coverage') else odd:
+        assert any(plain_label(o) in t for t in texts), o
     plt.close('all')
 
 # Pages
@@ -127,12 +148,15 @@ def test_names_in_a_report(tmp_path):
 
 def test_names_in_tables_and_widgets():
     r,c = ranking(evil, evil[0]),Comparison([r for r in runs(evil) if r['target']==evil[0]], evil[1])
-    r.failed = {evil[0]: evil[1]}; r.eliminated = pd.DataFrame(dict(source=evil))
+    r.failed = {evil[0]: evil[1]}
+    r.eliminated = pd.DataFrame(dict(source=evil))
     zoo = Zoo([Source(o, None, lambda: 'k', size=32, mean=.5, std=.5, meta=dict(arch=o, task=o, weights=o)) for o in evil])
     n = len(evil)
-    browser = LabelBrowser([np.zeros((8,8,3), np.uint8)]*2, evil, np.full(n, 1/n), [torch.eye(4)[:2]]*n, torch.full((n,2,4), .25), [evil]*n, evil)
+    browser = LabelBrowser([np.zeros((8,8,3), np.uint8)]*2, evil, np.full(n, 1/n), [torch.eye(4)[:2]]*n,
+                           torch.full((n,2,4), .25), [evil]*n, evil)
     parts = [r._repr_html_(), c._repr_html_(), zoo._repr_html_(), browser.to_html()]
-    for w in (RankExplorer(r), explore_runs(c.rows, evil[1])): parts += [w.to_html(), *(o.value for o in vars(w).values() if type(o).__name__ == 'HTML')]
+    for w in (RankExplorer(r), explore_runs(c.rows, evil[1])):
+        parts += [w.to_html(), *(o.value for o in vars(w).values() if type(o).__name__ == 'HTML')]
     assert all(map(harmless, parts)) and all('&lt;' in o for o in parts[:4])
 
 @pytest.mark.parametrize('figure', figures)

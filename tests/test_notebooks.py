@@ -1,5 +1,5 @@
 "Every notebook runs, the library is what the notebooks export, and nothing in them is unclean."
-import json, os, shutil, subprocess, sys
+import shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from nbdev.test import test_nb as run_nb

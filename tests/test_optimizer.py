@@ -5,7 +5,6 @@ import pytest, torch
 from fastai.vision.all import (Adam, GradientAccumulation, GradientClip, Learner, MixedPrecision, OptimWrapper,
     accuracy, load_learner, no_random, params)
 from fastai.callback.channelslast import ChannelsLast
-import fastai.callback.schedule # `fit_one_cycle`, `lr_find`
 from distill_nb import optimizer
 from distill_nb.packs import digits_dls
 from distill_nb.learner import transfer_learner

@@ -66,7 +66,8 @@ def test_an_array_of_another_kind(name, change, tmp_path):
     with pytest.raises(ValueError, match=f'holds {name} of'): load_pack(tmp_path/'other.npz')
 
 @pytest.mark.parametrize('name,change', [
-    ('labels', lambda v: v+1), ('labels', lambda v: v-1), ('labels', lambda v: v[1:]), ('offsets', lambda v: v[::-1]), ('offsets', lambda v: v+1)])
+    ('labels', lambda v: v+1), ('labels', lambda v: v-1), ('labels', lambda v: v[1:]), ('offsets', lambda v: v[::-1]),
+    ('offsets', lambda v: v+1)])
 def test_arrays_that_do_not_fit(name, change, tmp_path):
     _pack(tmp_path/'good.npz')
     good = dict(np.load(tmp_path/'good.npz'))

@@ -1,7 +1,8 @@
 "Figures with two, six and twenty-eight sources of long names, on light and dark pages: no text lies on another or is cut off, and all of it can be read"
-import itertools, math, warnings
+import itertools, warnings
 from types import SimpleNamespace
-import matplotlib; matplotlib.use('Agg')
+import matplotlib
+matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from matplotlib.colors import to_rgb
 from distill_nb.calibrate import coverage_table, reliability
@@ -10,7 +11,8 @@ from distill_nb.pseudo_labels import PseudoLabels
 from distill_nb.plots import *
 from distill_nb.ranking import Ranking
 
-archs = ['tf_efficientnet_lite0','mobilenetv3_large_100.ra_in1k','vit_small_patch14_dinov2.lvd142m','resnet50.a1_in1k','convnext_tiny.fb_in22k_ft_in1k','swin_tiny_patch4_window7_224.ms_in1k']
+archs = ['tf_efficientnet_lite0','mobilenetv3_large_100.ra_in1k','vit_small_patch14_dinov2.lvd142m','resnet50.a1_in1k',
+         'convnext_tiny.fb_in22k_ft_in1k','swin_tiny_patch4_window7_224.ms_in1k']
 
 def names(n): return [archs[i%6] + (f'_{i//6}' if i >= 6 else '') for i in range(n)]
 def ranking(n, seed=0, metric='cka'):
@@ -19,20 +21,23 @@ def ranking(n, seed=0, metric='cka'):
     return Ranking(names(n), s if seed == 0 else rng.permutation(s), metric, 135, s + rng.normal(0,.02,(100,n)), rng.normal(.05,.01,(20,n)))
 def accuracies(n): return np.clip(.3 + ranking(n).scores + np.random.default_rng(1).normal(0,.06,n), 0, 1)
 
-def similarity(n): 
+def similarity(n):
     x = np.random.default_rng(0).normal(size=(n,8))
     return plot_similarity(pd.DataFrame(np.corrcoef(x)**2, names(n), names(n)))
 def cost(n):
     rng = np.random.default_rng(0)
-    return plot_cost(pd.DataFrame({'accuracy': accuracies(n), 'parameters': rng.uniform(1e6,9e7,n), 'CPU ms': 10**rng.uniform(.5,2.2,n), 'kind': ['student']+['source']*(n-1)}, names(n)))
+    return plot_cost(pd.DataFrame({'accuracy': accuracies(n), 'parameters': rng.uniform(1e6,9e7,n),
+                                   'CPU ms': 10**rng.uniform(.5,2.2,n), 'kind': ['student']+['source']*(n-1)}, names(n)))
 def entropy(n):
     sizes = [10+i for i in range(n)]
     return plot_entropy(PseudoLabels(torch.cat([(torch.randn(50,c)*c/10).softmax(1) for c in sizes], 1), sizes), names(n))
 def comparison(n):
     methods = ['transfer','probe','lp_ft','fixmatch','nearest','equal','weighted','distill','scratch'][:min(n, 9)]
-    return plot_comparison(Comparison([dict(method=m, seed=s, accuracy=.5+.04*i+.01*s, seconds=1.) for i,m in enumerate(methods) for s in range(3)]))
+    return plot_comparison(Comparison([dict(method=m, seed=s, accuracy=.5+.04*i+.01*s, seconds=1.) for i,
+                                       m in enumerate(methods) for s in range(3)]))
 def training(n):
-    rec = SimpleNamespace(metric_names=['epoch','train_loss','valid_loss','accuracy','distill_loss','time'], losses=list(3*np.exp(-np.arange(100)/40)+.5), iters=[20,40,60,80,100],
+    rec = SimpleNamespace(metric_names=['epoch','train_loss','valid_loss','accuracy','distill_loss','time'],
+                          losses=list(3*np.exp(-np.arange(100)/40)+.5), iters=[20,40,60,80,100],
                           values=[[1,2-.3*k,.4+.1*k,1.5-.2*k] for k in range(5)])
     return plot_training(SimpleNamespace(recorder=rec))
 def features(n):
@@ -41,9 +46,13 @@ def features(n):
 
 def trust(n): return np.random.default_rng(0).dirichlet([.4]*5, 200),np.random.default_rng(1).integers(0,5,200)
 
-figures = dict(reliability=lambda n: plot_reliability({k: reliability(*trust(n)) for k in names(n)[:9]}), coverage=lambda n: plot_coverage({k: coverage_table(*trust(n)) for k in names(n)[:9]}),
-               ranking=lambda n: plot_ranking(ranking(n)), weights=lambda n: plot_weights(ranking(n)), check=lambda n: plot_check(ranking(n), accuracies(n)), similarity=similarity, cost=cost, entropy=entropy,
-               estimators=lambda n: plot_estimators([ranking(n, i, m) for i,m in enumerate('cka parc rsa dds logme nce leep nleep h_score transrate gbc sfda knn linear_probe'.split())]),
+figures = dict(reliability=lambda n: plot_reliability({k: reliability(*trust(n)) for k in names(n)[:9]}),
+               coverage=lambda n: plot_coverage({k: coverage_table(*trust(n)) for k in names(n)[:9]}),
+               ranking=lambda n: plot_ranking(ranking(n)), weights=lambda n: plot_weights(ranking(n)),
+               check=lambda n: plot_check(ranking(n), accuracies(n)), similarity=similarity, cost=cost, entropy=entropy,
+               estimators=lambda n: plot_estimators([ranking(n, i, m) for i,
+                                                     m in enumerate('cka parc rsa dds logme nce leep nleep h_score '
+                                                                    'transrate gbc sfda knn linear_probe'.split())]),
                comparison=comparison, training=training, features=features)
 
 def luminance(c):
@@ -63,21 +72,27 @@ def test_every_text_can_be_read(figure, n, style):
         fig = ax.figure
         fig.canvas.draw()
         texts = [t for t in fig.findobj(plt.Text) if t.get_visible() and t.get_text().strip() and t.get_window_extent().width]
-        unseen = {id(o) for a in fig.axes for axis in (a.xaxis, a.yaxis) for tick in axis.get_major_ticks() + axis.get_minor_ticks() for o in (tick.label1, tick.label2)
+        unseen = {id(o) for a in fig.axes for axis in (a.xaxis, a.yaxis)
+                  for tick in axis.get_major_ticks() + axis.get_minor_ticks() for o in (tick.label1, tick.label2)
                   if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())}
-        boxes = [(t, plt.Text.get_window_extent(t)) for t in texts if id(t) not in unseen and not t.get_rotation() % 90] # without the arrow of an annotation; boxes of slanted names overlap, the names do not
-        for t,b in boxes: assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1+1 and b.y1 <= fig.bbox.y1+1, f'{t.get_text()!r} is cut off'
+        boxes = [(t, plt.Text.get_window_extent(t)) for t in texts if id(t) not in unseen
+                 and not t.get_rotation() % 90] # without the arrow of an annotation; boxes of slanted names overlap, the names do not
+        for t,b in boxes:
+            assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1+1 and b.y1 <= fig.bbox.y1+1, f'{t.get_text()!r} is cut off'
         for (s,a),(t,b) in itertools.combinations(boxes, 2):
             w,h = min(a.x1,b.x1)-max(a.x0,b.x0), min(a.y1,b.y1)-max(a.y0,b.y0)
             assert min(w,h) < 2, f'{s.get_text()!r} lies on {t.get_text()!r}'
         page = plt.rcParams['figure.facecolor']
         for t in texts:
-            if figure not in ('estimators','similarity') or t.axes is not ax or t not in ax.texts: assert contrast(t.get_color(), page) > 3, t.get_text()
+            if figure not in ('estimators','similarity') or t.axes is not ax or t not in ax.texts:
+                assert contrast(t.get_color(), page) > 3, t.get_text()
         plt.close('all')
 
 def test_axes_are_taken():
     fig,axs = plt.subplots(1, 3)
-    for ax,f in zip(axs, (lambda a: plot_ranking(ranking(6), ax=a), lambda a: plot_weights(ranking(6), ax=a), lambda a: plot_check(ranking(6), accuracies(6), ax=a))): assert f(ax) is ax
+    for ax,f in zip(axs, (lambda a: plot_ranking(ranking(6), ax=a), lambda a: plot_weights(ranking(6), ax=a),
+                          lambda a: plot_check(ranking(6), accuracies(6), ax=a))):
+        assert f(ax) is ax
     plt.close('all')
 
 @pytest.mark.parametrize('pair', [(i,i+1) for i in range(7)])
@@ -101,6 +116,7 @@ def test_each_box_of_entropies_has_its_name():
     torch.manual_seed(0)
     p = torch.cat([(torch.randn(50,4)*k).softmax(1) for k in (1,9,3)], 1)
     ax = plot_entropy(PseudoLabels(p, [4,4,4]), ['unsure','sure','between'])
-    middle = [np.median(l.get_xdata()) for l in ax.lines if len(l.get_xdata()) == 2 and np.ptp(l.get_xdata()) == 0 and np.ptp(l.get_ydata()) > .5]
+    middle = [np.median(l.get_xdata()) for l in ax.lines if len(l.get_xdata()) == 2 and np.ptp(l.get_xdata()) == 0
+              and np.ptp(l.get_ydata()) > .5]
     assert [t.get_text() for t in ax.get_yticklabels()] == ['sure','between','unsure'] and len(middle) == 3 and middle == sorted(middle)
     plt.close('all')

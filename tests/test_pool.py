@@ -46,7 +46,8 @@ def test_unlabeled_augments_and_repeats():
     x,i = a[0][0]
     plain = torch.stack([image2tensor(open_image(pool[k])) for k in i]).float()/255
     assert (x-plain).abs().mean()>.01
-    dls.train.after_batch.fs.clear(); dls.train.after_batch.add([IntToFloatTensor()])
+    dls.train.after_batch.fs.clear()
+    dls.train.after_batch.add([IntToFloatTensor()])
     x,i = unlabeled_dl(dls, pool, bs=256).one_batch()
     assert torch.equal(TensorBase(x), torch.stack([image2tensor(open_image(pool[k])) for k in i]).float()/255)
 
@@ -81,7 +82,8 @@ def test_pickle_and_workers():
 # What is in a pool
 
 def dls_and(path, **kw): return ImageDataLoaders.from_folder(path, valid_pct=.25, seed=1, bs=4, num_workers=0, **kw)
-def source(): return Source.from_module(nn.Sequential(nn.Conv2d(3,4,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,3)), .5, .5, 12, name='s')
+def source():
+    return Source.from_module(nn.Sequential(nn.Conv2d(3,4,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,3)), .5, .5, 12, name='s')
 def distilled(dls, pool, tmp_path, labeled_too=True, **kw):
     return distill_learner(dls, pool, source(), 'test_efficientnet', pretrained=False, teach=SourceClasses(labeled_too=labeled_too),
                            store=tmp_path/'store', progress=False, **kw)
@@ -90,14 +92,17 @@ def distilled(dls, pool, tmp_path, labeled_too=True, **kw):
 def test_a_pool_that_has_the_labelled_and_the_validation_images(form, folder, tmp_path):
     dls,files = dls_and(folder),get_images(folder)
     if form=='copies':
-        for f in files: (tmp_path/'pool').mkdir(exist_ok=True); (tmp_path/'pool'/f'_{f.name}').write_bytes(f.read_bytes())
+        for f in files:
+            (tmp_path/'pool').mkdir(exist_ok=True)
+            (tmp_path/'pool'/f'_{f.name}').write_bytes(f.read_bytes())
         pool = tmp_path/'pool'
     elif form=='arrays':
         x = np.stack([np.asarray(open_image(o)) for o in files])
         y = [o.parent.name for o in files]
         dls,pool = image_dls(x, y, bs=4, valid_pct=.25),x
     else: pool = files if form=='files' else [o.read_bytes() for o in files]
-    with pytest.warns(UserWarning, match='`unlabeled`: 6 of the 6 validation images are in the pool') as w: learn = distilled(dls, pool, tmp_path)
+    with pytest.warns(UserWarning, match='`unlabeled`: 6 of the 6 validation images are in the pool') as w:
+        learn = distilled(dls, pool, tmp_path)
     assert len(learn.distill.pool)==24==len({image_key(o) for o in learn.distill.pool})
     with pytest.warns(UserWarning, match='6 of the 6 validation'): fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False)
 
@@ -112,7 +117,8 @@ def test_a_pool_of_other_images_is_neither_changed_nor_read(folder, tmp_path):
 
 def test_an_opener_of_ones_own_does_not_hide_an_image(folder):
     def own(p): return PILImage(Image.open(p).rotate(90))
-    dls = Datasets(get_images(folder), [[own],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).dataloaders(bs=4, num_workers=0, after_item=ToTensor, device='cpu')
+    dls = Datasets(get_images(folder), [[own],[parent_label,Categorize]],
+                   splits=[range(0,24,2),range(1,24,2)]).dataloaders(bs=4, num_workers=0, after_item=ToTensor, device='cpu')
     with pytest.warns(UserWarning, match='2 of the 12 validation'): pool = pool_images(dls, get_images(folder)[:4])
     assert images_in(image_items(dls), pool)==[True,True]+[False]*10
 
@@ -126,11 +132,15 @@ def test_unreadable_images_of_the_pool_can_be_left_out(folder, tmp_path):
     dls = dls_and(folder)
     for i,o in enumerate(images(4, 40)): Image.fromarray(o).save(tmp_path/f'{i}.png')
     good = get_images(tmp_path)
-    (tmp_path/'bad.png').write_bytes(b'no image'); (tmp_path/'cut.png').write_bytes(good[0].read_bytes()[:300]); os.mkfifo(tmp_path/'pipe.png')
+    (tmp_path/'bad.png').write_bytes(b'no image')
+    (tmp_path/'cut.png').write_bytes(good[0].read_bytes()[:300])
+    os.mkfifo(tmp_path/'pipe.png')
     pool = get_images(tmp_path)
     assert len(pool)==7
-    for f in (lambda **k: distilled(dls, pool, tmp_path, labeled_too=False, **k).distill, lambda **k: fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False, **k).fix_match):
-        with pytest.warns(UserWarning, match="`unlabeled`: 3 of 7 images cannot be read and are left out .first: .*bad.png"): assert f(on_error='skip').pool==good
+    for f in (lambda **k: distilled(dls, pool, tmp_path, labeled_too=False, **k).distill,
+              lambda **k: fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False, **k).fix_match):
+        with pytest.warns(UserWarning, match="`unlabeled`: 3 of 7 images cannot be read and are left out .first: .*bad.png"):
+            assert f(on_error='skip').pool==good
         with pytest.raises(ValueError, match='`on_error`'): f(on_error='ignore')
     with pytest.raises(ValueError, match='cannot read image .*(bad|cut|pipe).png'): distilled(dls, pool, tmp_path)
     with pytest.raises(ValueError, match='none of its 1 images'): distilled(dls, [tmp_path/'bad.png'], tmp_path, on_error='skip')
@@ -139,7 +149,9 @@ def test_unreadable_images_of_the_pool_can_be_left_out(folder, tmp_path):
 
 def weighted(p, **kw):
     files = get_image_files(p).sorted()
-    return DataBlock((ImageBlock,CategoryBlock), get_items=lambda p: files, get_y=parent_label, splitter=lambda o: (list(range(0,24,2)),list(range(1,24,2)))).weighted_dataloaders(p, np.arange(1, 25.), bs=4, num_workers=0)
+    return DataBlock((ImageBlock,CategoryBlock), get_items=lambda p: files, get_y=parent_label,
+                     splitter=lambda o: (list(range(0,24,2)),list(range(1,24,2)))).weighted_dataloaders(p,
+            np.arange(1, 25.), bs=4, num_workers=0)
 
 def weight_of(path): return dict(zip(get_image_files(path).sorted().map(str), np.arange(1, 25.)))
 
@@ -167,10 +179,13 @@ def test_weights_follow_their_images(folder):
 def test_weights_of_nil_are_refused(folder):
     dls = weighted(folder)
     dls.train.wgts = np.eye(12)[11]
-    with pytest.raises(ValueError, match='weight of 0'): few_label_dls(dls, n=1, seed=next(s for s in range(99) if 11 not in few_labels(item_labels(dls), n=1, seed=s)[0]))
+    with pytest.raises(ValueError, match='weight of 0'):
+        few_label_dls(dls, n=1, seed=next(s for s in range(99) if 11 not in few_labels(item_labels(dls), n=1, seed=s)[0]))
 
 def test_a_partial_loader_keeps_its_share(folder):
-    dls = Datasets(get_image_files(folder).sorted(), [[PILImage.create],[parent_label,Categorize]], splits=[range(0,24,2),range(1,24,2)]).partial_dataloaders(partial_n=6, bs=3, num_workers=0, after_item=ToTensor, device='cpu')
+    dls = Datasets(get_image_files(folder).sorted(), [[PILImage.create],[parent_label,Categorize]],
+                   splits=[range(0,24,2),range(1,24,2)]).partial_dataloaders(partial_n=6, bs=3, num_workers=0,
+            after_item=ToTensor, device='cpu')
     few,_ = few_label_dls(dls, n=3)
     assert few.train.partial_n==6 and len(few.train)==2
     idxs = transfer_learner(dls, 'test_efficientnet', pretrained=False).dls.train.get_idxs()

@@ -11,7 +11,8 @@ def source(name): return Source.from_arrays(name, [np.full((4,4), i, np.uint8) f
 
 @pytest.mark.parametrize('args,word', [
     (dict(scores=[1]), 'one score per source'), (dict(scores={'a':1}), "differ in \\['b'\\]"), (dict(scores=[1,np.nan]), 'scores of b'),
-    (dict(scores=['x','y']), 'one number per source'), (dict(zoo=[], scores=[]), 'empty'), (dict(zoo=['a','a'], scores=[1,2]), 'two sources of one name: a'),
+    (dict(scores=['x','y']), 'one number per source'), (dict(zoo=[], scores=[]), 'empty'),
+    (dict(zoo=['a','a'], scores=[1,2]), 'two sources of one name: a'),
     (dict(null=[[1]]), 'one column per source'), (dict(replicates=[1,2]), 'one column per source')])
 def test_bad_input(args, word):
     with pytest.raises(ValueError, match=word): Ranking(**{**dict(zoo=['a','b'], scores=[1,2]), **args})
@@ -39,7 +40,8 @@ def test_weights():
     assert 'weight' in r._repr_html_() and Ranking(['a'], [-.1])._repr_html_()
 
 @pytest.mark.parametrize('metric,scores,norm', [
-    ('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'), ('my own', [.5,-.2,.1], 'clip')])
+    ('leep', [-2.,-1,-3], 'minmax'), ('logme', [.5,-.2,.1], 'minmax'), ('cka(debiased=True)', [.5,-.2,.1], 'clip'),
+    ('my own', [.5,-.2,.1], 'clip')])
 def test_metrics_without_a_zero(metric, scores, norm):
     r = Ranking(list('abc'), scores, metric)
     assert r.default_norm==norm

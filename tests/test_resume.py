@@ -3,15 +3,15 @@ import inspect, shutil
 from functools import cache, partial
 import numpy as np, pytest, torch
 from fastai.vision.all import (Adam, BalancedAccuracy, Brightness, Callback, CrossEntropyLossFlat, CSVLogger,
-    DataLoader, EarlyStoppingCallback, GradientAccumulation, GradientClip, LabelSmoothingCrossEntropyFlat, Learner,
-    MixUp, Normalize, OptimWrapper, RMSProp, SaveModelCallback, SGD, ToTensor, accuracy, aug_transforms, no_random,
+    EarlyStoppingCallback, GradientAccumulation, GradientClip, LabelSmoothingCrossEntropyFlat, Learner,
+    MixUp, OptimWrapper, RMSProp, SaveModelCallback, SGD, accuracy, aug_transforms, no_random,
     tensor, trainable_params)
-from fastai.data.all import Transform, first, L
+from fastai.data.all import Transform, L
 from distill_nb.files import seal
 from distill_nb.items import image_items, item_labels
 from distill_nb.data import image_dls
 from distill_nb.packs import digits_dls
-from distill_nb.callbacks import EMA, FreezeStats, LabelsLast
+from distill_nb.callbacks import EMA, LabelsLast
 from distill_nb.fixmatch import FixMatch, Flex, Free, weak_augment
 from distill_nb.ranking import WeightedSources
 from distill_nb.teach import Both, Hints, Probes, SourceClasses
@@ -131,9 +131,10 @@ changed = { # argument -> (words of the error, values in place of `base`'s)
     'unlabeled': [('`unlabeled`', few()[1][::-1]), ('`unlabeled`', few()[1][1:]), ('`unlabeled`', few()[1]//2)],
         'sources': [('`sources`', zoo['letters']), ('`sources`', WeightedSources([zoo['letters'],zoo['digits']], [.6,.4]))],
     'arch': [('`model`', 'test_resnet')], 'p': [(taught, 1.)],
-        'lam': [('`lam` \\(0.5 there, 0.3 here\\)', .3)], 'teach': [(taught, o) for o in (SourceClasses(), SourceClasses(top_k=2), SourceClasses(live=True), Both(), Probes(T=2.), Probes(C=1.),
+        'lam': [('`lam` \\(0.5 there, 0.3 here\\)', .3)], 'teach': [(taught, o)
+        for o in (SourceClasses(), SourceClasses(top_k=2), SourceClasses(live=True), Both(), Probes(T=2.), Probes(C=1.),
             Probes() + Hints())] + [('`unlabeled`', Probes(views=('crop0',))), ('`unlabeled`', Probes(labeled_too=False))],
-    'probe_head': [('`probe_head`', True)], 
+    'probe_head': [('`probe_head`', True)],
         'bs_u': [('`bs_u`', 8)], 'ema': [('`ema`', .9)], 'epoch_len': [('`epoch_len`', 48)],
     'cbs': [('`cbs`', GradientClip(1.)), ('`cbs`', Own()), ('`cbs`', MixUp(.4))],
         'start': [('`start`', Source.from_timm('test_efficientnet', pretrained=False))],

@@ -12,7 +12,9 @@ def data(n, d, c=4, seed=0):
     y = np.r_[0:c, r.integers(0, c, n-c)]
     return r.normal(size=(n,d)) + 2*r.normal(size=(c,d))[y],y
 
-def softmax(x): e = np.exp(x-x.max(1, keepdims=True)); return e/e.sum(1, keepdims=True)
+def softmax(x):
+    e = np.exp(x-x.max(1, keepdims=True))
+    return e/e.sum(1, keepdims=True)
 def given_to(f, x): return softmax(np.asarray(x, dtype=float)) if f.needs=='probs' else x
 quick = [k for k in metrics if metrics[k].times>5]
 every = pytest.mark.parametrize('name', list(metrics))
@@ -40,7 +42,8 @@ def test_noise_scores_less(name):
 def test_renumbering_classes(name):
     f,(x,y) = metrics[name],data(50, 6)
     want = f(given_to(f, x), y)
-    for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('dbca'))[y], 3-y, y*10-7): assert f(given_to(f, x), l) == pytest.approx(want, rel=1e-8, abs=1e-10)
+    for l in (y.tolist(), torch.tensor(y), y.astype(np.uint8), np.array(list('dbca'))[y], 3-y, y*10-7):
+        assert f(given_to(f, x), l) == pytest.approx(want, rel=1e-8, abs=1e-10)
 
 @pytest.mark.parametrize('name', quick)
 @settings(max_examples=10, deadline=None)
@@ -64,8 +67,10 @@ def test_inputs_stay_as_they_were(name):
     for g in (lambda o: o, torch.tensor):
         a,b = g(x.copy()),g(y.copy())
         f(a, b)
-        np.testing.assert_array_equal(a, x); np.testing.assert_array_equal(b, y)
-    x.setflags(write=False); y.setflags(write=False)
+        np.testing.assert_array_equal(a, x)
+        np.testing.assert_array_equal(b, y)
+    x.setflags(write=False)
+    y.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         warnings.simplefilter('ignore', SmallProbeWarning)
@@ -84,7 +89,10 @@ def test_computes_in_float64(name, dtype):
     assert f(x, y) == pytest.approx(f(x.double().numpy(), y), rel=1e-9, abs=1e-12)
 
 X,Y = data(20, 5)
-def spoil(v): x = X.copy(); x[7,2] = v; return x
+def spoil(v):
+    x = X.copy()
+    x[7,2] = v
+    return x
 @pytest.mark.parametrize('x,y,words', [
     (X, Y[:-1], ['features','20','19']),
     (X[:2], Y[:2], ['at least']),
@@ -171,7 +179,8 @@ def test_rank_sources_names_the_source():
     try:
         assert rank_sources(dls, zoo[1:], 'width', store=False, progress=False).scores.tolist()==[4]
         with pytest.raises(ValueError, match="'noise' has no classifier"): rank_sources(dls, zoo, 'width', **strict)
-        with pytest.warns(UserWarning, match=r'1 of 2 sources: noise \(has no classifier'): r = rank_sources(dls, zoo, 'width', store=False, progress=False)
+        with pytest.warns(UserWarning, match=r'1 of 2 sources: noise \(has no classifier'):
+            r = rank_sources(dls, zoo, 'width', store=False, progress=False)
         assert r.names==['good'] and list(r.failed)==['noise']
     finally: metrics.pop('width')
 
@@ -197,12 +206,15 @@ def fail(message, error=RuntimeError):
 
 def test_a_source_that_fails_is_left_out():
     dls,zoo,good,y,Source,imgs = world()
-    bad = [live('unreachable', fail('no route to host\nTraceback and so on')), Source.from_arrays('flat', imgs, np.ones((60,4))), live('nan', lambda: Net(scale=float('nan'))),
+    bad = [live('unreachable', fail('no route to host\nTraceback and so on')),
+           Source.from_arrays('flat', imgs, np.ones((60,4))), live('nan', lambda: Net(scale=float('nan'))),
            live('odd', fail('layer', KeyError)), Source.from_arrays('other images', imgs[:30], good[:30])]
     with pytest.warns(UserWarning) as w: r = rank_sources(dls, bad[:2]+list(zoo)+bad[2:], store=False, progress=False, seed=3)
-    assert len([o for o in w if 'failed' in str(o.message)])==1 and '5 of 7 sources: unreachable (no route to host); flat (cannot' in str(w[0].message)
+    assert len([o for o in w if 'failed' in str(o.message)])==1
+    assert '5 of 7 sources: unreachable (no route to host); flat (cannot' in str(w[0].message)
     assert r.names==['noise','good'] and list(r.failed)==[s.name for s in bad]
-    assert r.failed['unreachable']=='no route to host' and r.failed['odd']=="KeyError: 'layer'" and 'NaN' in r.failed['nan'] and 'no row for 30' in r.failed['other images']
+    assert r.failed['unreachable']=='no route to host'
+    assert r.failed['odd']=="KeyError: 'layer'" and 'NaN' in r.failed['nan'] and 'no row for 30' in r.failed['other images']
     alone = rank_sources(dls, zoo, store=False, progress=False, seed=3)
     for a in ('scores','replicates','null'): np.testing.assert_array_equal(getattr(r, a), getattr(alone, a))
     assert 'unreachable' in r._repr_html_() and 'no route' in r._repr_html_() and 'failed: unreachable' in repr(r)
@@ -210,9 +222,11 @@ def test_a_source_that_fails_is_left_out():
 
 def test_if_all_fail_the_first_reason_is_told():
     dls,*_ = world()
-    with pytest.raises(ValueError, match='of 2; the first that failed: no route to host') as e: rank_sources(dls, [live('a', fail('no route to host')), live('b', fail('x'))], store=False, progress=False)
+    with pytest.raises(ValueError, match='of 2; the first that failed: no route to host') as e:
+        rank_sources(dls, [live('a', fail('no route to host')), live('b', fail('x'))], store=False, progress=False)
     assert isinstance(e.value.__cause__, RuntimeError)
-    with pytest.raises(RuntimeError, match='no route'): rank_sources(dls, [live('a', fail('no route to host'))], store=False, progress=False, on_error='raise')
+    with pytest.raises(RuntimeError, match='no route'):
+        rank_sources(dls, [live('a', fail('no route to host'))], store=False, progress=False, on_error='raise')
 
 def test_hundreds_of_sources_one_broken():
     dls,*_ = world()
@@ -220,12 +234,16 @@ def test_hundreds_of_sources_one_broken():
     def make(i):
         def build():
             assert not any(o() is not None for o in alive), 'two networks in memory at once'
-            built.append(i); net = Net(i); alive[:] = [weakref.ref(net)]
+            built.append(i)
+            net = Net(i)
+            alive[:] = [weakref.ref(net)]
             return net
         return build
     zoo = [live(f's{i}', fail('torn file') if i==123 else make(i)) for i in range(300)]
-    with pytest.warns(UserWarning, match=r'1 of 300 sources: s123 \(torn file\)$'): r = rank_sources(dls, zoo, n=12, times=5, store=False, progress=False)
-    assert len(r)==299 and sorted(built)==sorted(2*[i for i in range(300) if i!=123]) and r.replicates.shape==(5,299) and 's123' not in r.names
+    with pytest.warns(UserWarning, match=r'1 of 300 sources: s123 \(torn file\)$'):
+        r = rank_sources(dls, zoo, n=12, times=5, store=False, progress=False)
+    assert len(r)==299
+    assert sorted(built)==sorted(2*[i for i in range(300) if i!=123]) and r.replicates.shape==(5,299) and 's123' not in r.names
 
 def test_a_run_that_is_broken_off_goes_on(tmp_path):
     dls,*_ = world()
@@ -240,7 +258,8 @@ def test_a_run_that_is_broken_off_goes_on(tmp_path):
         build = s.build
         def counted():
             if interrupt: raise KeyboardInterrupt
-            loads.append(i); return build()
+            loads.append(i)
+            return build()
         s.build = counted
         return s
     kw = dict(store=tmp_path/'store', progress=False, times=0, n=30)
@@ -254,9 +273,13 @@ def test_one_bar_for_all(monkeypatch):
     dls,zoo,*_ = world()
     bars = []
     class Bar:
-        def __init__(self, gen, total, leave): self.gen,self.total,self.comment,self.seen = gen,total,'',[]; bars.append(self)
+        def __init__(self, gen, total, leave):
+            self.gen,self.total,self.comment,self.seen = gen,total,'',[]
+            bars.append(self)
         def __iter__(self):
-            for o in self.gen: self.seen.append(self.comment); yield o
+            for o in self.gen:
+                self.seen.append(self.comment)
+                yield o
     monkeypatch.setattr(module, 'progress_bar', Bar)
     with pytest.warns(UserWarning): rank_sources(dls, [live('a', fail('x')), live('b'), live('c')], store=False)
     assert [(b.total, sorted(set(b.seen)), len(b.seen)) for b in bars]==[(120, ['b','c'], 120)]
@@ -304,10 +327,12 @@ def test_halving_that_has_nothing_to_halve():
 def test_ties_at_the_cut_stay():
     dls,zoo,y = crowd(8)
     @register_metric()
-    def level(x, labels): return float(next(i for i,s in enumerate(zoo) if (s.arrays['features']==x[0]).all(1).any()) >= 6)     # 1 for the last two, else 0
+    def level(x, labels):
+        return float(next(i for i,s in enumerate(zoo) if (s.arrays['features']==x[0]).all(1).any()) >= 6)     # 1 for the last two, else 0
     try:
         r = rank_sources(dls, zoo, 'level', halving=20, keep=1, n=40, store=False, progress=False, times=0)
-        assert r.names==[s.name for s in zoo] and not len(r.eliminated)       # six at nought, of which two would have had to go by their place alone
+        assert r.names==[s.name for s in zoo]
+        assert not len(r.eliminated)       # six at nought, of which two would have had to go by their place alone
         r = rank_sources(dls, zoo[3:], 'level', halving=20, keep=1, n=40, store=False, progress=False, times=0)
         assert len(r)==5
         r = rank_sources(dls, zoo[5:], 'level', halving=20, keep=1, n=40, store=False, progress=False, times=0)
@@ -327,8 +352,11 @@ def test_halving_keeps_passes_of_earlier_rounds(tmp_path):
     for store in (False, tmp_path):
         seen = []
         class Counting(Net):
-            def forward(self, x): seen.append(len(x)); return super().forward(x)
-        r = rank_sources(dls, [live(f's{i}', lambda i=i: Counting(i)) for i in range(6)], n=50, halving=10, keep=1, store=store, progress=False, times=0)
+            def forward(self, x):
+                seen.append(len(x))
+                return super().forward(x)
+        r = rank_sources(dls, [live(f's{i}', lambda i=i: Counting(i)) for i in range(6)], n=50, halving=10, keep=1,
+                         store=store, progress=False, times=0)
         assert sum(seen)==n_passes(halving_plan(6, 50, 10, 1))==6*10+3*10+2*20+10
     assert list(tmp_path.iterdir())
 

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 import pytest
-pytest.importorskip('myst_nb'); pytest.importorskip('pydata_sphinx_theme')
+pytest.importorskip('myst_nb')
+pytest.importorskip('pydata_sphinx_theme')
 from browser import browser, chromium
 
 root = Path(__file__).resolve().parents[1]
@@ -14,7 +15,9 @@ import make_site
 
 # The converter
 
-def cell(source, typ='code', **kw): return dict(cell_type=typ, id='a', metadata={}, source=source, **({'outputs': [], 'execution_count': None} if typ == 'code' else {}), **kw)
+def cell(source, typ='code', **kw):
+    return dict(cell_type=typ, id='a', metadata={}, source=source,
+                **({'outputs': [], 'execution_count': None} if typ == 'code' else {}), **kw)
 
 @pytest.fixture()
 def convert(tmp_path, monkeypatch):
@@ -22,8 +25,11 @@ def convert(tmp_path, monkeypatch):
     (tmp_path/'nbs'/'tutorials').mkdir(parents=True)
     def convert(*cells, name='21_similarity'):
         path = tmp_path/'nbs'/f'{name}.ipynb'
-        path.write_text(json.dumps(dict(cells=[cell(c[3:], 'markdown') if c.startswith('md ') else cell(c) for c in cells], metadata={}, nbformat=4, nbformat_minor=5)))
-        return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'), 'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')}, {'outputs': tmp_path/'nbs'/'17_outputs.ipynb', 'speed': tmp_path/'nbs'/'speed.ipynb'})['cells'][:-1]
+        path.write_text(json.dumps(dict(cells=[cell(c[3:], 'markdown') if c.startswith('md ') else cell(c)
+                                               for c in cells], metadata={}, nbformat=4, nbformat_minor=5)))
+        return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'),
+                                        'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')},
+                                 {'outputs': tmp_path/'nbs'/'17_outputs.ipynb', 'speed': tmp_path/'nbs'/'speed.ipynb'})['cells'][:-1]
     return convert
 
 def test_directives(convert):
@@ -35,20 +41,26 @@ def test_directives(convert):
 
 def test_outputs_that_a_page_shows(convert):
     out = lambda **data: dict(output_type='display_data', metadata={}, data=data)
-    bar,table,figure = out(**{'text/html': ['<style>\nprogress {}\n</style>\n']}),out(**{'text/html': '<div><table class="fastprogress"></table></div>'}),out(**{'image/png': 'x'})
-    shown = make_site.outputs(dict(outputs=[dict(output_type='stream', name='stderr', text='w'), bar, out(**{'text/html': ''}), table, figure]))
+    bar,table,figure = out(**{'text/html': ['<style>\nprogress {}\n</style>\n']}),out(
+            **{'text/html': '<div><table class="fastprogress"></table></div>'}),out(**{'image/png': 'x'})
+    shown = make_site.outputs(dict(outputs=[dict(output_type='stream', name='stderr', text='w'), bar,
+                                            out(**{'text/html': ''}), table, figure]))
     assert [o['data'] for o in shown] == [{'text/html': '<div><table class="dataframe"></table></div>'}, figure['data']]
 
 def test_an_exported_function_has_its_arguments(convert):
     heading,api,source = convert('#| default_exp data', 'md ## Splits', '#| export\ndef few_labels(labels, n): pass')
-    assert api['source'].startswith('(distill_nb.data.few_labels)=\n### few_labels') and '| `n` |' in api['source'] and '**returns**' in api['source'] and '#| export' not in source['source']
+    assert api['source'].startswith('(distill_nb.data.few_labels)=\n### few_labels')
+    assert '| `n` |' in api['source'] and '**returns**' in api['source'] and '#| export' not in source['source']
 
 def test_names_become_links_once(convert):
     c, = convert('md `Store`, `Store(path)`, [`Store`](#x), `nothing`, `predict`\n\n```\n`Store`\n```')
-    assert c['source'].startswith('[`Store`](#distill_nb.outputs.store), [`Store(path)`](#distill_nb.outputs.store), [`Store`](#x), `nothing`, `predict`') and c['source'].endswith('```\n`Store`\n```')
+    assert c['source'].startswith('[`Store`](#distill_nb.outputs.store), [`Store(path)`](#distill_nb.outputs.store), '
+                                  '[`Store`](#x), `nothing`, `predict`')
+    assert c['source'].endswith('```\n`Store`\n```')
 
 def test_names_of_notebooks_lead_to_pages(convert):
-    c, = convert('md [a](../17_outputs.ipynb#b), `nbs/17_outputs.ipynb`, `speed`, `outputs`, [out](https://x.org/a.ipynb)', name='tutorials/one')
+    c, = convert('md [a](../17_outputs.ipynb#b), `nbs/17_outputs.ipynb`, `speed`, `outputs`, '
+                 '[out](https://x.org/a.ipynb)', name='tutorials/one')
     assert c['source'] == '[a](../outputs.ipynb), [`nbs/17_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
 
 def test_every_notebook_has_its_place():
@@ -57,14 +69,20 @@ def test_every_notebook_has_its_place():
 def test_tables_are_tables(tmp_path):
     "A Markdown table is one on the page, whether it stands in a cell or is what a cell put out, as on the front page"
     table = '| | gap |\n|---|---|\n| {} | 1 |\n'
-    out = dict(output_type='execute_result', execution_count=1, metadata={}, data={'text/markdown': table.format('of a cell'), 'text/plain': 'x'})
-    nb = dict(cells=[cell('# A page', 'markdown'), cell('words\n\n' + table.format('as written'), 'markdown'), {**cell('x'), 'outputs': make_site.outputs(dict(outputs=[out]))}],
+    out = dict(output_type='execute_result', execution_count=1, metadata={},
+               data={'text/markdown': table.format('of a cell'), 'text/plain': 'x'})
+    nb = dict(cells=[cell('# A page', 'markdown'), cell('words\n\n' + table.format('as written'), 'markdown'),
+                     {**cell('x'), 'outputs': make_site.outputs(dict(outputs=[out]))}],
               metadata=dict(language_info=dict(name='python', pygments_lexer='python')), nbformat=4, nbformat_minor=5)
     (tmp_path/'src'/'_static').mkdir(parents=True)
     (tmp_path/'src'/'index.ipynb').write_text(json.dumps(nb))
     (tmp_path/'src'/'_static'/'icon.svg').write_text(make_site.icon)
-    (tmp_path/'src'/'conf.py').write_text(make_site.conf.format(version='0', widgets={}, repo=make_site.repo).replace("html_theme = 'pydata_sphinx_theme'", "html_theme = 'basic'").replace('html_theme_options', 'unused'))
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'sphinx', '-W', '-q', '-b', 'html', str(tmp_path/'src'), str(tmp_path/'html')], capture_output=True, text=True)
+    (tmp_path/'src'/'conf.py').write_text(make_site.conf.format(version='0', widgets={},
+                                                                repo=make_site.repo).replace("html_theme = "
+                                                                                             "'pydata_sphinx_theme'",
+                                                                                             "html_theme = 'basic'").replace('html_theme_options', 'unused'))
+    p = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'sphinx', '-W', '-q', '-b', 'html', str(tmp_path/'src'),
+                        str(tmp_path/'html')], capture_output=True, text=True)
     assert p.returncode == 0, p.stderr[-3000:]
     page = (tmp_path/'html'/'index.html').read_text(encoding='utf-8')
     assert all(re.search(rf'<td[^>]*><p>{o}</p></td>', page) for o in ('as written','of a cell')) and '|---' not in page
@@ -72,10 +90,12 @@ def test_tables_are_tables(tmp_path):
 def test_no_table_of_the_front_page_is_raw():
     "Each table of the front page has its heading, its rule and its rows one under the other, and an empty line before"
     for c in make_site.load(root/'nbs'/'index.ipynb')['cells']:
-        texts = [''.join(c['source'])] * (c['cell_type'] == 'markdown') + [''.join(o['data']['text/markdown']) for o in c.get('outputs', []) if 'text/markdown' in (o.get('data') or {})]
+        texts = [''.join(c['source'])] * (c['cell_type'] == 'markdown') + [''.join(o['data']['text/markdown'])
+                for o in c.get('outputs', []) if 'text/markdown' in (o.get('data') or {})]
         for rows in (t.splitlines() for t in texts):
             for i,row in enumerate(rows):
-                if re.fullmatch(r'\|(-+\|)+', row): assert rows[i-1].count('|') == row.count('|') == rows[i+1].count('|') and (i == 1 or not rows[i-2].strip())
+                if re.fullmatch(r'\|(-+\|)+', row):
+                    assert rows[i-1].count('|') == row.count('|') == rows[i+1].count('|') and (i == 1 or not rows[i-2].strip())
 
 # The site
 
@@ -84,12 +104,16 @@ def site(once):
     def make(out):
         try: make_site.vendor(out/'tried')
         except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
-        p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)], capture_output=True, text=True)
+        p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)],
+                           capture_output=True, text=True)
         assert p.returncode == 0, p.stderr[-5000:]
     return once('site', make)/'html'
 
 class Page(HTMLParser):
-    def __init__(self, text): super().__init__(); self.links,self.ids,self.assets = set(),set(),set(); self.feed(text)
+    def __init__(self, text):
+        super().__init__()
+        self.links,self.ids,self.assets = set(),set(),set()
+        self.feed(text)
     def handle_starttag(self, tag, attrs):
         a = dict(attrs)
         if a.get('id'): self.ids.add(a['id'])
@@ -115,7 +139,8 @@ def test_links_lead_somewhere(site):
 def test_api_pages_show_docments(site):
     text = (site/'learner.html').read_text(encoding='utf-8')
     assert 'the few labels, and a validation set' in text and 'id="distill-nb-learner-distill-learner"' in text
-    assert 'the share of the target loss' in text and '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/30_learner.ipynb' in text
+    assert 'the share of the target loss' in text
+    assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/30_learner.ipynb' in text
 
 @pytest.fixture(scope='module')
 def served(site):
@@ -132,7 +157,8 @@ def visit(context, base, said):
     page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: said.append(str(e)))
     page.on('response', lambda r: said.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    page.on('requestfailed', lambda r: said.append(f'failed {r.url}') if 'ERR_ABORTED' not in (r.failure or '') else None) # the page was left before its icon had come
+    page.on('requestfailed', lambda r: said.append(f'failed {r.url}') if 'ERR_ABORTED' not in (r.failure or '')
+            else None) # the page was left before its icon had come
     page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
     return page
 
@@ -151,7 +177,8 @@ def test_every_page_in_a_browser(served, site, scheme, width):
         if bad: wrong.append((name, bad))
         if page.evaluate('document.documentElement.scrollWidth > innerWidth+1'): wrong.append((name, 'wider than the window'))
         if '\\(' in p.read_text(encoding='utf-8') and 'math notranslate' in p.read_text(encoding='utf-8'):
-            page.wait_for_function("document.querySelectorAll('mjx-container').length > 0 && !document.querySelector('mjx-merror')", timeout=300_000)
+            page.wait_for_function("document.querySelectorAll('mjx-container').length > 0 && "
+                                   "!document.querySelector('mjx-merror')", timeout=300_000)
         if shots: page.screenshot(path=f"{shots}/{name[:-5].replace('/','_')}_{scheme}_{width}.png")
     assert wrong == [] and said == []
 
@@ -164,11 +191,13 @@ def test_the_slider_moves_without_a_kernel(served):
     page.wait_for_selector('.noUi-handle')
     shown = lambda: page.locator('.cell_output p:has-text("p = "):visible').all_inner_texts()
     assert shown() == ['p = 4']
-    page.locator('.noUi-handle').focus(); page.keyboard.press('ArrowRight')
+    page.locator('.noUi-handle').focus()
+    page.keyboard.press('ArrowRight')
     page.wait_for_function("[...document.querySelectorAll('.cell_output p')].some(p => p.offsetParent && p.innerText == 'p = 5')")
     assert shown() == ['p = 5'] and said == []
 
-words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy', 'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
+words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy',
+         'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
          'folder': 'infer', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
 @pytest.mark.browser
 def test_search_finds(served):

@@ -14,7 +14,6 @@ from distill_nb.images import *
 from distill_nb.store import *
 from distill_nb.outputs import *
 from distill_nb.pseudo_labels import *
-import distill_nb.all # registers the metrics
 from distill_nb.estimators.core import metrics
 from distill_nb.sources import Source
 

@@ -1,5 +1,5 @@
 "The style gate: ruff, columns, and words that a native technical writer would not choose"
-import ast, json, re, subprocess, sys, tokenize
+import json, re, subprocess, sys, tokenize
 from pathlib import Path
 import pytest
 
@@ -17,18 +17,26 @@ def test_ruff():
 
 def test_120_columns_are_the_rule():
     "Of the package's lines that are not blank at most one in fifty is longer"
-    lines = [l for p in modules for l in p.read_text(encoding='utf-8').splitlines() if l.strip() and not l.startswith(('# %%','__all__',"           '"))]
+    lines = [l for p in modules for l in p.read_text(encoding='utf-8').splitlines() if l.strip()
+             and not l.startswith(('# %%','__all__',"           '"))]
     assert sum(len(l) > 120 for l in lines) <= len(lines)/50
 
-def cells(path, kind): return [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
+def cells(path, kind):
+    return [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
 
 worst = {
-    r'cannot be had|can be had': 'is not available; can be reproduced', r'\bthat (is|are) none\b|\bit is none\b': 'non-numeric, not a ...', r'\bnot believed\b': 'validated, not trusted',
-    r'lets go of': 'releases', r'rooms? later': 'modules downstream', r'\banew\b': 'again, from scratch', r'chance wants': 'random', r'\bnil\b': 'zero', r'\bshelf\b': 'a set of models',
-    r'\b(one|a) (score|weight|row|number|line|column|pass|probe|seed|rate|run|vote|loss) an? (source|image|class|run|method|seed|target|model|network|file|cell|step)\b': 'per',
-    r'\ball alike\b': 'equally, the same', r'[Ss]ee to it that|[Ss]ees to it': 'make sure', r'\bheld against\b': 'compared with, checked against', r'is told of\b|are told of\b': 'described, notified',
-    r'\bwhoever\b.*\bwhoever\b': 'who, if you', r'\bboil(s|ed)? down to\b': 'reduces to', r'\bdoorkeepers?\b': 'checks', r'\bin earnest\b': 'in practice', r'\bthat much\b.*\bthat little\b': '',
-    r'\bfor good\b': 'permanently', r'\bgets? on without\b': 'does without', r'\bis no (folder|file|number|chunk|class|image|source|pickle|regular file|argument|network|vector|tensor|table|list)\b': 'is not a',
+    r'cannot be had|can be had': 'is not available; can be reproduced',
+    r'\bthat (is|are) none\b|\bit is none\b': 'non-numeric, not a ...', r'\bnot believed\b': 'validated, not trusted',
+    r'lets go of': 'releases', r'rooms? later': 'modules downstream', r'\banew\b': 'again, from scratch',
+    r'chance wants': 'random', r'\bnil\b': 'zero', r'\bshelf\b': 'a set of models',
+    r'\b(one|a) (score|weight|row|number|line|column|pass|probe|seed|rate|run|vote|loss) an? '
+    r'(source|image|class|run|method|seed|target|model|network|file|cell|step)\b': 'per',
+    r'\ball alike\b': 'equally, the same', r'[Ss]ee to it that|[Ss]ees to it': 'make sure',
+    r'\bheld against\b': 'compared with, checked against', r'is told of\b|are told of\b': 'described, notified',
+    r'\bwhoever\b.*\bwhoever\b': 'who, if you', r'\bboil(s|ed)? down to\b': 'reduces to',
+    r'\bdoorkeepers?\b': 'checks', r'\bin earnest\b': 'in practice', r'\bthat much\b.*\bthat little\b': '',
+    r'\bfor good\b': 'permanently', r'\bgets? on without\b': 'does without', r'\bis no '
+                                                                             r'(folder|file|number|chunk|class|image|source|pickle|regular file|argument|network|vector|tensor|table|list)\b': 'is not a',
     r'\bput away\b': 'clean up', r'\bof ones own\b': 'your own', r"\bone's own\b": 'your own', r'\bbe that as it may\b': ''}
 
 def prose():

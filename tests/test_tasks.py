@@ -43,7 +43,8 @@ def make_nabirds(path):
     "Class numbers are nodes of a tree: not dense, in no order among the images, inner nodes have no images"
     stems = [(f'{k:04}', f'{i:04}{k:04}6d6f4a4e8c3b2f1a0b9c8d7e') for k in (817,295,1010) for i in range(N)]
     ids = [f'{s[:8]}-{s[8:12]}-{s[12:16]}-{s[16:20]}-{s[20:]}' for _,s in stems]
-    classes = [(0,'Birds'), (1,'Ducks, Geese, and Swans'), (295,'Common Eider (Adult male)'), (817,'Oak Titmouse'), (1010,'Yellow-headed Blackbird (Female/Immature Male)')]
+    classes = [(0,'Birds'), (1,'Ducks, Geese, and Swans'), (295,'Common Eider (Adult male)'), (817,'Oak Titmouse'),
+               (1010,'Yellow-headed Blackbird (Female/Immature Male)')]
     want = birds(path/'nabirds', classes, ids, stems)
     want.classes,want.labels = [o for k,o in classes if k>1],np.repeat([1,0,2], N)
     return want
@@ -55,9 +56,11 @@ def make_oxford_pets(path):
     (root/'images'/'Abyssinian_100.mat').write_bytes(b'MATLAB')
     write(root/'annotations'/'list.txt', ['#Image CLASS-ID SPECIES BREED ID','#ID: 1:37 Class ids'] + [' '.join(o) for o in rows])
     train,test = ([o for k,o in enumerate(rows) if (k%3==2)==t] for t in (False,True))
-    write(root/'annotations'/'trainval.txt', map(' '.join, train)); write(root/'annotations'/'test.txt', map(' '.join, test))
+    write(root/'annotations'/'trainval.txt', map(' '.join, train))
+    write(root/'annotations'/'test.txt', map(' '.join, test))
     rows = train+test
-    return SimpleNamespace(items=[root/'images'/f'{o}.jpg' for o,_ in rows], is_test=[False]*12+[True]*6, labels=[int(o[0])-1 for _,o in rows],
+    return SimpleNamespace(items=[root/'images'/f'{o}.jpg' for o,_ in rows], is_test=[False]*12+[True]*6,
+                           labels=[int(o[0])-1 for _,o in rows],
                            classes=['Abyssinian','american bulldog','Bombay'])
 
 def mat(file, files, labels):
@@ -65,7 +68,8 @@ def mat(file, files, labels):
         res = np.empty((len(rows),1), dtype=object)
         res[:,0] = rows
         return res
-    savemat(file, dict(file_list=cell(files), annotation_list=cell([o[:-4] for o in files]), labels=np.array(labels, dtype=np.uint8)[:,None]))
+    savemat(file, dict(file_list=cell(files), annotation_list=cell([o[:-4] for o in files]),
+                       labels=np.array(labels, dtype=np.uint8)[:,None]))
 
 def make_stanford_dogs(path):
     cs = ['n02085620-Chihuahua','n02085782-Japanese_spaniel','n02116738-African_hunting_dog']
@@ -76,7 +80,8 @@ def make_stanford_dogs(path):
     for o,r in zip(('train','test'), rows): mat(path/f'{o}_list.mat', *zip(*r))
     mat(path/'file_list.mat', files, labels)
     rows = rows[0]+rows[1]
-    return SimpleNamespace(items=[path/'Images'/f for f,_ in rows], is_test=[False]*12+[True]*6, labels=[{1:0,2:1,120:2}[k] for _,k in rows],
+    return SimpleNamespace(items=[path/'Images'/f for f,_ in rows], is_test=[False]*12+[True]*6,
+                           labels=[{1:0,2:1,120:2}[k] for _,k in rows],
                            classes=['Chihuahua','Japanese spaniel','African hunting dog'])
 
 chest_header = 'Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],'
@@ -86,9 +91,12 @@ def make_chestx(path):
     found = [o for c in chest for o in [c]*3] + ['No Finding','Pneumonia','Hernia','Effusion|Mass','Nodule|Atelectasis']
     rows = [(f'{k:08}_000.png', o) for k,o in enumerate(found, 1)]
     for k,(n,_) in enumerate(rows): paint(path/f'images_{1+k%2:03}'/'images'/n, grey=True)
-    write(path/'Data_Entry_2017.csv', [chest_header] + [f'{n},{o},000,{k},058Y,M,PA,2682,2749,0.143,0.143,' for k,(n,o) in enumerate(rows)], end='\r\n')
-    write(path/'train_val_list.txt', [n for k,(n,_) in enumerate(rows) if k%3!=2]); write(path/'test_list.txt', [n for k,(n,_) in enumerate(rows) if k%3==2])
-    return SimpleNamespace(items=[path/f'images_{1+k%2:03}'/'images'/n for k,(n,_) in enumerate(rows[:21])], is_test=[k%3==2 for k in range(21)], labels=np.repeat(range(7), 3), classes=chest)
+    write(path/'Data_Entry_2017.csv', [chest_header] + [f'{n},{o},000,{k},058Y,M,PA,2682,2749,0.143,0.143,' for k,
+                                                        (n,o) in enumerate(rows)], end='\r\n')
+    write(path/'train_val_list.txt', [n for k,(n,_) in enumerate(rows) if k%3!=2])
+    write(path/'test_list.txt', [n for k,(n,_) in enumerate(rows) if k%3==2])
+    return SimpleNamespace(items=[path/f'images_{1+k%2:03}'/'images'/n for k,(n,_) in enumerate(rows[:21])],
+                           is_test=[k%3==2 for k in range(21)], labels=np.repeat(range(7), 3), classes=chest)
 
 isic = ['MEL','NV','BCC','AKIEC','BKL','DF','VASC']
 
@@ -98,9 +106,12 @@ def make_isic2018(path):
     labels = [i%7 for i in range(7*N)]
     for o in names: paint(path/f'{pre.name}_Input'/f'{o}.jpg')
     (path/f'{pre.name}_Input'/'LICENSE.txt').write_text('CC-BY-NC')
-    write(path/f'{pre.name}_GroundTruth'/f'{pre.name}_GroundTruth.csv', [','.join(['image',*isic])] + [','.join([o,*(f'{float(k==j)}' for j in range(7))]) for o,k in zip(names, labels)])
-    write(path/f'{pre.name}_LesionGroupings.csv', ['image,lesion_id,diagnosis_confirm_type'] + [f'{o},HAM_{i//14*7+i%7:07},histopathology' for i,o in enumerate(names)])
-    return SimpleNamespace(items=[path/f'{pre.name}_Input'/f'{o}.jpg' for o in names], is_test=None, labels=labels, classes=isic, groups=[i//14*7+i%7 for i in range(7*N)])
+    write(path/f'{pre.name}_GroundTruth'/f'{pre.name}_GroundTruth.csv',
+          [','.join(['image',*isic])] + [','.join([o,*(f'{float(k==j)}' for j in range(7))]) for o,k in zip(names, labels)])
+    write(path/f'{pre.name}_LesionGroupings.csv', ['image,lesion_id,diagnosis_confirm_type'] + [
+            f'{o},HAM_{i//14*7+i%7:07},histopathology' for i,o in enumerate(names)])
+    return SimpleNamespace(items=[path/f'{pre.name}_Input'/f'{o}.jpg' for o in names], is_test=None, labels=labels,
+                           classes=isic, groups=[i//14*7+i%7 for i in range(7*N)])
 
 def make_eurosat(path):
     cs = ['AnnualCrop','HerbaceousVegetation','SeaLake']
@@ -119,29 +130,34 @@ def make_crop_disease(path):
             paint(items[-1])
             leaf.setdefault(f'rs_hl {100+i}', []).append(f'{c}:::{i//2}')
     write(root/'leaf-map.json', [json.dumps(leaf)])
-    return SimpleNamespace(items=sorted(items), is_test=None, labels=np.repeat(range(3), N), classes=plants, groups=[(k,i//2) for k in range(3) for i in range(N)])
+    return SimpleNamespace(items=sorted(items), is_test=None, labels=np.repeat(range(3), N), classes=plants,
+                           groups=[(k,i//2) for k in range(3) for i in range(N)])
 
 makers = {k[5:]:f for k,f in list(globals().items()) if k.startswith('make_')}
 
-def test_every_task_has_a_maker(): assert set(makers)==set(paper_tasks)==set(tasks.task_homes) and set(tasks.task_downloads)<set(paper_tasks)
+def test_every_task_has_a_maker():
+    assert set(makers)==set(paper_tasks)==set(tasks.task_homes) and set(tasks.task_downloads)<set(paper_tasks)
 
 @pytest.mark.parametrize('name', list(makers))
 def test_task(name, tmp_path):
     want = makers[name](tmp_path)
     task = load_task(name, tmp_path)
-    assert list(task.items)==list(want.items) and task.labels.dtype==np.int64 and task.labels.tolist()==list(want.labels) and list(task.classes)==want.classes
+    assert list(task.items)==list(want.items)
+    assert task.labels.dtype==np.int64 and task.labels.tolist()==list(want.labels) and list(task.classes)==want.classes
     if want.is_test is not None: assert task.is_test.tolist()==list(want.is_test)
     else:
         assert set(task.labels[task.is_test])==set(task.labels[~task.is_test])==set(range(len(want.classes)))
         assert .15<task.is_test.mean()<.45
-        assert (load_task(name, str(tmp_path)).is_test==task.is_test).all() and (load_task(name, tmp_path, seed=3).is_test!=task.is_test).any()
+        assert (load_task(name, str(tmp_path)).is_test==task.is_test).all()
+        assert (load_task(name, tmp_path, seed=3).is_test!=task.is_test).any()
         assert load_task(name, tmp_path, test_frac=.5).is_test.mean()>=.45
     for g in set(getattr(want, 'groups', ())): assert len({bool(t) for t,o in zip(task.is_test, want.groups) if o==g})==1
     few,rest = few_labels(task.train[1], n=1, classes=task.classes)
     assert Counter(task.train[1][few])=={k:1 for k in range(len(want.classes))} and get_images(task)==task.train[0]
     dls,pool = pack_dls(task, n=1, size=16)
     C = len(want.classes)
-    assert dls.one_batch()[0].shape==(C,3,16,16) and list(dls.vocab)==want.classes and len(pool)==(~task.is_test).sum()-C and len(dls.valid_ds)==task.is_test.sum()
+    assert dls.one_batch()[0].shape==(C,3,16,16)
+    assert list(dls.vocab)==want.classes and len(pool)==(~task.is_test).sum()-C and len(dls.valid_ds)==task.is_test.sum()
     assert unlabeled_dl(dls, pool, bs=4).one_batch()[0].shape==(4,3,16,16)
 
 def test_image_dls_from_a_task(tmp_path):
@@ -165,9 +181,11 @@ def test_unknown_name(tmp_path):
 # every list of a task, removed; every task, with an image removed
 lists = dict(cub200=['CUB_200_2011/'+o for o in ('images.txt','image_class_labels.txt','train_test_split.txt','classes.txt')],
              nabirds=['nabirds/'+o for o in ('images.txt','image_class_labels.txt','train_test_split.txt','classes.txt')],
-             oxford_pets=['oxford-iiit-pet/annotations/'+o for o in ('trainval.txt','test.txt')], stanford_dogs=['train_list.mat','test_list.mat'],
+             oxford_pets=['oxford-iiit-pet/annotations/'+o for o in ('trainval.txt','test.txt')],
+             stanford_dogs=['train_list.mat','test_list.mat'],
              chestx=['Data_Entry_2017.csv','train_val_list.txt','test_list.txt'],
-             isic2018=['ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv','ISIC2018_Task3_Training_LesionGroupings.csv'],
+             isic2018=['ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv',
+                       'ISIC2018_Task3_Training_LesionGroupings.csv'],
              eurosat=[], crop_disease=['PlantVillage-Dataset/leaf-map.json'])
 
 @pytest.mark.parametrize('name,file', [(k,o) for k,v in lists.items() for o in v])
@@ -204,7 +222,8 @@ def line(file, k, to):
     ('chestx','test_list.txt',0,None,'1 images of Data_Entry_2017.csv are in neither list, the first is 00000003_000.png'),
     ('chestx','test_list.txt',0,'00000001_000.png','is in train_val_list.txt and in test_list.txt'),
     ('chestx','Data_Entry_2017.csv',0,'a,b,c','its columns are Image Index, Finding Labels'),
-    ('isic2018','ISIC2018_Task3_Training_GroundTruth.csv',2,'ISIC_0024307,0.0,1.0,0.0,1.0,0.0,0.0,0.0','1 images have not exactly one class, the first is ISIC_0024307'),
+    ('isic2018','ISIC2018_Task3_Training_GroundTruth.csv',2,'ISIC_0024307,0.0,1.0,0.0,1.0,0.0,0.0,0.0',
+     '1 images have not exactly one class, the first is ISIC_0024307'),
     ('isic2018','ISIC2018_Task3_Training_GroundTruth.csv',2,'ISIC_0024307,0.0,,0.0,0.0,0.0,0.0,0.0','not exactly one class'),
     ('isic2018','ISIC2018_Task3_Training_GroundTruth.csv',0,'picture,MEL','its columns are image, MEL'),
     ('isic2018','ISIC2018_Task3_Training_LesionGroupings.csv',2,None,'lacks 1 of 42 images'),
@@ -270,12 +289,15 @@ def test_download(name, tmp_path, monkeypatch):
     "What is missing is fetched once, from the right place, into `path`; no network here"
     import torchvision.datasets, torchvision.datasets.utils as utils
     seen,path = [],tmp_path/'data sets'
-    def _got(what): seen.append(what); makers[name](path)
+    def _got(what):
+        seen.append(what)
+        makers[name](path)
     monkeypatch.setattr(tasks, 'untar_data', lambda url, base: (seen.append(url), makers[name](base/'data')))
     for o in 'EuroSAT','OxfordIIITPet': monkeypatch.setattr(torchvision.datasets, o, lambda root, download, o=o: _got(o))
     for o in 'download_and_extract_archive','download_url': monkeypatch.setattr(utils, o, lambda url, root: _got(url))
     task = load_task(name, path, download=True)
-    home = dict(cub200='CUB_200_2011.tgz', eurosat='EuroSAT', oxford_pets='OxfordIIITPet', isic2018='isic-challenge-data', stanford_dogs='vision.stanford.edu')[name]
+    home = dict(cub200='CUB_200_2011.tgz', eurosat='EuroSAT', oxford_pets='OxfordIIITPet',
+                isic2018='isic-challenge-data', stanford_dogs='vision.stanford.edu')[name]
     n = len(seen)
     assert n==dict(isic2018=3, stanford_dogs=2).get(name, 1) and all(home in o for o in seen)
     assert list(load_task(name, path, download=True).items)==list(task.items) and len(seen)==n

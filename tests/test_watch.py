@@ -17,7 +17,8 @@ def test_watch_in_a_terminal(capsys, tmp_path):
     dls,pool = digits_dls(n=5, seed=0)
     zoo = Zoo.embedded()
     rank = rank_sources(dls, zoo, store=tmp_path, times=0, progress=False)
-    learn = distill_learner(dls, pool, rank.choose(top=2), start=zoo['objects'], teach=SourceClasses(), metrics=accuracy, cbs=Watch(), **quick, store=tmp_path)
+    learn = distill_learner(dls, pool, rank.choose(top=2), start=zoo['objects'], teach=SourceClasses(),
+                            metrics=accuracy, cbs=Watch(), **quick, store=tmp_path)
     with learn.no_bar(): learn.fit(3, 4e-3)
     lines = [l for l in capsys.readouterr().out.splitlines() if 'still to learn' in l]
     assert len(lines) == 3
@@ -38,7 +39,8 @@ def test_watch_in_a_notebook(monkeypatch, tmp_path):
     dls,pool = digits_dls(n=5, seed=0)
     zoo = Zoo.embedded()
     rank = rank_sources(dls, zoo, store=tmp_path, times=0, progress=False)
-    learn = distill_learner(dls, pool[:200], rank, start=zoo['objects'], teach=SourceClasses(), metrics=accuracy, cbs=Watch(every=0), **quick, store=tmp_path)
+    learn = distill_learner(dls, pool[:200], rank, start=zoo['objects'], teach=SourceClasses(), metrics=accuracy,
+                            cbs=Watch(every=0), **quick, store=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 4e-3)
     page = handle.pages[-1]
     assert page.startswith('<div class="dnb-watch"><b>epoch 2 of 2, 100%</b>')

@@ -80,7 +80,8 @@ def test_none_positive():
         for p in (0,math.inf): source_weights([-.1,-.2], p)
 
 @pytest.mark.parametrize('args,word', [
-    (dict(scores=[.1,.2], p=-1), '`p`'), (dict(scores=[.1,.2], p=math.nan), '`p`'), (dict(scores=[.1,math.nan]), 'NaN'), (dict(scores=[.1,math.inf]), 'infinity'),
+    (dict(scores=[.1,.2], p=-1), '`p`'), (dict(scores=[.1,.2], p=math.nan), '`p`'),
+    (dict(scores=[.1,math.nan]), 'NaN'), (dict(scores=[.1,math.inf]), 'infinity'),
     (dict(scores=[]), 'at least one'), (dict(scores=[[.1,.2]]), 'one number per source'), (dict(scores=[.1,.2], norm='max'), '`norm`'),
     (dict(scores=[.1,.2], top=0), '`top`'), (dict(scores=[.1,.2], top=3), '`top`')])
 def test_bad_input(args, word):
