@@ -31,9 +31,12 @@ def command(name):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--check', action='store_true'); p.add_argument('--command')
+    p.add_argument('--check', action='store_true')
+    p.add_argument('--command')
     args = p.parse_args()
     file = root/'README.md'
     if args.command: print(command(args.command))
-    elif args.check: raise SystemExit(0 if file.read_text(encoding='utf-8') == readme() else 'README.md is not what nbs/index.ipynb says: run scripts/make_readme.py')
+    elif args.check:
+        raise SystemExit(0 if file.read_text(encoding='utf-8') == readme() else 'README.md is not what nbs/index.ipynb '
+                                                                                'says: run scripts/make_readme.py')
     else: file.write_text(readme(), encoding='utf-8')

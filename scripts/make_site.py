@@ -10,7 +10,8 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 repo = 'https://github.com/distill-nb/distill_nb'
-vendored = {'mathjax': ('3.2.2', ['es5/tex-mml-chtml.js', 'es5/output/chtml/fonts']), 'requirejs': ('2.3.7', ['require.js']), '@jupyter-widgets/html-manager': ('1.0.15', ['dist/embed-amd.js'])}
+vendored = {'mathjax': ('3.2.2', ['es5/tex-mml-chtml.js', 'es5/output/chtml/fonts']),
+            'requirejs': ('2.3.7', ['require.js']), '@jupyter-widgets/html-manager': ('1.0.15', ['dist/embed-amd.js'])}
 
 # Pages and their order
 
@@ -36,14 +37,16 @@ def load(path): return json.loads(path.read_text(encoding='utf-8'))
 def symbols():
     "name -> (label of its place, module) of everything public; a method by 'Class.method'"
     from distill_nb._modidx import d
-    told = {n for p in notebooks().values() for c in load(p)['cells'] if re.search(r'^#\|\s*exports?\s*$', ''.join(c['source']), re.M) for n in defined(''.join(c['source']))}
+    told = {n for p in notebooks().values() for c in load(p)['cells']
+            if re.search(r'^#\|\s*exports?\s*$', ''.join(c['source']), re.M) for n in defined(''.join(c['source']))}
     res = {}
     for module,names in d['syms'].items():
         public = getattr(importlib.import_module(module), '__all__', [])
         for name in (full[len(module)+1:] for full in names):
             owner = name.split('.')[0]
             if name in told and (owner in public or '.' in name): res.setdefault(name, (f'{module}.{name}'.lower(), module))
-            elif owner in public and owner in told: res.setdefault(name, (f'{module}.{owner}'.lower(), module)) # a method that is told of where its class is
+            elif owner in public and owner in told:
+                res.setdefault(name, (f'{module}.{owner}'.lower(), module)) # a method that is told of where its class is
     return res
 
 _homonyms = {'predict','train','demo','bench','main','parser','rank','prepare','metrics'} # more often something else in prose
@@ -64,7 +67,8 @@ def defined(source):
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef,ast.ClassDef)):
             patched = [d for d in node.decorator_list if 'patch' in ast.unparse(d)]
-            if patched and node.args.args and node.args.args[0].annotation: res.append(f'{ast.unparse(node.args.args[0].annotation)}.{node.name}')
+            if patched and node.args.args and node.args.args[0].annotation:
+                res.append(f'{ast.unparse(node.args.args[0].annotation)}.{node.name}')
             else: res.append(node.name)
     return [n for n in res if not n.split('.')[-1].startswith('_')]
 
@@ -75,12 +79,15 @@ def signature(obj, name):
     "The call as one would write it, a line as long as it may be"
     try: sig = inspect.signature(obj)
     except (TypeError,ValueError): return name
-    args = [('*' if p.kind==p.VAR_POSITIONAL else '**' if p.kind==p.VAR_KEYWORD else '') + n + ('' if p.default is p.empty else f'={_show_default(p.default)}')
+    args = [('*' if p.kind==p.VAR_POSITIONAL else '**' if p.kind==p.VAR_KEYWORD else '') + n
+            + ('' if p.default is p.empty else f'={_show_default(p.default)}')
             for n,p in sig.parameters.items() if n not in ('self','cls')]
     if any(p.kind==p.KEYWORD_ONLY for p in sig.parameters.values()) and not any(a.startswith('*') for a in args):
-        at = next(i for i,(n,p) in enumerate((n,p) for n,p in sig.parameters.items() if n not in ('self','cls')) if p.kind==p.KEYWORD_ONLY); args.insert(at, '*')
+        at = next(i for i,(n,p) in enumerate((n,p) for n,p in sig.parameters.items() if n not in ('self','cls')) if p.kind==p.KEYWORD_ONLY)
+        args.insert(at, '*')
     one = f"{name}({', '.join(args)})"
-    return one if len(one)<=96 else f'{name}(\n' + textwrap.fill(', '.join(a.replace(' ', '\0') for a in args), 92, initial_indent='    ', subsequent_indent='    ', break_long_words=False, break_on_hyphens=False).replace('\0', ' ') + ')'
+    return one if len(one)<=96 else f'{name}(\n' + textwrap.fill(', '.join(a.replace(' ', '\0') for a in args), 92,
+            initial_indent='    ', subsequent_indent='    ', break_long_words=False, break_on_hyphens=False).replace('\0', ' ') + ')'
 
 def api(name, module, label, level):
     "Heading, signature, docstring and table of arguments of one public name, in Markdown; '' if it cannot be found"
@@ -102,11 +109,15 @@ def api(name, module, label, level):
         default = o.get('default', inspect._empty)
         kind = o.get('anno')
         kind = '' if kind in (None, inspect._empty) else getattr(kind, '__name__', None) or str(kind).replace('typing.', '')
-        rows.append(f"| {'**returns**' if n=='return' else f'`{n}`'} | {_cell(kind)} | {'' if default is inspect._empty or n=='return' else f'`{_cell(_show_default(default))}`'} | {_cell(o.get('docment') or '')} |")
+        rows.append(f"| {'**returns**' if n=='return' else f'`{n}`'} | {_cell(kind)} | "
+                    f"{'' if default is inspect._empty or n=='return' else f'`{_cell(_show_default(default))}`'} | "
+                    f"{_cell(o.get('docment') or '')} |")
     if rows: lines += ['| | type | default | |', '|---|---|---|---|', *rows, '']
     if inspect.isclass(obj):
-        own = [(n,m) for n,m in vars(obj).items() if not n.startswith('_') and (inspect.isfunction(m) or isinstance(m, (property,classmethod))) and inspect.getdoc(m)]
-        if own: lines += [*(f"- `{signature(getattr(m, '__func__', m), n) if not isinstance(m, property) else n}`: {_cell(inspect.getdoc(m))}" for n,m in own), '']
+        own = [(n,m) for n,m in vars(obj).items() if not n.startswith('_')
+               and (inspect.isfunction(m) or isinstance(m, (property,classmethod))) and inspect.getdoc(m)]
+        if own:
+            lines += [*(f"- `{signature(getattr(m, '__func__', m), n) if not isinstance(m, property) else n}`: {_cell(inspect.getdoc(m))}" for n,m in own), '']
     return '\n'.join(lines) + f'\n[Source]({repo}/blob/main/{file})\n'
 
 # One notebook
@@ -133,23 +144,27 @@ def convert(path, names, pages):
                 for n in defined(body) if 'exporti' not in flags else []:
                     if n in names and n not in seen:
                         seen.add(n)
-                        if text := api(n, module, f'{module}.{n}'.lower(), min(level+1, 6)): cells.append(md(link_names(text, names, here=(n,))))
+                        if text := api(n, module, f'{module}.{n}'.lower(), min(level+1, 6)):
+                            cells.append(md(link_names(text, names, here=(n,))))
             if all(isinstance(o, (ast.Import,ast.ImportFrom)) for o in ast.parse(body).body): continue
             cells.append({**c, 'source': body, 'metadata': dict(tags=['hide-input']), 'outputs': outputs(c)})
         else:
-            tags = ['remove-input'] if flags.get('echo') == 'false' else ['hide-input'] if 'code-fold' in flags or 'hide_input' in flags else []
+            tags = ['remove-input'] if flags.get('echo') == 'false' else [
+                    'hide-input'] if 'code-fold' in flags or 'hide_input' in flags else []
             cells.append({**c, 'source': body, 'metadata': dict(tags=tags), 'outputs': outputs(c)})
     cells.append(md(f'---\n[Edit this page]({repo}/edit/main/{path.relative_to(root).as_posix()}): it is a notebook, and can be run as it is.'))
     return {**nb, 'cells': cells}
 
 def outputs(cell):
-    "What a page shows of the outputs: not what went to the error stream, nor bars that have run out; of a widget with saved state only the widget; fastai's tables as the others"
+    """What a page shows of the outputs: not what went to the error stream, nor bars that have run out; of a widget
+    with saved state only the widget; fastai's tables as the others"""
     res = []
     for o in cell.get('outputs', []):
         data = o.get('data') or {}
         html = ''.join(data.get('text/html', ''))
         if o.get('name') == 'stderr' or 'text/html' in data and not re.sub(r'<style.*?</style>', '', html, flags=re.S).strip(): continue
-        if 'application/vnd.jupyter.widget-view+json' in data and html: data = {k:v for k,v in data.items() if not k.startswith('application/vnd')}
+        if 'application/vnd.jupyter.widget-view+json' in data and html:
+            data = {k:v for k,v in data.items() if not k.startswith('application/vnd')}
         if 'class="fastprogress"' in html: data = {**data, 'text/html': html.replace('class="fastprogress"', 'class="dataframe"')}
         res.append({**o, 'data': data} if data else o)
     return res
@@ -167,8 +182,11 @@ def links(text, path, pages):
         rel = p.relative_to(root/'nbs').with_suffix('').as_posix()
         for key in (rel, f'nbs/{rel}.ipynb', name): where.setdefault(key, name)
     to = lambda name: os.path.relpath(name, at or '.') + '.ipynb'
-    text = re.sub(r'\]\((?!https?:|#)([^)#]+)\.(?:ipynb|html)(#[^)]*)?\)', lambda m: f']({to(page_name((path.parent/(m[1]+".ipynb")).resolve()))})', text)
-    return re.sub(r'(?<!\[)`((?:nbs/)?[\w/]+(?:\.ipynb)?)`(?!\])', lambda m: f'[`{m[1]}`]({to(where[m[1]])})' if m[1] in where and ('/' in m[1] or m[1][:2].isdigit() or m[1] in chapters()['Reference']) else m[0], text)
+    text = re.sub(r'\]\((?!https?:|#)([^)#]+)\.(?:ipynb|html)(#[^)]*)?\)',
+                  lambda m: f']({to(page_name((path.parent/(m[1]+".ipynb")).resolve()))})', text)
+    return re.sub(r'(?<!\[)`((?:nbs/)?[\w/]+(?:\.ipynb)?)`(?!\])',
+                  lambda m: f'[`{m[1]}`]({to(where[m[1]])})' if m[1] in where
+                  and ('/' in m[1] or m[1][:2].isdigit() or m[1] in chapters()['Reference']) else m[0], text)
 
 # The whole
 
@@ -226,7 +244,9 @@ def vendor(to):
         tgz = cache/f'{short}-{v}.tgz'
         if not tgz.exists():
             registry = os.environ.get('NPM_CONFIG_REGISTRY', '').rstrip('/')
-            if shutil.which('npm'): part = cache/subprocess.run(['npm', 'pack', f'{name}@{v}', '--silent'], cwd=cache, check=True, capture_output=True, text=True).stdout.split()[-1]
+            if shutil.which('npm'):
+                part = cache/subprocess.run(['npm', 'pack', f'{name}@{v}', '--silent'], cwd=cache, check=True,
+                                            capture_output=True, text=True).stdout.split()[-1]
             else:
                 part = tgz.with_suffix('.part')
                 urllib.request.urlretrieve(f"{registry or 'https://registry.npmjs.org'}/{name}/-/{short}-{v}.tgz", part)
@@ -235,7 +255,8 @@ def vendor(to):
             for m in t.getmembers():
                 inside = m.name.partition('/')[2]
                 if m.isfile() and any(inside == w or inside.startswith(w+'/') for w in wanted):
-                    file = to/short/inside; file.parent.mkdir(parents=True, exist_ok=True)
+                    file = to/short/inside
+                    file.parent.mkdir(parents=True, exist_ok=True)
                     file.write_bytes(t.extractfile(m).read())
 
 def write_sources(src, with_vendor=True):
@@ -243,28 +264,34 @@ def write_sources(src, with_vendor=True):
     sys.path.insert(0, str(root))
     from distill_nb import __version__
     pages,names = notebooks(),symbols()
-    shutil.rmtree(src, ignore_errors=True); (src/'_static').mkdir(parents=True)
+    shutil.rmtree(src, ignore_errors=True)
+    (src/'_static').mkdir(parents=True)
     shutil.copytree(root/'nbs'/'images', src/'images')
     for name,p in pages.items():
         nb = convert(p, names, pages)
         if name == 'index': nb['cells'][-1:] = [md('```{toctree}\n:hidden:\n\n' + '\n'.join(c.lower() for c in folders) + '\n```')]
-        file = src/f'{name}.ipynb'; file.parent.mkdir(parents=True, exist_ok=True)
+        file = src/f'{name}.ipynb'
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(nb), encoding='utf-8')
     for c,ps in chapters().items():
-        (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title}]({p}.ipynb).** {what}' for p in ps for title,what in [opening(pages[p])]) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
+        (src/f'{c.lower()}.md').write_text(f'# {c}\n\n' + '\n'.join(f'- **[{title}]({p}.ipynb).** {what}' for p in ps
+                for title,what in [opening(pages[p])]) + '\n\n```{toctree}\n:hidden:\n\n' + '\n'.join(ps) + '\n```\n', encoding='utf-8')
     (src/'_static'/'site.css').write_text(css, encoding='utf-8')
     (src/'_static'/'hub.js').write_text(hub, encoding='utf-8')
     (src/'_static'/'icon.svg').write_text(icon, encoding='utf-8')
     if with_vendor: vendor(src/'_static'/'vendor')
-    widgets = {'vendor/requirejs/require.js': {}, 'vendor/html-manager/dist/embed-amd.js': {'data-jupyter-widgets-cdn-only': 'false'}} if with_vendor else {}
+    widgets = {'vendor/requirejs/require.js': {}, 'vendor/html-manager/dist/embed-amd.js': {
+            'data-jupyter-widgets-cdn-only': 'false'}} if with_vendor else {}
     (src/'conf.py').write_text(conf.format(version=__version__, widgets=widgets, repo=repo), encoding='utf-8')
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--out', type=Path, default=root/'_docs'); ap.add_argument('--no-vendor', action='store_true', help='without MathJax and widgets, where there is no network')
+    ap.add_argument('--out', type=Path, default=root/'_docs')
+    ap.add_argument('--no-vendor', action='store_true', help='without MathJax and widgets, where there is no network')
     a = ap.parse_args()
     shutil.rmtree(a.out/'html', ignore_errors=True)
     write_sources(a.out/'src', not a.no_vendor)
-    raise SystemExit(subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', str(a.out/'src'), str(a.out/'html')]).returncode)
+    raise SystemExit(subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html',
+                                     str(a.out/'src'), str(a.out/'html')]).returncode)
 
 if __name__ == '__main__': main()
