@@ -23,7 +23,7 @@ def convert(tmp_path, monkeypatch):
     def convert(*cells, name='03_similarity'):
         path = tmp_path/'nbs'/f'{name}.ipynb'
         path.write_text(json.dumps(dict(cells=[cell(c[3:], 'markdown') if c.startswith('md ') else cell(c) for c in cells], metadata={}, nbformat=4, nbformat_minor=5)))
-        return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'), 'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')}, {'outputs': tmp_path/'nbs'/'02_outputs.ipynb', 'speed': tmp_path/'nbs'/'speed.ipynb'})['cells'][:-1]
+        return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'), 'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')}, {'outputs': tmp_path/'nbs'/'16_outputs.ipynb', 'speed': tmp_path/'nbs'/'pages'/'06_speed.ipynb'})['cells'][:-1]
     return convert
 
 def test_directives(convert):
