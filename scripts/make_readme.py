@@ -1,4 +1,4 @@
-"Makes README.md from nbs/index.ipynb; `--check` only compares them, `--command NAME` prints the line under `# NAME`."
+"Make README.md from nbs/index.ipynb; `--check` only compares them, `--command NAME` prints the line under `# NAME`"
 import argparse, json, re
 from pathlib import Path
 
