@@ -166,7 +166,7 @@ def test_the_slider_moves_without_a_kernel(served):
     page.wait_for_function("[...document.querySelectorAll('.cell_output p')].some(p => p.offsetParent && p.innerText == 'p = 5')")
     assert shown() == ['p = 5'] and said == []
 
-words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy', 'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
+words = {'ranking': 'ranking.html', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'export', 'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
          'folder': 'infer', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
 def test_search_finds(served):
     chrome,base = served
