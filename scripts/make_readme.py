@@ -1,4 +1,4 @@
-"Makes README.md from nbs/index.ipynb; `--check` only compares them, `--command NAME` prints the line under `# NAME`."
+"Make README.md from nbs/index.ipynb; `--check` only compares them, `--command NAME` prints the line under `# NAME`"
 import argparse, json, re
 from pathlib import Path
 
@@ -37,6 +37,6 @@ if __name__ == '__main__':
     file = root/'README.md'
     if args.command: print(command(args.command))
     elif args.check:
-        raise SystemExit(0 if file.read_text(encoding='utf-8') == readme() else 'README.md is not what nbs/index.ipynb '
-                                                                                'says: run scripts/make_readme.py')
+        same = file.read_text(encoding='utf-8') == readme()
+        raise SystemExit(None if same else 'README.md differs from nbs/index.ipynb: run scripts/make_readme.py')
     else: file.write_text(readme(), encoding='utf-8')

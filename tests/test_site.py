@@ -29,7 +29,8 @@ def convert(tmp_path, monkeypatch):
                                                for c in cells], metadata={}, nbformat=4, nbformat_minor=5)))
         return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'),
                                         'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')},
-                                 {'outputs': tmp_path/'nbs'/'17_outputs.ipynb', 'speed': tmp_path/'nbs'/'speed.ipynb'})['cells'][:-1]
+                                 {'outputs': tmp_path/'nbs'/'17_outputs.ipynb',
+                                  'speed': tmp_path/'nbs'/'pages'/'06_speed.ipynb'})['cells'][:-1]
     return convert
 
 def test_directives(convert):
@@ -196,7 +197,7 @@ def test_the_slider_moves_without_a_kernel(served):
     page.wait_for_function("[...document.querySelectorAll('.cell_output p')].some(p => p.offsetParent && p.innerText == 'p = 5')")
     assert shown() == ['p = 5'] and said == []
 
-words = {'ranking': 'reading_a_ranking', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'deploy',
+words = {'ranking': 'ranking.html', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'export',
          'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',
          'folder': 'infer', 'weights': 'weights', 'skin': 'reproduction', 'fasterai': 'coming_from'}
 @pytest.mark.browser
