@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import setup
 
 here = Path(__file__).parent
-cfg  = ConfigParser(delimiters=['=']); cfg.read(here/'settings.ini', encoding='utf-8')
+cfg  = ConfigParser(delimiters=['='])
+cfg.read(here/'settings.ini', encoding='utf-8')
 cfg  = cfg['DEFAULT']
 version = re.search(r'__version__\s*=\s*"([^"]+)"', (here/'distill_nb'/'__init__.py').read_text(encoding='utf-8')).group(1)
 readme  = here/'README.md'

@@ -57,7 +57,8 @@ def page(n=40):
             p.wait_for_timeout(3000)
             p.evaluate("""() => { window.ms = []; let t = 0;
                 document.addEventListener('keydown', () => { t = performance.now() }, true);
-                new MutationObserver(() => { if (t) { window.ms.push(performance.now()-t); t = 0 } }).observe(document.querySelector('.dnb-code'),
+                new MutationObserver(() => { if (t) { window.ms.push(performance.now()-t); t = 0 } })
+                    .observe(document.querySelector('.dnb-code'),
                     {subtree: true, childList: true, characterData: true}) }""")
             p.locator('.dnb-explore .widget-hslider:has-text("power p") .noUi-handle').focus()
             for i in range(n):

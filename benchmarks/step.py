@@ -159,7 +159,7 @@ def live(arch, teachers, px, bs, a, peers=True):
         makes.update({'student alone, 1000 classes': partial(plain, 2*bs, 1000),
                       'plain loop, 1 teacher': partial(loop, 1), f'plain loop, {len(sources)} teachers': partial(loop, len(sources))})
         try:
-            import fasterai as _
+            import fasterai as _ # noqa: F401
             makes["fasterai's callback, 1 teacher"] = fasterai
         except ImportError: print('fasterai is not installed: left out')
     t = rounds(makes, a.steps, a.rounds)

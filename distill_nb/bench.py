@@ -1,4 +1,4 @@
-"""Many targets, methods, seeds and numbers of labels: a grid of runs that is kept in one file, resumes where it was stopped, and ends in a table with paired errors
+"""A grid of targets, methods, seeds and numbers of labels, kept in one file: it resumes, and ends in a table with paired errors
 
 Docs: https://distill-nb.github.io/distill_nb/bench.html.md"""
 

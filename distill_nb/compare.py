@@ -1,4 +1,4 @@
-"""What is distillation worth here? Several methods on the same splits, from the same start, with the same steps, and the paired difference between them.
+"""Several methods on the same splits, from the same start, with the same steps, and the paired difference between them
 
 Docs: https://distill-nb.github.io/distill_nb/compare.html.md"""
 

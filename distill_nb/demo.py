@@ -1,4 +1,4 @@
-"""The complete method on one page in a minute and a half: rank a small zoo, weight it, distil a student, compare it with its baselines, and write a report
+"""The complete method in a minute and a half: rank a small zoo, weight it, distil a student, compare it with its baselines
 
 Docs: https://distill-nb.github.io/distill_nb/demo.html.md"""
 

@@ -1,4 +1,4 @@
-"""A student with one head for the target and one for every source, the loss that trains them together, and the fastai callback that brings unlabelled images and weighted teachers into an ordinary `Learner`.
+"""The callback that brings a pool of images and their weighted teachers into an ordinary `Learner`
 
 Docs: https://distill-nb.github.io/distill_nb/distill.html.md"""
 

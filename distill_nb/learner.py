@@ -126,7 +126,7 @@ def student_learner(
     probe_head:bool=False, # start the head from a linear probe on the labelled images (LP-FT) instead of at random
     normalize:bool=True, # normalise as the start was trained, unless `dls` do already
     arch_kwargs:dict=None, # for timm.create_model; by default those of `start`
-    cache=None, # where opened images are kept: None beside the outputs of sources, a folder, 'device' (and held there), False nowhere (see `where_kept`)
+    cache=None, # where opened images are kept: None beside outputs, a folder, 'device' (and held there), False nowhere
     opt_func=FusedAdam, # makes the optimizer, from parameter groups and a learning rate
     cbs=None, # further callbacks
     **kwargs,

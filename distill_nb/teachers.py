@@ -1,4 +1,4 @@
-"""What teaches the student on the pool, as objects: the sources' own classes, probes in the target's classes, the sources' features, or several together.
+"""What teaches the student on the pool: the sources' own classes, probes in the target's classes, the sources' features
 
 Docs: https://distill-nb.github.io/distill_nb/teachers.html.md"""
 

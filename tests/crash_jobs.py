@@ -1,5 +1,6 @@
-"""Work that is worth interrupting: a pass over images, a bench, a training. A fork server, so that a hundred kills do not cost a hundred imports:
-it reads lines `JOB FOLDER`, answers with the process number of a child that does the job, then with the child's exit status."""
+"""Work that is worth interrupting: a pass over images, a bench, a training. A fork server, so that a hundred kills do
+not cost a hundred imports: it reads lines `JOB FOLDER`, answers with the process number of a child that does the job,
+then with the child's exit status."""
 import os, sys, warnings
 from pathlib import Path
 warnings.filterwarnings('ignore')

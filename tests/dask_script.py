@@ -1,4 +1,5 @@
-"A pass over images on a local Dask cluster of two worker processes, one of which is killed on the way; run by test_many_machines.py with a store's folder as argument"
+"""A pass over images on a local Dask cluster of two worker processes, one of which is killed on the way; run by
+test_many_machines.py with a store's folder as argument"""
 import os, signal, sys, threading, time, warnings
 warnings.simplefilter('ignore')
 import joblib, numpy as np, torch

@@ -1,5 +1,6 @@
-"""What the page `sturdy` promises, and the test behind each promise: file::test -> (kind, case, what happens). With $DISTILL_NB_STURDY the tests that passed become rows, `tried` is the number of their cases.
-`tests/test_bad_input.py` and `tests/test_entries.py` write rows of their own, one a case."""
+"""What the page `sturdy` promises, and the test behind each promise: file::test -> (kind, case, what happens). With
+$DISTILL_NB_STURDY the tests that passed become rows, `tried` is the number of their cases. `tests/test_bad_input.py`
+and `tests/test_entries.py` write rows of their own, one a case."""
 
 promises = {
  # one way to look at an image

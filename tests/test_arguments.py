@@ -1,4 +1,5 @@
-"""Every parameter of every public signature: it has a rule, which refuses all that breaks it; or `test_entries` hands it what cannot be meant; or there is a reason why anything may be given."""
+"""Every parameter of every public signature: it has a rule, which refuses all that breaks it; or `test_entries` hands it
+what cannot be meant; or there is a reason why anything may be given."""
 import importlib, inspect, pkgutil
 import pytest
 import distill_nb
@@ -81,7 +82,10 @@ free = { # why a parameter has neither
     'other tests hand over tables of the wrong length or width': 'Ranking.replicates Ranking.null '
                                                                  'Ranking.check.accuracies Ranking.only.names '
                                                                  'FixMatch.align fixmatch_learner.align PseudoLabels.classes',
-    'parts of the store and of the cache, which hand each other what they wrote; their files are fuzzed': 'Store.folder.source Store.drop.path Store.place.path Store.widths.source Store.widths.outlines Store.write.source Store.write.keys Store.write.features Store.write.logits Store.write.sizes Store.index.source Store.read.path Store.rows.source Store.rows.keys '
+    'parts of the store and of the cache, which hand each other what they wrote; their files are fuzzed':
+        'Store.folder.source Store.drop.path Store.place.path Store.widths.source Store.widths.outlines '
+        'Store.write.source Store.write.keys Store.write.features Store.write.logits Store.write.sizes '
+        'Store.index.source Store.read.path Store.rows.source Store.rows.keys '
         'Store.clear.source Store.image_keys.images KeptImages.file.item KeptImages.file.view KeptImages.read.item '
         'KeptImages.read.view KeptImages.write.item KeptImages.write.view KeptImages.write.img KeptImages.keep.item '
         'KeptImages.keep.halves KeptImages.keep.views KeptImages.open.item KeptImages.open.view KeptImages.open.opener '

@@ -1,5 +1,5 @@
-"""The ways in against input that is wrong, strange or hostile: a clear error, or the right result. Each table says which is expected of each case;
-with $DISTILL_NB_STURDY the outcomes become rows of the page `sturdy`."""
+"""The ways in against input that is wrong, strange or hostile: a clear error, or the right result. Each table says which
+is expected of each case; with $DISTILL_NB_STURDY the outcomes become rows of the page `sturdy`."""
 import io, json, math, os, resource, shutil, subprocess, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -172,7 +172,8 @@ labels = { # case -> (labels, classes found or None where refused)
     'strings': (['cat','dog','ox']*4, 3), 'integers': ([0,1,2]*4, 3), 'NumPy strings': (np.array(['cat','dog']*6), 2),
     'booleans': ([True,False]*6, 2), 'negative integers': ([-1,5]*6, 2),
     'tensor': (torch.arange(N)%3, 3), 'slashes in names': (['a/b','a\\b','../c']*4, 3),
-    'any script': (['鳥','собака','🐦']*4, 3), 'empty string among them': (['','a']*6, 2), 'strings and integers, as strings': ([0,'a']*6, 2),
+    'any script': (['鳥','собака','🐦']*4, 3), 'empty string among them': (['','a']*6, 2),
+    'strings and integers, as strings': ([0,'a']*6, 2),
     'floats': ([0.,1.,2.]*4, None), 'NaN': ([0.,math.nan]*6, None), 'None among them': ([None,'a']*6, None),
     'too few': ([0,1]*5, None), 'too many': ([0,1]*7, None), 'none at all': ([], None), 'a matrix': (np.eye(N), None),
     'a string': ('cats', None)}
@@ -366,7 +367,7 @@ student_files = {
     'cut in half': lambda d: d[:len(d)//2], 'empty': lambda d: b'',
     'a header of 2^60 bytes': lambda d: (2**60).to_bytes(8, 'little') + d[8:], 'text': lambda d: b'hello'*100,
     'an architecture to be fetched': lambda d: with_header(d, arch='hf-hub:somebody/something'), 'an argument that '
-                                                                                                 'reads another file': lambda d: with_header(d, kwargs=dict(checkpoint_path='/etc/passwd')),
+    'reads another file': lambda d: with_header(d, kwargs=dict(checkpoint_path='/etc/passwd')),
     'an argument that reads the network': lambda d: with_header(d, kwargs=dict(pretrained=True)),
     'another architecture': lambda d: with_header(d, arch='resnet10t'),
     'minus one class': lambda d: with_header(d, num_classes=-1),

@@ -172,7 +172,8 @@ def test_jupyterlab(chrome, tmp_path, rank):
         p.set_default_timeout(wait)
         p.goto(f'{url}/lab/tree/explore.ipynb', wait_until='commit')
         p.wait_for_selector('.jp-Notebook .jp-Cell')
-        p.wait_for_function("""document.querySelector('.jp-KernelName')?.innerText.startsWith('Python') && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'""")
+        p.wait_for_function("""document.querySelector('.jp-KernelName')?.innerText.startsWith('Python') &&
+            document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'""")
         if p.get_by_role('button', name='No', exact=True).count():
             p.get_by_role('button', name='No', exact=True).click() # news of JupyterLab?
         p.get_by_role('menuitem', name='Run', exact=True).click()

@@ -1,8 +1,10 @@
-"What a file says of a model is checked field by field, nothing else is opened, and nothing is built before its shapes are known; what is written is whole, or nothing"
+"""What a file says of a model is checked field by field, nothing else is opened, and nothing is built before its shapes
+are known; what is written is whole, or nothing"""
 import functools, json, os
 import numpy as np, pytest, timm, torch
 from torch import nn
-from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, L1LossFlat, LabelSmoothingCrossEntropyFlat, Learner, MSELossFlat)
+from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, L1LossFlat,
+                               LabelSmoothingCrossEntropyFlat, Learner, MSELossFlat)
 import distill_nb.checkpoints, distill_nb.export, distill_nb.student
 from distill_nb.publish import escape_markdown
 from distill_nb.data import image_dls

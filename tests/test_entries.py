@@ -1,5 +1,6 @@
-"""Every public function against arguments that cannot be meant, one at a time, the others good: it is refused by an error of our own, which names what is wrong,
-or there is a reason why it is right to take it. `entries` holds a call of each that works, `bad` what may be wrong with an argument of each kind, `fine` the reasons."""
+"""Every public function against arguments that cannot be meant, one at a time, the others good: it is refused by an
+error of our own, which names what is wrong, or there is a reason why it is right to take it. `entries` holds a call
+of each that works, `bad` what may be wrong with an argument of each kind, `fine` the reasons."""
 import importlib, inspect, math, pkgutil, signal, tempfile, traceback, warnings
 from functools import lru_cache
 from pathlib import Path

@@ -140,7 +140,6 @@ def test_labels_in_the_span():
 def test_useless_features():
     y = np.tile([0,1], 20)
     x = np.repeat(np.tile([1.,1,-1,-1], 10)[:,None], 3, axis=1)
-    n = len(y)
     assert logme(x, y) == pytest.approx(-.5*(np.log(2*np.pi*.5)+1), abs=1e-9)          # t infinite: all is noise
 
 def test_ill_conditioned_takes_the_exact_way():

@@ -460,7 +460,7 @@ def test_half_precision_weights_are_averaged_in_single(digits):
         def after_pred(self): self.learn.pred = self.pred.float()
         def after_batch(self):
             if self.training: assert all(o.dtype == torch.float32 for o in self.ema.average)
-    learn = quiet_fit(Learner(dls, net, cbs=[EMA(), Cast()]))
+    quiet_fit(Learner(dls, net, cbs=[EMA(), Cast()]))
     assert all(p.dtype == torch.bfloat16 for p in net.parameters())
 
 def test_fine_tune_frozen_statistics_source_heads_and_export(digits, tmp_path):

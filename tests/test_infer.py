@@ -1,4 +1,5 @@
-"An exported student answers as the Learner does: in a bare environment with ONNX Runtime and Pillow alone, for every kind of image, in float and in eight bits"
+"""An exported student answers as the Learner does: in a bare environment with ONNX Runtime and Pillow alone, for every
+kind of image, in float and in eight bits"""
 from copy import deepcopy
 import csv, io, json, shutil, subprocess, venv
 import numpy as np, pytest, torch

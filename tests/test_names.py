@@ -73,8 +73,10 @@ def test_file_names_on_a_screen_that_cannot_show_them(encoding, folder, monkeypa
 @pytest.mark.parametrize('how', ['/dev/stdout | cat','/dev/stdout > o.csv','pipe & cat pipe; wait'])
 def test_list_into_a_pipe(how, folder, tmp_path):
     os.mkfifo(tmp_path/'pipe')
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from unittest import mock; from distill_nb import infer; import numpy as np\n" \
-           "class P:\n  labels = ['a','b']\n  def __init__(s, *_): pass\n  def prepare(s, f): return np.zeros(2)\n  def run(s, x): return np.tile([.3,.7], (len(x),1))\n" \
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); " \
+           "from unittest import mock; from distill_nb import infer; import numpy as np\n" \
+           "class P:\n  labels = ['a','b']\n  def __init__(s, *_): pass\n  def prepare(s, f): return np.zeros(2)\n" \
+           "  def run(s, x): return np.tile([.3,.7], (len(x),1))\n" \
            f"infer.Predictor = P; infer.main(['x', {str(folder)!r}, '--csv', sys.argv[1]])"
     (tmp_path/'s.py').write_text(code)
     out = subprocess.run(['bash','-c',f"{sys.executable} s.py {how}"], cwd=tmp_path, stdout=subprocess.PIPE, timeout=900).stdout

@@ -1,4 +1,5 @@
-"Figures with two, six and twenty-eight sources of long names, on light and dark pages: no text lies on another or is cut off, and all of it can be read"
+"""Figures with two, six and twenty-eight sources of long names, on light and dark pages: no text lies on another or is
+cut off, and all of it can be read"""
 import itertools, warnings
 from types import SimpleNamespace
 import matplotlib
@@ -107,7 +108,7 @@ def test_neighbouring_colours_differ_for_the_colour_blind(pair):
 
 def test_umap_is_asked_for_by_name():
     x,y = np.random.default_rng(0).normal(size=(60,8)),np.arange(60)%3
-    try: import umap
+    try: import umap # noqa: F401
     except ImportError:
         with pytest.raises(ImportError, match='umap-learn'): plot_features(x, y, method='umap')
     else: assert sum(len(c.get_offsets()) for c in plot_features(x, y, method='umap').collections) == 60

@@ -101,7 +101,7 @@ def test_a_pool_that_has_the_labelled_and_the_validation_images(form, folder, tm
         y = [o.parent.name for o in files]
         dls,pool = image_dls(x, y, bs=4, valid_pct=.25),x
     else: pool = files if form=='files' else [o.read_bytes() for o in files]
-    with pytest.warns(UserWarning, match='`unlabeled`: 6 of the 6 validation images are in the pool') as w:
+    with pytest.warns(UserWarning, match='`unlabeled`: 6 of the 6 validation images are in the pool'):
         learn = distilled(dls, pool, tmp_path)
     assert len(learn.distill.pool)==24==len({image_key(o) for o in learn.distill.pool})
     with pytest.warns(UserWarning, match='6 of the 6 validation'): fixmatch_learner(dls, pool, 'test_efficientnet', pretrained=False)

@@ -1,4 +1,5 @@
-"All estimators of the register on the same grounds, `Ranking`, and `rank_sources` on made-up sources. What is particular to one estimator is in test_est_*.py."
+"""All estimators of the register on the same grounds, `Ranking`, and `rank_sources` on made-up sources. What is
+particular to one estimator is in test_est_*.py."""
 import numpy as np, pytest, torch, warnings, weakref
 from hypothesis import given, settings, strategies as st
 from distill_nb.ranking import *
@@ -355,7 +356,7 @@ def test_halving_keeps_passes_of_earlier_rounds(tmp_path):
             def forward(self, x):
                 seen.append(len(x))
                 return super().forward(x)
-        r = rank_sources(dls, [live(f's{i}', lambda i=i: Counting(i)) for i in range(6)], n=50, halving=10, keep=1,
+        rank_sources(dls, [live(f's{i}', lambda i=i: Counting(i)) for i in range(6)], n=50, halving=10, keep=1,
                          store=store, progress=False, times=0)
         assert sum(seen)==n_passes(halving_plan(6, 50, 10, 1))==6*10+3*10+2*20+10
     assert list(tmp_path.iterdir())

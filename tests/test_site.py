@@ -1,5 +1,6 @@
-"""The documentation site: builds without a warning; every page loads in a browser without an error and without asking anybody else for anything, its links lead somewhere,
-its figures are seen, light and dark, wide and narrow; the search finds what a user would type."""
+"""The documentation site: builds without a warning; every page loads in a browser without an error and without asking
+anybody else for anything, its links lead somewhere, its figures are seen, light and dark, wide and narrow; the search
+finds what a user would type."""
 import functools, http.server, json, os, re, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -79,9 +80,8 @@ def test_tables_are_tables(tmp_path):
     (tmp_path/'src'/'index.ipynb').write_text(json.dumps(nb))
     (tmp_path/'src'/'_static'/'icon.svg').write_text(make_site.icon)
     (tmp_path/'src'/'conf.py').write_text(make_site.conf.format(version='0', widgets={},
-                                                                repo=make_site.repo).replace("html_theme = "
-                                                                                             "'pydata_sphinx_theme'",
-                                                                                             "html_theme = 'basic'").replace('html_theme_options', 'unused'))
+                                                                repo=make_site.repo).replace(
+        "html_theme = 'pydata_sphinx_theme'", "html_theme = 'basic'").replace('html_theme_options', 'unused'))
     p = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'sphinx', '-W', '-q', '-b', 'html', str(tmp_path/'src'),
                         str(tmp_path/'html')], capture_output=True, text=True)
     assert p.returncode == 0, p.stderr[-3000:]
@@ -174,7 +174,8 @@ def test_every_page_in_a_browser(served, site, scheme, width):
         name = p.relative_to(site).as_posix()
         if '_static' in p.parts or name in ('genindex.html','search.html'): continue
         page.goto(base+name, wait_until='load')
-        bad = page.evaluate("""() => [...document.querySelectorAll('article img')].filter(i => !i.complete || !i.naturalWidth || i.getBoundingClientRect().right > innerWidth+1 && !i.closest('.text_html')).map(i => i.src)""")
+        bad = page.evaluate("""() => [...document.querySelectorAll('article img')].filter(i => !i.complete || !i.naturalWidth ||
+            i.getBoundingClientRect().right > innerWidth+1 && !i.closest('.text_html')).map(i => i.src)""")
         if bad: wrong.append((name, bad))
         if page.evaluate('document.documentElement.scrollWidth > innerWidth+1'): wrong.append((name, 'wider than the window'))
         if '\\(' in p.read_text(encoding='utf-8') and 'math notranslate' in p.read_text(encoding='utf-8'):

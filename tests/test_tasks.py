@@ -84,7 +84,8 @@ def make_stanford_dogs(path):
                            labels=[{1:0,2:1,120:2}[k] for _,k in rows],
                            classes=['Chihuahua','Japanese spaniel','African hunting dog'])
 
-chest_header = 'Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],'
+chest_header = 'Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,' \
+    'OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],'
 chest = ['Atelectasis','Cardiomegaly','Effusion','Infiltration','Mass','Nodule','Pneumothorax']
 
 def make_chestx(path):

@@ -221,14 +221,14 @@ def test_killed(writer, tmp_path, in_a_child):
 def test_ctrl_c_leaves_a_file_as_it_was(tmp_path):
     for whole in (whole_file, infer.whole_file):
         (tmp_path/'a').write_text('was')
-        with pytest.raises(KeyboardInterrupt), whole(tmp_path/'a') as f: raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt), whole(tmp_path/'a'): raise KeyboardInterrupt
         assert (tmp_path/'a').read_text() == 'was' and [o.name for o in tmp_path.iterdir()] == ['a']
 
 def test_the_two_writers_spare_each_other(tmp_path):
     "A live part of either is not cleared by the other; a dead one is"
     for a,b in ((whole_file,infer.whole_file), (infer.whole_file,whole_file)):
         (tmp_path/'.tmp-dead').touch()
-        with a(tmp_path/'a') as f, b(tmp_path/'b') as g: pass
+        with a(tmp_path/'a'), b(tmp_path/'b'): pass
         assert sorted(o.name for o in tmp_path.iterdir()) == ['a','b']
 
 if __name__ == '__main__': serve()
