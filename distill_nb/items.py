@@ -291,7 +291,7 @@ def _warn_of_empty(labels, root, name):
     "Warn of class folders without an image"
     folders = {o.name for o in os.scandir(root) if o.is_dir() and not o.name.startswith('.')}
     if not (empty := sorted(folders - set(labels))): return
-    warn(f"`{name}`: no image in {', '.join(map(repr, empty))}, so {'they are no classes' if len(empty)>1 else 'it is no class'} here")
+    warn(f"`{name}`: no image in {', '.join(map(repr, empty))}, so {'they are not classes' if len(empty)>1 else 'it is not a class'} here")
 
 # %% ../nbs/06_items.ipynb #dat00028
 def labeled_images(

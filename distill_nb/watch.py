@@ -72,7 +72,7 @@ def _predictions(learn, n):
     return Div(*cards, style='display:flex;flex-wrap:wrap;gap:8px;font-size:12px')
 
 # %% ../nbs/42_watch.ipynb #rnk40011
-def in_notebook()->bool: # where what was displayed can be drawn anew
+def in_notebook()->bool: # where what was displayed can be redrawn
     "Is there a Jupyter kernel?"
     return get_ipython() is not None and hasattr(get_ipython(), 'kernel')
 
@@ -122,7 +122,7 @@ def after_epoch(self:Watch):
 
 @patch
 def draw(self:Watch):
-    "Draw the picture anew"
+    "Redraw the picture"
     self.drawn = time.time()
     distill = getattr(self.learn, 'distill', None)
     taught = getattr(distill, 'alpha', None) is not None
