@@ -88,7 +88,7 @@ def check_shapes(
     model:nn.Module,   # would receive the weights
     shapes:dict,       # name -> shape of a weight
     what='checkpoint', # how errors call it
-):
+)->dict: # name -> shape
     "Raises `ValueError` that lists missing, unexpected and misshapen names, batch norm's counter of batches aside"
     own,shapes = _real({k: v.shape for k,v in model.state_dict().items()}),_real(shapes)
     def some(names): return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names)>4 else ''})"

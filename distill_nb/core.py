@@ -126,7 +126,7 @@ class Range:
         return v
 
     @property
-    def bad(self):
+    def bad(self)->dict: # case -> value
         "Values that break the rule, by name"
         res = dict(nan=math.nan, text='three', digits='3', list=[1,2], object=object(), bool=True, huge=10**400)
         if self.low > -sys.float_info.max:
@@ -144,7 +144,7 @@ class Count:
     def __call__(self, name, v): return check_count(name, v, self.least, self.most)
 
     @property
-    def bad(self):
+    def bad(self)->dict: # case -> value
         "Values that break the rule, by name"
         res = dict(nan=math.nan, inf=math.inf, text='three', digits='3', list=[1,2], object=object(), bool=True,
                    half=self.least+.5, too_small=self.least-1)
@@ -165,7 +165,7 @@ class OneOf:
         raise ValueError(f"`{name}` must be {', '.join(most)}{' or '*bool(most)}{last}, got {_shown(v)}{hint}")
 
     @property
-    def bad(self):
+    def bad(self)->dict: # case -> value
         "Values that break the rule, by name"
         return dict(unknown='nonsense', number=3, list=[self.choices[0]], nan=math.nan, object=object())
 
@@ -180,7 +180,7 @@ class Flag:
         raise ValueError(f"`{name}` must be True or False, got {_shown(v)}")
 
     @property
-    def bad(self):
+    def bad(self)->dict: # case -> value
         "Values that break the rule, by name"
         return dict(text='yes', number=3, nan=math.nan, none=None, list=[True], object=object())
 
@@ -198,7 +198,7 @@ class Kind:
         raise TypeError(f"`{name}` must be {self.what}, got {_shown(v)}")
 
     @property
-    def bad(self):
+    def bad(self)->dict: # case -> value
         "Values that break the rule, by name"
         res = dict(number=3, object=object(), yes=True)
         if str not in self.types: res['text'] = 'three'
@@ -213,7 +213,7 @@ class Maybe:
     def __call__(self, name, v): return v if v is None else self.rule(name, v)
 
     @property
-    def bad(self): return self.rule.bad
+    def bad(self)->dict: return self.rule.bad
 
 @dataclass(frozen=True)
 class Each:
@@ -228,7 +228,7 @@ class Each:
         return v
 
     @property
-    def bad(self):
+    def bad(self)->dict: # case -> value
         "Values that break the rule, by name"
         lists = {f'list_of_{k}': [o] for k,o in self.rule.bad.items()}
         return lists if self.alone else dict(number=3, text='three') | lists

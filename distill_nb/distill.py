@@ -33,9 +33,9 @@ class Distill(PoolCallback):
                              f"images in the same order")
 
     @property
-    def names(self): return self.teacher.names
+    def names(self)->list: return self.teacher.names
     @property
-    def alpha(self): return self.teacher.alpha
+    def alpha(self)->Tensor: return self.teacher.alpha
 
 # %% ../nbs/26_distill.ipynb #dst10002
 @patch
@@ -61,7 +61,7 @@ def before_train(self:Distill):
 def _take(self:Distill, features): self.features = features
 
 @patch
-def pool_loss(self:Distill, x, idx):
+def pool_loss(self:Distill, x, idx)->Tensor: # a scalar
     "The teacher's loss on one batch of the pool"
     m,features = get_model(self.model),self.features[self.lo:self.hi] # the predictions may be fewer by now: FixMatch takes its own off
     z = m.source_heads(features) if self.teacher.width else None

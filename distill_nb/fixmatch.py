@@ -129,7 +129,7 @@ class Threshold:
     def extra(self,
         strong:Tensor, # logits of the strong views [N,C]
         mask:Tensor # which of them counted, bool [N]
-    ): # a scalar
+    )->Tensor: # a scalar
         "A further term of the loss on the pool, by default none"
         return 0.
 
@@ -222,7 +222,7 @@ class Free(Threshold):
         p = self.p(probs.mean(0))
         return self.tau(confidence.mean())*p/p.max()
 
-    def extra(self, strong, mask): return self.fairness*fairness_loss(strong, mask, self.p.value, self.hist.value)
+    def extra(self, strong, mask)->Tensor: return self.fairness*fairness_loss(strong, mask, self.p.value, self.hist.value)
     __repr__ = basic_repr('decay,fairness')
 
 # %% ../nbs/27_fixmatch.ipynb #fix25019
@@ -317,7 +317,7 @@ def before_batch(self:FixMatch):
     super(FixMatch, self).before_batch()
 
 @patch
-def views(self:FixMatch, x):
+def views(self:FixMatch, x)->list:
     "The weak and the strong view; the strong one alone if no batch norm learns from the batch"
     x = x.as_subclass(Tensor)
     if self.weak: x = self.weak(x)
@@ -328,7 +328,7 @@ def views(self:FixMatch, x):
 
 # %% ../nbs/27_fixmatch.ipynb #fix25027
 @patch
-def pool_loss(self:FixMatch, x, idx):
+def pool_loss(self:FixMatch, x, idx)->Tensor: # a scalar
     "Eq. 4 of Sohn et al. 2020, with aligned predictions if asked for, and the threshold's extra loss"
     z = self.pool_logits
     weak,strong = [o.float() for o in (z.chunk(2) if self.weak_logits is None else (self.weak_logits,z))]
@@ -341,7 +341,7 @@ def pool_loss(self:FixMatch, x, idx):
     return loss + self.thresholds.extra(strong, mask)
 
 @patch
-def columns(self:FixMatch): return super(FixMatch, self).columns() + [ValueMetric(self.confident, 'confident')]
+def columns(self:FixMatch)->list: return super(FixMatch, self).columns() + [ValueMetric(self.confident, 'confident')]
 
 @patch
 def confident(self:FixMatch)->Tensor: # a scalar; None before the first batch

@@ -251,10 +251,10 @@ class Opener:
     ): self.tfms = list(tfms)
 
     @property
-    def name(self): return ', '.join(f.name for f in self.tfms)
+    def name(self)->str: return ', '.join(f.name for f in self.tfms)
 
     @property
-    def key(self):
+    def key(self)->str:
         "Digest of what it does. Raises `Unidentified` where nothing tells"
         if not hasattr(self, '_key'): self._key = identity(self.tfms, f"the opener {self.name} of `dls`")
         return self._key

@@ -11,6 +11,7 @@ __all__ = ['crop_modes', 'interpolations', 'model_fields', 'read_rgb', 'check_ge
 
 # %% ../nbs/03_infer.ipynb #b3246849
 import argparse, codecs, csv, json, math, os, stat, sys, uuid, warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -202,7 +203,7 @@ def _finite(s):
 
 def strict_json(
     text:str # JSON
-): # dict, list, str, number, bool or None
+)->object: # dict, list, str, number, bool or None
     "The value of `text`. Raises `ValueError` if a name occurs twice, a number is not finite, or the nesting is too deep"
     try: return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError as e: raise ValueError(f"it is not JSON: {e}") from e
@@ -343,7 +344,7 @@ class Predictor:
         self.size = sides[0] if sides[0] == sides[1] else tuple(sides)
         self.labels = self.meta.get('labels') or [str(i) for i in range(self.session.get_outputs()[0].shape[1])]
 
-    def prepare(self, item):
+    def prepare(self, item)->np.ndarray: # float32 [C,H,W]
         "An image as the graph takes it, float32 [C,height,width]"
         x = prepare_item(item, self.meta)
         if self.meta['normalize']: return x
@@ -404,7 +405,7 @@ def predict_files(
     min_prob:float=0., # an answer of less probability is withheld
     top:int=1, # classes per row
     bs:int=32 # images that are held at a time
-): # yields dicts: file, label, probability (label2, probability2, ...), note
+)->Iterator: # yields dicts: file, label, probability (label2, probability2, ...), note
     "One row per file, in order; `label` is empty where `note` says why. Raises `ValueError` if `min_prob` or `top` is out of range"
     if not 0 <= min_prob <= 1: raise ValueError(f"`min_prob` is a probability, from 0 to 1, not {min_prob}")
     if not 1 <= top <= len(predictor.labels): raise ValueError(f"`top` is from 1 to the {len(predictor.labels)} classes, not {top}")

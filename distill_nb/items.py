@@ -141,7 +141,7 @@ class Pack:
         "(items, labels) of the training part"
         return self._part(~self.is_test)
     @property
-    def test(self):
+    def test(self)->tuple:
         "(items, labels) of the test part"
         return self._part(self.is_test)
     def __len__(self): return len(self.items)

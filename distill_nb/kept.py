@@ -51,7 +51,7 @@ class ResizeView:
     train:bool # draws the place of the crop, so the complete image is kept
     resample:int # Pillow's filter
     @property
-    def name(self):
+    def name(self)->str:
         how = 'train' if self.train else 'crop' if self.crop else 'squish'
         return '-'.join(['x'.join(map(str, self.size)), how, str(self.resample)])
 
@@ -242,14 +242,14 @@ def image_item(self:KeptDL,
     return compose_tfms(tl._get(i), tl.tfms.fs[:-1], split_idx=tl.split_idx)
 
 @patch(as_prop=True)
-def opener(self:KeptDL):
+def opener(self:KeptDL)->object: # a function, or None
     "Opens an image item; None if the data set does something else after opening, or instead"
     tls = getattr(self.dataset, 'tls', None)
     f = tls and tls[0].tfms.fs and tls[0].tfms.fs[-1]
     if isinstance(f, OpenImage) and f.img_cls is PILImage: return open_image
 
 @patch(as_prop=True)
-def view(self:KeptDL):
+def view(self:KeptDL)->'ResizeView': # or None
     "The `ResizeView` that is kept of each image; None if nothing is"
     if self.kept is None or self.opener is None or not len(self.dataset): return
     res = resize_view(self.after_item, not self.dataset.split_idx)

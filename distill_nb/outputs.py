@@ -8,6 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/outputs.html.md"""
 __all__ = ['Outputs', 'halves_for', 'open_batches', 'compute_outputs', 'get_outputs']
 
 # %% ../nbs/17_outputs.ipynb #e199de7a
+from collections.abc import Iterator
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,7 @@ class Outputs:
 def halves_for(
     halves:Halves, # of an image
     source:Source, # whose preprocessing follows
-):                 # PIL image
+)->object: # PIL image
     "The picture that `source` resizes: a half, where that is large enough and the filter an average"
     if source.interpolation not in ('bilinear','bicubic'): return halves.levels[0]
     return halves.near(min(halves.levels[0].size) * source.crop_pct/source.size)[0]
@@ -93,7 +94,7 @@ def open_batches(
     num_workers=None, # threads that open them; `None`: one per core, at most 8
     ahead=4,          # batches that are opened before they are asked for
     keep=None,        # called with (item, `Halves`) of each image while it is open
-):                    # yields geometry -> (rows, uint8 batch [k,3,size,size]) for each batch, in order
+)->Iterator: # yields geometry -> (rows, uint8 batch [k,3,size,size]) for each batch, in order
     "Open images in threads, each once for all sources"
     looks,cuts = _looks(jobs),_cuts(len(items), bs)
     parts,ready = zip(cuts, cuts[1:]),deque()

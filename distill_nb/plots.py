@@ -63,7 +63,7 @@ def plot_ranking(
     rank, # `Ranking`
     p:float=4., # power, for the weights written beside the bars
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Scores of the sources, best on top, with 90 % intervals and the null if the ranking knows them, and the weight that each gets"
     check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
     ax = _axes(ax, 4.5 + _room(rank.names), .8 + .26*len(rank))
@@ -96,7 +96,7 @@ def plot_weights(
     p_max:float=32., # right end of the axis
     norm:str=None, # see `Ranking.weights`
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Weights of the sources against the power p, and the effective number of sources"
     check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
     ax = _axes(ax, 7.5, 3.6)
@@ -121,7 +121,7 @@ def plot_weights(
 def plot_estimators(
     rankings, # `Ranking`s of the same sources, a list or name -> `Ranking`
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Places of the sources by each estimator"
     t = rank_table(rankings)
     ax = _axes(ax, .8 + _room(t.index) + .5*t.shape[1], 1.7 + .24*len(t))
@@ -146,7 +146,7 @@ def _cluster(s):
 def plot_similarity(
     similarity, # of `source_similarity`: [S,S], a data frame
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Similarity of every two sources, similar ones side by side, and the tree that puts them there"
     s = check_type('similarity', similarity, pd.DataFrame, 'the table of `source_similarity`')
     if not len(s) or list(s.index) != list(s.columns):
@@ -197,7 +197,7 @@ def plot_check(
     rank, # `Ranking`
     accuracies, # measured accuracy of each source: in the order of `zoo`, or a dict or Series by name
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Scores against measured accuracies, with the regret of the best score"
     check_type('rank', rank, Ranking, 'a Ranking, see `rank_sources`')
     c = rank.check(accuracies, ks=(1,))     # which checks them, too
@@ -227,7 +227,7 @@ def plot_entropy(
     labels, # `PseudoLabels`
     names, # of the sources, in their order
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Entropy of each source's pseudo-labels, on the first 2,000 images at most. Raises `ValueError` unless each source has a name"
     check_type('labels', labels, PseudoLabels, 'PseudoLabels, see `pseudo_labels`')
     names = [str(o) for o in check_type('names', names, (list,tuple,L), 'the names of the sources')]
@@ -259,7 +259,7 @@ def plot_features(
     classes=None, # names of the classes
     method:str='pca', # or 'umap'
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "A map of features, coloured by class. Raises `ValueError` if `features` are not finite or `labels` do not fit them"
     x,y = np.asarray(features),np.asarray(labels)
     if x.ndim != 2 or not len(x) or x.dtype.kind not in 'biuf' or not np.isfinite(x).all():
@@ -281,7 +281,7 @@ def plot_features(
 def plot_training(
     learn, # a Learner after `fit`
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Losses of a fit, and its metrics on a second axis. Raises `ValueError` before `fit`"
     rec = getattr(learn, 'recorder', None)
     if not len(getattr(rec, 'losses', ())): raise ValueError("`learn`: there is nothing to show before `fit`")
@@ -311,7 +311,7 @@ def plot_cost(
     table, # one row per network: accuracy, the column `cost`, and if known parameters and kind ('student' or 'source')
     cost:str='CPU ms', # what is paid, on a logarithmic axis
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Accuracy against cost. Raises `ValueError` if the table lacks a column"
     check_table('table', table, ['accuracy'], 'one row per network with its accuracy, see `profile`')
     if cost not in table: raise ValueError(f"`cost`: the table has no column {cost!r}, but {', '.join(table)}")
@@ -334,7 +334,7 @@ def plot_cost(
 def plot_comparison(
     comparison, # `Comparison`
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Accuracy of every run by method, with mean and standard error, and the paired gap to the reference"
     if not hasattr(comparison, 'rows'):
         raise TypeError(f"`comparison` must be a Comparison, see `compare`; got {type(comparison).__name__}")
@@ -367,7 +367,7 @@ def _named(tables, columns, what):
 def plot_reliability(
     tables, # of `reliability`, or a dict of these, name -> table
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Share of right answers against confidence"
     named = _named(tables, ['confidence','accuracy','n'], 'the table of `reliability`')
     ax = _axes(ax, 4.4, 4)
@@ -384,7 +384,7 @@ def plot_reliability(
 def plot_coverage(
     tables, # of `coverage_table`, or a dict of these, name -> table
     ax=None # a matplotlib Axes, by default a new one
-): # the Axes
+)->plt.Axes: # the Axes
     "Accuracy of the surest answers against their share"
     named = _named(tables, ['coverage','accuracy','low','high'], 'the table of `coverage_table`')
     ax = _axes(ax, 5, 3.4)

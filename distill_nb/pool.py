@@ -236,7 +236,7 @@ class RepeatDL(KeptDL):
         same = dataset is None and issubclass(cls or type(self), RepeatDL)
         return super().new(dataset, cls, **({'wgts': self.wgts} if same else {}) | kwargs)
 
-    def get_idxs(self):
+    def get_idxs(self)->list:
         m = len(self.dataset)
         if self.wgts is not None and self.shuffle: return self.rng.choices(range(m), self.wgts, k=self.n)
         if self.n==m: return super().get_idxs()

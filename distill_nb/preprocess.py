@@ -36,7 +36,7 @@ class ValidView:
     unknown:list=field(default_factory=list) # names of transforms of which nothing is known
 
     @property
-    def crop_pct(self):
+    def crop_pct(self)->float:
         "The number by which timm and `fit_image` get from `size` to `scale`; None if there is none"
         if self.size == self.scale: return 1.
         ratios = [s/o for s,o in zip(self.size, self.scale)]

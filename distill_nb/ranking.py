@@ -75,7 +75,7 @@ class Ranking:
     @property
     def order(self)->np.ndarray: return np.argsort(-self.scores, kind='stable') # positions in `zoo`, best first
     @property
-    def best(self): return self.zoo[int(self.order[0])]
+    def best(self)->object: return self.zoo[int(self.order[0])]
     def __len__(self): return len(self.names)
     def __iter__(self): return (self.zoo[int(i)] for i in self.order)
     def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k!='probe'} # the images stay here

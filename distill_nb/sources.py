@@ -243,7 +243,7 @@ def geometry(self:Source)->tuple: # hashable
     return self.size,self.crop_pct,self.interpolation,self.crop_mode,self.resizer,fill
 
 @patch(as_prop=True)
-def pixels(self:Source): # function; it can be pickled
+def pixels(self:Source)->object: # function; it can be pickled
     "The first half of `tfm`: PIL image -> uint8 tensor [3,size,size], resized and cropped"
     self._needs_network('pixels')
     how = dict(crop_pct=self.crop_pct, crop_mode=self.crop_mode, interpolation=self.interpolation.removesuffix('-pil'))
@@ -259,7 +259,7 @@ def normalize(self:Source,
     return _normalize(x, self.mean, self.std)
 
 @patch(as_prop=True)
-def tfm(self:Source): # function; it can be pickled
+def tfm(self:Source)->object: # function; it can be pickled
     "The source's own evaluation preprocessing: PIL image -> normalised float tensor [3,size,size]"
     self._needs_network('tfm')
     return _Preprocess(self.pixels, self.mean, self.std)

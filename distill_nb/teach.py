@@ -99,7 +99,7 @@ class SourceClasses(Teach):
     ): self.T,self.live,self.top_k,self.views,self.labeled_too = T,live,top_k,tuple(views),labeled_too
 
     @property
-    def looked_up(self): return not self.live
+    def looked_up(self)->bool: return not self.live
 
     def choose(self, sources):
         if mute := [s.name for s in sources if not s.n_classes]:
@@ -135,13 +135,13 @@ class Together(Teach):
         if not self.parts: raise ValueError("`weights` are all zero: nothing is left to teach")
 
     @property
-    def in_target(self): return any(o.in_target for o in self.parts)
+    def in_target(self)->bool: return any(o.in_target for o in self.parts)
     @property
-    def looked_up(self): return any(o.looked_up for o in self.parts)
+    def looked_up(self)->bool: return any(o.looked_up for o in self.parts)
     @property
-    def views(self): return tuple(dict.fromkeys(v for o in self.parts for v in o.views))
+    def views(self)->tuple: return tuple(dict.fromkeys(v for o in self.parts for v in o.views))
     @property
-    def labeled_too(self): return all(o.labeled_too for o in self.parts)
+    def labeled_too(self)->bool: return all(o.labeled_too for o in self.parts)
 
     def choose(self, sources):
         for o in self.parts: sources = o.choose(sources)

@@ -164,13 +164,13 @@ class SourceTeacher(Teacher):
             raise ValueError(f"`alpha`: {len(self.alpha)} weights for {len(self.sizes)} teachers")
 
     @property
-    def sizes(self): return self.teachers.sizes
+    def sizes(self)->list: return self.teachers.sizes
     @property
-    def width(self): return sum(self.sizes)
+    def width(self)->int: return sum(self.sizes)
     @property
-    def live(self): return self.teachers.live
+    def live(self)->bool: return self.teachers.live
     @property
-    def n(self): return None if self.live else len(self.teachers)
+    def n(self)->int: return None if self.live else len(self.teachers)
 
     def to(self, device):
         self.teachers.to(device)
@@ -225,7 +225,7 @@ class TargetTeacher(Teacher):
         self.alpha = None if alpha is None else _weights_of(alpha)
 
     @property
-    def n(self): return len(self.probs)
+    def n(self)->int: return len(self.probs)
 
     def check(self, dls): check_one_class(dls)
 
@@ -271,9 +271,9 @@ class HintTeacher(Teacher):
         self.hints = check_type('hints', hints, Tensor, 'a tensor [n,K], see `feature_hints`')
 
     @property
-    def width(self): return self.hints.shape[1]
+    def width(self)->int: return self.hints.shape[1]
     @property
-    def n(self): return len(self.hints)
+    def n(self)->int: return len(self.hints)
 
     def to(self, device):
         self.hints = self.hints.to(device)
@@ -298,17 +298,17 @@ class SeveralTeachers(Teacher):
     ): self.teachers,self.weights = list(teachers),list(weights)
 
     @property
-    def widths(self): return [t.width for t in self.teachers]
+    def widths(self)->list: return [t.width for t in self.teachers]
     @property
-    def width(self): return sum(self.widths)
+    def width(self)->int: return sum(self.widths)
     @property
-    def live(self): return any(t.live for t in self.teachers)
+    def live(self)->bool: return any(t.live for t in self.teachers)
     @property
-    def n(self): return next((t.n for t in self.teachers if t.n is not None), None)
+    def n(self)->int: return next((t.n for t in self.teachers if t.n is not None), None)
     @property
-    def names(self): return self.teachers[0].names
+    def names(self)->list: return self.teachers[0].names
     @property
-    def alpha(self): return self.teachers[0].alpha
+    def alpha(self)->Tensor: return self.teachers[0].alpha
 
     def check(self, dls):
         for t in self.teachers: t.check(dls)

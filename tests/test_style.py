@@ -1,5 +1,5 @@
 "The style gate: ruff, columns, and words that a native technical writer would not choose"
-import json, re, subprocess, sys, tokenize
+import ast, json, re, subprocess, sys, tokenize
 from pathlib import Path
 import pytest
 
@@ -65,3 +65,28 @@ def prose():
 def test_words_that_read_as_translated(words):
     found = [f'{where}: {m[0]}' for where,text in prose() for m in [re.search(words, text)] if m]
     assert not found, f'better: {worst[words]}\n' + '\n'.join(found[:40])
+
+events = {'new','hold','encodes','score','trust'}              # names that fastai or a private class gave
+def public(tree, names):
+    "(name, function) of what a module exports: functions, and methods of its classes, patched ones too"
+    for n in tree.body:
+        if isinstance(n, ast.ClassDef) and n.name in names:
+            yield from ((f'{n.name}.{f.name}', f) for f in n.body if isinstance(f, ast.FunctionDef))
+        elif isinstance(n, ast.FunctionDef):
+            if n.name in names or any('patch' in ast.unparse(d) for d in n.decorator_list): yield n.name,n
+
+@pytest.mark.parametrize('path', modules, ids=lambda p: p.stem)
+def test_what_is_returned_is_annotated(path):
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    lists = [n.value.elts for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '__all__']
+    names = {ast.literal_eval(e) for elts in lists for e in elts}
+    for name,f in public(tree, names):
+        returns = any(isinstance(n, ast.Return) and n.value is not None for n in ast.walk(f))
+        own = f.name.startswith(('_','before_','after_')) or f.name in events or f.name in ('to','loss','facts','choose','forward','train','open')
+        assert f.returns is not None or not returns or own, name
+
+@pytest.mark.parametrize('path', modules, ids=lambda p: p.stem)
+def test_docments_begin_in_lower_case(path):
+    proper = 'Axes|BLAKE2b|DataLoaders|Learner|None|ONNX|Pillow|Source|True|False|D_l|C_s'
+    for line in path.read_text(encoding='utf-8').splitlines():
+        if m := re.match(r'^ {4,8}\*?\w+(:[\w.\[\]]+)?(=[^#]*)?, *# ([A-Z][a-z]+)\b', line): assert re.match(proper, m[3]), line

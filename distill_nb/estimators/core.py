@@ -33,7 +33,7 @@ def register_metric(
     caution:str='', # when not to trust it, in a few words
     on_halves=None, # shortcut for `replicate_scores`: (features, labels, halves, **options) -> scores, or None
     on_shuffled=None, # shortcut for `null_scores`: (features, labels, orders, **options) -> scores, or None
-): # the function itself, or a decorator
+)->object: # the function itself, or a decorator
     "Decorator: add an estimator to `metrics`, so that `rank_sources` finds it by name"
     kw = dict(needs=needs, range=range, multi_label=multi_label, rotation=rotation, times=times, caution=caution,
               on_halves=on_halves, on_shuffled=on_shuffled)
