@@ -51,7 +51,7 @@ known = { # what else writes, and why it may
     # into a `whole_file`
     'cli': {('_summarize','plot_suite(rows, chosen).flat[0].figure.savefig')},
     # into memory
-    'demo': {('_figure','ax.figure.savefig')},
+    'demo': {('_png','ax.figure.savefig')},
     'deploy': {('save_student','safetensors.torch.save')},
     'kept': {('write','np.save')},
     'plots': {('figure_png','fig.savefig')},
