@@ -299,8 +299,10 @@ def fill_store(
     with closing(run.write(found)) as names:
         if not progress: deque(names, maxlen=0)
         else:
-            bar = progress_bar(names, total=sum(int(w.sum()) for *_,w in run.jobs), leave=False)
-            for bar.comment in bar: pass
+            def named():
+                for bar.comment in names: yield
+            bar = progress_bar(named(), total=sum(int(w.sum()) for *_,w in run.jobs), leave=False)
+            deque(bar, maxlen=0)
 
 # %% ../nbs/17_outputs.ipynb #src16010
 @checked(keep=None)

@@ -9,6 +9,7 @@ from distill_nb import cli, demo, networks, outputs
 from distill_nb.cli import main
 from distill_nb.items import image_items, item_labels
 from distill_nb.packs import digits_dls
+from distill_nb.teach import Probes
 from distill_nb.learner import distill_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
@@ -389,8 +390,8 @@ def test_distill_learner_looks_before_it_ranks(files, monkeypatch):
     dls,pool = digits_dls(n=2, seed=0)
     good = dict(dls=dls, unlabeled=pool[:4], sources=Zoo.embedded(names=['digits','objects']), arch='test_efficientnet', pretrained=False,
                 progress=False, store=False)
-    wrong = [dict(unlabeled=files/'empty'), dict(unlabeled=files/'nowhere'), dict(unlabeled=[]), dict(views=('upside',)), dict(ema=2),
-             dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(top=3), dict(top=0), dict(norm='max'), dict(lam=2), dict(T=0),
-             dict(mix=2), dict(hints=-1), dict(top_k=0), dict(pseudo='all'), dict(live=True)]
+    wrong = [dict(unlabeled=files/'empty'), dict(unlabeled=files/'nowhere'), dict(unlabeled=[]), dict(ema=2),
+             dict(bs_u=0), dict(p=-1), dict(p=float('nan')), dict(lam=2), dict(teach='all'), dict(teach=None),
+             dict(teach=Probes(views=('upside',)))]
     for kw in wrong:
         with pytest.raises((ValueError,TypeError)): distill_learner(**{**good, **kw})

@@ -10,7 +10,7 @@ from fastai.vision.all import (
     Categorize, CategoryBlock, ColReader, ColSplitter, CrossEntropyLossFlat, DataBlock, Datasets, Flatten, ImageBlock,
     ImageDataLoaders, IntToFloatTensor, L, Learner, MultiCategorize, MultiCategoryBlock, OneHotEncode, PILImage, PILImageBW,
     RandomSplitter, TensorImage, TfmdDL, TfmdLists, ToTensor, accuracy, get_image_files, noop, parent_label)
-from distill_nb import data
+from distill_nb import items
 from distill_nb.items import Images, get_images, image_items, item_labels, labeled_images
 from distill_nb.data import few_labels, image_dls
 from distill_nb.identity import identity
@@ -165,10 +165,10 @@ def test_images_pass_the_door_once(monkeypatch):
     "An `Images` comes back as it is; each of its items is hashed once, in slices and sums as well"
     x,hashed = images(6),[]
     ims = get_images(x)
-    monkeypatch.setattr(data, '_check_items', None)
+    monkeypatch.setattr(items, '_check_items', None)
     assert get_images(ims) is ims and type(ims) is Images
     monkeypatch.undo()
-    monkeypatch.setattr(data, 'image_key', lambda o: hashed.append(o) or image_key(o))
+    monkeypatch.setattr(items, 'image_key', lambda o: hashed.append(o) or image_key(o))
     keys = ims.keys
     assert keys==ims.keys==[image_key(o) for o in x] and len(hashed)==6
     parts = ims[:2],ims[[2,4]],ims[[False,False,False,True,False,True]]

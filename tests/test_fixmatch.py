@@ -557,7 +557,7 @@ def test_formula_of_the_tutorial_is_the_loss():
         lambda m: (m[1] or '')+'*', formula.strip())
     alone = lambda o: type(o.__name__, (o,), dict(active=True, learn=None))
     black = [np.zeros((4,4,3), np.uint8)]*2
-    fix,dis = alone(FixMatch)(black, lam_u=2.),alone(Distill)(black, probes=torch.ones(2,2)/2, lam=.3)
+    fix,dis = alone(FixMatch)(black, lam_u=2.),alone(Distill)(black, TargetTeacher(torch.ones(2,2)/2), lam=.3)
     learn = SimpleNamespace(loss_grad=tensor(1.), loss=None)
     for cb,loss in ((fix,10.), (dis,100.)):
         cb.learn,cb.loss_u,cb.loss_sum,cb.n_batches = learn,tensor(loss),0.,0

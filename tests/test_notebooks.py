@@ -1,5 +1,5 @@
 "Every notebook runs, the library is what the notebooks export, and nothing in them is unclean."
-import shutil, subprocess, sys
+import multiprocessing, os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from nbdev.test import test_nb as run_nb
@@ -7,13 +7,25 @@ from nbdev.test import test_nb as run_nb
 root = Path(__file__).resolve().parent.parent
 nbs = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 
+# A notebook patches the library's classes, so each runs in a process of its own, forked from one that has everything imported
+forks = multiprocessing.get_context('forkserver')
+forks.set_forkserver_preload(['distill_nb.all', 'nbdev.test', 'nbdev.showdoc', 'sklearn.datasets', 'seaborn', 'ipywidgets'])
+
+def _run(nb, out):
+    "Run a notebook; what it prints goes to the file `out`"
+    with open(out, 'w') as f:
+        for std in (1, 2): os.dup2(f.fileno(), std)
+    os.environ.update(DISTILL_NB_CACHE=str(out.parent/'cache'), MPLBACKEND='agg')
+    os.chdir(nb.parent)
+    sys.exit(not run_nb(nb, skip_flags=['notest', 'slow'], basepath=root)[0])
+
 @pytest.mark.parametrize('nb', nbs, ids=lambda p: str(p.relative_to(root/'nbs')))
-def test_notebook_runs(nb, monkeypatch, tmp_path):
-    monkeypatch.setenv('DISTILL_NB_CACHE', str(tmp_path/'cache'))
-    monkeypatch.setenv('MPLBACKEND', 'agg')
-    monkeypatch.chdir(nb.parent)
-    assert run_nb(nb, skip_flags=['notest', 'slow'], basepath=root)[0]
-    if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all') # figures of fifty notebooks are gigabytes
+def test_notebook_runs(nb, tmp_path):
+    child = forks.Process(target=_run, args=(nb, tmp_path/'out.txt'))
+    child.start()
+    child.join(1800)
+    if child.is_alive(): child.kill()
+    assert child.exitcode == 0, (tmp_path/'out.txt').read_text()[-4000:]
 
 def _copy(tmp_path):
     skip = shutil.ignore_patterns('.git', '__pycache__', '.venv', '*.egg-info', 'build', 'zoo', '_proc', '.pytest_cache')

@@ -169,7 +169,7 @@ def test_a_source_is_square_and_in_colour(tmp_path):
               lambda: Source.from_timm('test_efficientnet', pretrained=False, in_chans=4),
               lambda: Zoo.timm('test_efficientnet', pretrained=False, in_chans=1)):
         with pytest.raises(ValueError, match='in_chans'): f()
-    with pytest.raises(ValueError, match='in colour'):
+    with pytest.raises(ValueError, match='colour images'):
         Source.from_module(nn.Sequential(nn.Conv2d(1,2,3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2,2)), .5, .5, 16)
 
 @pytest.mark.parametrize('bad', [dict(crop_mode='centre'), dict(crop_mode='pad-zeros', resize='timm'),
