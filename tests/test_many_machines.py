@@ -6,6 +6,7 @@ from distill_nb.store import Store
 from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.sources import Source
 
+@pytest.mark.slow
 def test_dask_with_a_worker_killed(tmp_path):
     pytest.importorskip('distributed')
     p = subprocess.run([sys.executable, '-W', 'ignore', str(Path(__file__).parent/'dask_script.py'), str(tmp_path)],

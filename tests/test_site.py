@@ -164,7 +164,7 @@ def visit(context, base, said):
     return page
 
 @pytest.mark.browser
-@pytest.mark.parametrize('scheme', ['light','dark'])
+@pytest.mark.parametrize('scheme', ['light', pytest.param('dark', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('width', [1280,390])
 def test_every_page_in_a_browser(served, site, scheme, width):
     chrome,base = served

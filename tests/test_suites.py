@@ -65,7 +65,7 @@ def test_rates_are_tuned_on_labelled_training_images(eight, monkeypatch):
     assert len(dls.valid.items) and not seen & (files(pool) | files(every[0].valid.items))
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
-@pytest.mark.parametrize('tier', ['small','full'])
+@pytest.mark.parametrize('tier', ['small', pytest.param('full', marks=pytest.mark.slow)])
 def test_eight_runs_every_method(eight, tier):
     s = eight_suite(eight/'data', eight/'sources', tier, steps=3)
     assert list(s.targets) == ['aerial','birds'] and s.sources.names == ['imagenet_lite0','inat_birds','lite0_dogs'] and s.budgets == (5,.2)
