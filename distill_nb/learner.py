@@ -202,7 +202,10 @@ def weigh_sources(
     **kwargs, # for `rank_sources`
 )->WeightedSources: # their weights add up to one
     "The sources worth distilling from, and the weight of each"
-    if isinstance(sources, WeightedSources): return sources
+    if isinstance(sources, WeightedSources):
+        if p != 4:
+            raise ValueError("`p`: these sources carry weights of their own. Leave `p` out, or give a `Ranking`, whose scores it acts on")
+        return sources
     if isinstance(sources, Source): return WeightedSources([sources], [1.])
     if isinstance(sources, Ranking): return sources.choose(p)
     zoo = Zoo(source_list(sources))

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from .core import checked
 from .files import cache_folder, digest, write_whole
-from .images import bare_item, image_key, path_keys
+from .images import bare_item, path_keys
+from .items import Images
 from .kept import KeptImages
 from .sources import Source
 
@@ -306,13 +307,14 @@ def image_keys(self:Store,
     images, # image items
 )->list:    # a key for each
     "`image_key` of all `images`; a file that was hashed before is not read again unless its `file_stamp` has changed"
+    images = images if isinstance(images, Images) else Images(images) # bytes and pixels are hashed once
     bare = [bare_item(o) for o in images]
     paths = {os.path.abspath(o) for o in bare if isinstance(o, (str,Path))}
-    if not paths: return [image_key(o) for o in images]
+    if not paths: return images.keys
     if lost := paths-path_keys.keys():                     # not yet seen in this process
         rows = self._files(lambda db: db.execute('select path,at,key,seal from contents').fetchall())
         path_keys.update(_known_files(rows, lost))
     before = {p: path_keys.get(p) for p in paths}
-    keys = [image_key(o) for o in images]
+    keys = images.keys
     if new := [p for p in paths if path_keys[p] != before[p]]: self._save_files(new)
     return keys

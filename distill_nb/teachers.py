@@ -12,7 +12,7 @@ __all__ = ['Teacher', 'distill_loss', 'StoredTeachers', 'LiveTeachers', 'SourceT
 from fastai.vision.all import *
 from .estimators.probes import fit_probe
 from .core import check_type, checked
-from .items import check_one_class, get_images, image_items, item_labels
+from .items import check_one_class, get_images, item_labels
 from .pool import opened_as
 from .sources import source_list
 from .store import open_store
@@ -197,7 +197,7 @@ def probe_labels(
     progress:bool=True, # show progress bars while sources run
 )->Tensor: # probabilities [n,C]
     "Σ_s α_s p_s(x): the classes that linear probes on the sources' features, fitted to the labelled images, predict for `images`"
-    few,y,sources = image_items(dls),item_labels(dls),source_list(sources)
+    few,y,sources = get_images(dls),item_labels(dls),source_list(sources)
     images = opened_as(dls, get_images(images), '`images`')
     alpha = alpha_array(alpha, len(sources))
     res,seen = torch.zeros(len(images), get_c(dls)),np.unique(y)

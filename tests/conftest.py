@@ -61,3 +61,13 @@ def pytest_sessionfinish(session): # rows of the promises that were kept; report
     if hasattr(session.config, 'workerinput'): return
     for k,row in promises.items():
         if passed[k]: _row(*row, passed[k])
+
+@pytest.fixture()
+def ckpt(tmp_path):
+    "A folder with a trained-looking test_resnet of three classes, and its network"
+    import timm, torch
+    from safetensors.torch import save_file
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=3).eval()
+    save_file(model.state_dict(), tmp_path/'a.safetensors')
+    return tmp_path, model

@@ -15,14 +15,6 @@ def tiny(n=4):
     return nn.Sequential(nn.Conv2d(3,6,3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(),
         nn.Linear(6,n))
 
-@pytest.fixture()
-def ckpt(tmp_path):
-    "A folder with a trained-looking test_resnet of three classes"
-    torch.manual_seed(0)
-    model = timm.create_model('test_resnet', num_classes=3).eval()
-    save_file(model.state_dict(), tmp_path/'a.safetensors')
-    return tmp_path, model
-
 def test_position_embeddings_follow_the_size(tmp_path):
     model = timm.create_model('test_vit', num_classes=3)
     save_file(model.state_dict(), tmp_path/'v.safetensors')

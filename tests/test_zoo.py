@@ -3,7 +3,6 @@ import json, os, pickle, time
 from pathlib import Path
 import numpy as np, pytest, timm, torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 from distill_nb.sources import Source
 from distill_nb.zoo import *
@@ -12,14 +11,6 @@ data = Path(os.environ.get('DISTILL_NB_DATA', Path(__file__).resolve().parents[2
 rng = np.random.default_rng(0)
 
 def picture(w, h): return Image.fromarray(rng.integers(0, 255, (h,w,3), dtype=np.uint8))
-
-@pytest.fixture()
-def ckpt(tmp_path):
-    "A folder with a trained-looking test_resnet of three classes"
-    torch.manual_seed(0)
-    model = timm.create_model('test_resnet', num_classes=3).eval()
-    save_file(model.state_dict(), tmp_path/'a.safetensors')
-    return tmp_path, model
 
 def test_building_a_source_holds_no_weights(ckpt):
     import gc
