@@ -134,6 +134,30 @@ def _figures(z, y, bins):
     return dict(nll=_nll(z, y), ece=expected_calibration_error(p, y, bins), floor=calibration_floor(p, bins),
                 accuracy=float((p.argmax(1)==y).mean()), confidence=float(p.max(1).mean()))
 
+# %% ../nbs/36_calibrate.ipynb #cal24001
+@checked(folds=Count(2))
+def calibrate_logits(
+    z, # logits of held-out images [n,C]
+    y, # their classes [n]
+    bins:int=15, # of the calibration error
+    folds:int=5, # for the figures after
+    seed:int=0, # of the folds
+)->pd.DataFrame: # as `calibrate`; `attrs` also hold the logits, each fold divided by the temperature of the others
+    "The temperature that suits held-out labels, and its effect"
+    z,y = np.asarray(z, np.float64),np.asarray(y)
+    t,crossed = fit_temperature(z, y),_cross_fitted(z, y, folds, seed)
+    res = pd.DataFrame(dict(before=_figures(z, y, bins), after=_figures(crossed, y, bins))).T
+    res.attrs.update(temperature=t, n=len(y), logits=crossed)
+    return res
+
+def divide_head(
+    head, # linear layer
+    t:float, # temperature
+):
+    "Divide what a head answers by `t`"
+    with torch.no_grad():
+        for o in head.parameters(): o.div_(t)
+
 # %% ../nbs/36_calibrate.ipynb #1ecc3410
 @checked
 def calibrate(
@@ -150,11 +174,8 @@ def calibrate(
     z,y = z.double().numpy(),np.asarray(y)
     if not np.isfinite(z).all(): raise ValueError("`learn` predicts NaN or infinity: its training has diverged")
     if len(y) < 2*folds: raise ValueError(f"`dl`: {len(y)} held-out images are too few for {folds} `folds`")
-    t = fit_temperature(z, y)
-    res = pd.DataFrame(dict(before=_figures(z, y, bins), after=_figures(_cross_fitted(z, y, folds, seed), y, bins))).T
-    with torch.no_grad():
-        for o in head.parameters(): o.div_(t)
-    res.attrs.update(temperature=t, n=len(y))
+    res = calibrate_logits(z, y, bins, folds, seed)
+    divide_head(head, res.attrs['temperature'])
     return res
 
 # %% ../nbs/36_calibrate.ipynb #cac0a89f

@@ -18,6 +18,7 @@ from .sources import Source
 from .ranking import Ranking
 from .similarity import rank_sources
 from .teach import SourceClasses
+from .recipe import CheckFit
 from .learner import (check_args, distill_learner, fixmatch_learner, pool_epoch, source_arch_kwargs,
                                 transfer_learner)
 
@@ -122,7 +123,7 @@ def run_method(
     offered:dict, # what it may ask for, `dls` and `pool` among it
     seed:int, # of the student's head and the batches
     n_epoch:int, # passes over the pool
-    lr:float, # peak of the one-cycle schedule
+    lr:float, # peak of the one-cycle schedule; None: that of the Learner
     about:dict=None, # the first columns of the row
     after_run=None, # called with (row, learn); it may add columns
     **given, # for the method
@@ -133,6 +134,7 @@ def run_method(
     with no_random(seed):
         start = time.perf_counter()
         learn = ask(method, offered, **given)
+        learn.remove_cbs(learn.cbs.filter(risinstance(CheckFit)))                      # it would look at the start, for one run of many
         with learn.no_bar(), learn.no_logging():
             if getattr(getattr(method, 'func', method), 'n_epoch', n_epoch):
                 learn.fit_one_cycle(n_epoch, lr, cbs=None if given.get('cbs') else _ValidateOnce())
@@ -170,6 +172,7 @@ def _check_data(data, seeds, lr):
     seeds = [check_count('seeds', s, 0, 2**63-1) for s in check_type('seeds', seeds, Iterable, 'a list of whole numbers')]
     if not seeds: raise ValueError("`seeds` is empty: give at least one")
     for r in lr.values() if isinstance(lr, dict) else [lr]:
+        if r is None: continue
         for o in (r.start, r.stop) if isinstance(r, slice) else [r]:
             if o is not None or not isinstance(r, slice): check_number('lr', o, 0, above=True)
     return seeds
@@ -191,7 +194,7 @@ def compare(
     methods=('scratch','transfer','nearest','equal','weighted'), # names in `compare_methods`, or a dict of such functions
     seeds=range(3), # of the split, the student's head and the batches
     n_epoch:int=10, # passes over the pool
-    lr:float=2e-3, # peak of the one-cycle schedule, or a slice of two; a dict for a rate per method
+    lr:float=None, # peak of the one-cycle schedule, or a slice of two, by default `suggested_lr`; a dict for a rate per method
     bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
     metric:str='cka', # for `rank_sources`
     store=None, # where outputs are kept, see `get_outputs`

@@ -28,6 +28,7 @@ from .callbacks import EMA, FreezeStats, SyncNorms
 from .distill import Distill
 from .fixmatch import FixMatch, ThresholdRule
 from .optimizer import FusedAdam
+from .recipe import CheckFit, suggested_lr
 
 # %% ../nbs/33_learner.ipynb #bba9e928
 def _stats(student, start, channels):
@@ -113,7 +114,7 @@ def _check_channels(dls, student):
                      f"make it for them, arch_kwargs=dict(in_chans={channels}) and without a `start` that has {takes}, "
                      "or open them in colour (`ImageBlock(PILImage)`)")
 
-@delegates(Learner.__init__, but=['dls','model','splitter','opt_func'])
+@delegates(Learner.__init__, but=['dls','model','splitter','opt_func','lr'])
 @checked
 def student_learner(
     dls:DataLoaders, # labelled images for training and validation; never changed
@@ -127,6 +128,7 @@ def student_learner(
     normalize:bool=True, # normalise as the start was trained, unless `dls` do already
     arch_kwargs:dict=None, # for timm.create_model; by default those of `start`
     cache=None, # where opened images are kept: None beside outputs, a folder, 'device' (and held there), False nowhere
+    lr:float=None, # rate where a fit names none; by default `suggested_lr` of the student
     opt_func=FusedAdam, # makes the optimizer, from parameter groups and a learning rate
     cbs=None, # further callbacks
     **kwargs,
@@ -140,8 +142,9 @@ def student_learner(
     if normalize and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*_stats(student, start, channels))], 'after_batch')
     if freeze_stats is None: freeze_stats = start is not None or pretrained
-    own = L(SyncNorms(), FreezeStats() if freeze_stats else None).filter()
-    learn = Learner(dls, student, splitter=student_splitter, opt_func=opt_func, cbs=own + L(cbs), **kwargs)
+    own = L(SyncNorms(), CheckFit(), FreezeStats() if freeze_stats else None).filter()
+    if lr is None: lr = suggested_lr(student)
+    learn = Learner(dls, student, lr=lr, splitter=student_splitter, opt_func=opt_func, cbs=own + L(cbs), **kwargs)
     if probe_head: set_probe_head(learn)
     return learn
 

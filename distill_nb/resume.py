@@ -208,7 +208,7 @@ def training_facts(
     learn:Learner # in `fit`
 )->dict: # name of an argument -> plain data
     "What makes a training this one; raises `Unidentified`, a `TypeError`, for an object that has no digest"
-    cbs = [cb for cb in learn.cbs if not isinstance(cb, (*_silent,Resume))]
+    cbs = [cb for cb in learn.cbs if not isinstance(cb, (*_silent,Resume)) and not getattr(cb, 'silent', False)]
     facts = {'`n_epoch`': learn.n_epoch, **_data_facts(learn.dls), **_learner_facts(learn),
              '`cbs`': [type(cb).__name__ for cb in cbs],
              '`cbs`: their code': identity([type(cb) for cb in cbs], '`cbs`')}

@@ -1,10 +1,10 @@
 """Rate, steps, batch-norm statistics and image size for two kinds of student on eight targets, tried on training images alone:
 `python experiments/recipe_eight.py DATA OUT.csv [--jobs 2]`
 
-Five labels per class (three of pets, which has six) are trained on; half of the other training images, at most 300, are validated on, the rest is the pool. The
-test images are not touched. Both kinds of student start from the ImageNet weights of EfficientNet-Lite0: `small` is its first four
-stages on images of 64 px, `whole` is all of it on 96 px. The five models of DATA teach. Every run keeps its accuracy and loss at the
-start and after each fifth of its steps. One thread per run; runs that are in OUT.csv are not made again."""
+Five labels per class (three of pets, which has six) are trained on; half of the other training images, at most 300, are validated on,
+the rest is the pool. The test images are not touched. Both kinds of student start from the ImageNet weights of EfficientNet-Lite0:
+`small` is its first four stages on images of 64 px, `whole` is all of it on 96 px. The five models of DATA teach. Every run keeps its
+accuracy and loss at the start and after each fifth of its steps. One thread per run; runs that are in OUT.csv are not made again."""
 import argparse, time, warnings
 from collections import Counter
 warnings.simplefilter('ignore')
@@ -60,12 +60,11 @@ def grid():
     def cells(kind, method, lrs, steps, freeze=True, size=None, only=targets):
         return [(kind, t, method, lr, steps, freeze, size or kinds[kind]['size'], 7) for lr in lrs for t in only]
     some = targets[:4]
-    return [*cells('small', 'distill', [5e-4,2e-3,1e-3], 200), *cells('whole', 'distill', [5e-4,1e-3,2e-4], 200, only=some),
-            *cells('small', 'transfer', [5e-4,2e-3], 200), *cells('small', 'distill', [1e-3], 600),
-            *cells('whole', 'transfer', [5e-4], 200, only=some), *cells('small', 'distill', [1e-3], 200, freeze=False),
-            *cells('whole', 'distill', [slice(2e-4, 2e-3)], 200, only=some), *cells('small', 'distill', [slice(5e-4, 5e-3)], 200),
-            *cells('small', 'distill', [5e-4,2e-3], 600), *cells('small', 'distill', [1e-3], 200, size=96),
-            *cells('whole', 'distill', [5e-4], 200, size=128, only=some), *cells('whole', 'distill', [5e-4], 600, only=some)]
+    return [*cells('small', 'distill', [5e-4,2e-3], 200), *cells('whole', 'distill', [5e-4], 200, only=some),
+            *cells('small', 'distill', [slice(2e-4, 2e-3),1e-3], 200), *cells('whole', 'distill', [slice(2e-4, 2e-3)], 200, only=some),
+            *cells('small', 'distill', [1e-3], 600, only=some), *cells('small', 'transfer', [5e-4,2e-3], 200, only=some),
+            *cells('whole', 'distill', [1e-3], 200, only=some), *cells('small', 'distill', [1e-3], 200, freeze=False, only=some),
+            *cells('small', 'distill', [1e-3], 200, size=96, only=some), *cells('whole', 'distill', [5e-4], 600, only=some[:2])]
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
