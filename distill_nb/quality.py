@@ -6,15 +6,18 @@ Docs: https://distill-nb.github.io/distill_nb/quality.html.md"""
 
 # %% auto #0
 __all__ = ['candidates', 'wilson_interval', 'accuracy_summary', 'confusion_counts', 'class_table', 'surest_mistakes',
-           'suspect_labels', 'disagreement', 'most_disputed', 'paired_comparison', 'images_for_width', 'Findings']
+           'suspect_labels', 'disagreement', 'most_disputed', 'paired_comparison', 'images_for_width', 'Findings',
+           'headline']
 
 # %% ../nbs/35_quality.ipynb #qual0011
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy.stats import binomtest, norm
 from .core import Count, Range, checked
+from .images import bare_item
 
 # %% ../nbs/35_quality.ipynb #qual0017
 def number_array(
@@ -246,6 +249,7 @@ class Findings:
     images:list=field(default_factory=list) # image items that were held out [n]; paths give thumbnails and file names
     labels:list=field(default_factory=list) # their classes, indices into `vocab` [n]
     held_out:str='' # how: '5-fold cross-validation of 50 labelled images', '120 images of valid/'
+    folds:int=0 # models of a cross-validation, each without one part of the labels; 0: one model
     probs:dict=field(default_factory=dict) # candidate -> its probabilities of these very images [n,C]; see `candidates`
     costs:pd.DataFrame=None # index: candidate, as in `probs`; any of the columns parameters, MB, CPU ms, train seconds
     # what was ranked
@@ -311,3 +315,80 @@ def kept(self:Findings)->float: # 1: all of it; None if not known
     if student is None or start is None or teachers is None: return None
     lead = paired_comparison(teachers, start, self.labels)
     return paired_comparison(student, start, self.labels).difference/lead.difference if lead.low > 0 else None
+
+# %% ../nbs/35_quality.ipynb #qual0072
+def percent(
+    x:float, # a share
+    n:int # number of images behind it
+)->str: # without the sign
+    "A share in per cent, with a decimal if there are enough images for one"
+    return f'{100*x:.{int(n >= 500)}f}'
+
+def signed(
+    x:float, # a difference of shares
+    n:int # number of images behind it
+)->str: # with its sign
+    "A difference in points"
+    return f'{100*x:+.{int(n >= 500)}f}'.replace('-', '−')
+
+def span_words(
+    c, # of `paired_comparison`: difference, low, high
+    n:int # number of images
+)->str: # such as 'by 12 points (3 to 21)', or '(+4 points, −3 to +11)'
+    "A difference of accuracies and its interval"
+    d,low,high = c.difference,c.low,c.high
+    if high < 0: d,low,high = -d,-high,-low
+    if low > 0: return f'by {percent(d, n)} points ({percent(low, n)} to {percent(high, n)})'
+    return f'({signed(d, n)} points, {signed(low, n)} to {signed(high, n)})'
+
+def called(
+    name:str # key of `Findings.probs`
+)->str: # as part of a sentence
+    "What a sentence calls a candidate"
+    if name.startswith(candidates['source']): return f"the best source with a probe ({name.removeprefix(candidates['source'])})"
+    return f'the {name}' if name in candidates.values() and name != candidates['tuned'] else name
+
+def listed(
+    words, # a list of str, at least one
+    most:int=4 # how many are named
+)->str: # 'a, b and c'
+    "A list in a sentence"
+    words = list(words)
+    if len(words) > most: words = words[:most-1] + [f'{len(words)-most+1} more']
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+def image_title(
+    item, # image item
+    i:int # its number
+)->str: # folder and name of a file, or a number
+    "What the report calls an image"
+    o = bare_item(item)
+    return '/'.join(Path(o).parts[-2:]) if isinstance(o, (str,Path)) else f'image {i}' 
+
+# %% ../nbs/35_quality.ipynb #qual0075
+def _verdicts(f, t):
+    "'better than a by 12 points (3 to 21), and not to be told apart from b (...)'"
+    n,groups = len(f.labels),{}
+    for k,o in t.drop(f.subject).iterrows():
+        c = pd.Series(dict(difference=o.lead, low=o.lead_low, high=o.lead_high))
+        groups.setdefault(o.verdict, []).append(f'{called(k)} {span_words(c, n)}')
+    parts = [f'{v} {listed(groups[v], 6)}' for v in ('better than','no worse than','not to be told apart from','worse than') if v in groups]
+    return listed(parts)
+
+def _enough(f, s):
+    "The answer to the question whether it is good enough"
+    if f.enough is None: return ''
+    goal = f'{100*f.enough:g} %'
+    if s.low >= f.enough: return f'Good enough: more than {goal}. '
+    return f'Not good enough: less than {goal}. ' if s.high < f.enough else f'Whether it reaches {goal} is not known yet. '
+
+def headline(
+    f:Findings # what was found out
+)->str: # one sentence, or two
+    "Is it good enough?"
+    if not f.probs: return f.sentences[0] if f.sentences else 'No candidate was tried on held-out images.'
+    t,n,name = f.table,len(f.labels),called(f.subject)
+    s,how = t.loc[f.subject],f'; {f.held_out}' if f.held_out else ''
+    reach = f'{name[0].upper()}{name[1:]} is right on {percent(s.accuracy, n)} % of {n} held-out images '
+    reach += f'(95 % interval {percent(s.low, n)} to {percent(s.high, n)} %{how})'
+    return _enough(f, s) + reach + (f': it is {_verdicts(f, t)}.' if len(t) > 1 else '.')
