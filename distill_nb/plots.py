@@ -48,12 +48,14 @@ def _room(names): return .085*max(len(plain_label(o)) for o in names) # inches t
 palette_hex = [plt.matplotlib.colors.to_hex(c) for c in palette]
 
 def figure_png(
-    draw # function that draws a figure and returns its Axes
+    draw, # function that draws a figure and returns its Axes
+    inks=either_page, # settings of matplotlib
+    dpi:int=90 # dots per inch
 )->str: # PNG as base64
-    "A figure for a page of HTML, in inks that read on white and on black"
-    with plt.rc_context(either_page), io.BytesIO() as f:
+    "A figure for a page of HTML, by default in inks that read on white and on black"
+    with plt.rc_context(inks), io.BytesIO() as f:
         fig = np.ravel(draw())[0].figure
-        fig.savefig(f, format='png', dpi=90)
+        fig.savefig(f, format='png', dpi=dpi)
         plt.close(fig)
         return base64.b64encode(f.getvalue()).decode()
 
