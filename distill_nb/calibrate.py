@@ -18,27 +18,7 @@ from fastcore.basics import noop
 from fastai.torch_core import get_model
 from .core import Count, Range, check_type, checked
 from .student import Student
-
-# %% ../nbs/36_calibrate.ipynb #cal00001
-def _numbers(name, x):
-    "`x` as float64; an empty array if it does not hold numbers"
-    try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.empty(())
-    except (TypeError,ValueError,OverflowError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
-
-def _checked(probs, labels):
-    "Probabilities float64 [n,C] and labels int64 [n]"
-    p,y = _numbers('probs', probs),np.asarray(labels)
-    if p.ndim != 2 or p.shape[1] < 2 or not len(p):
-        raise ValueError(f"`probs` must be one row of at least two probabilities per image, [n,C], not of shape {p.shape}")
-    if y.shape != p.shape[:1] or y.dtype.kind not in 'iu':
-        raise ValueError(f"`labels` must be one class index per image, {len(p)} of them, not {y.dtype} of shape {y.shape}")
-    if not np.isfinite(p).all():
-        raise ValueError(f"`probs` hold NaN or infinite values for {(~np.isfinite(p).all(1)).sum()} of {len(p)} images")
-    if y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f"`labels` are from {y.min()} to {y.max()}, but there are {p.shape[1]} classes")
-    if (p < -1e-6).any() or (abs(p.sum(1)-1) > 1e-3).any():
-        raise ValueError("`probs`: each row must be non-negative and add up to 1. Give the softmax of logits")
-    return p,y.astype(np.int64)
+from .quality import check_probs, number_array
 
 # %% ../nbs/36_calibrate.ipynb #42048ba3
 @checked
@@ -49,7 +29,7 @@ def reliability(
     equal_width:bool=False # bins of equal width, as in Guo et al.; by default of equally many images
 )->pd.DataFrame: # one row per bin that is not empty, by rising confidence: confidence and accuracy (means), n
     "How confident the answers are, and how many of them are right"
-    p,y = _checked(probs, labels)
+    p,y = check_probs(probs, labels)
     conf,right = p.max(1),p.argmax(1) == y
     if equal_width: which = np.minimum((conf*bins).astype(int), bins-1)
     else:
@@ -81,8 +61,8 @@ def calibration_floor(
     seed:int=0 # of the draws
 )->float: # from 0 to 1
     "The calibration error that these probabilities would show by chance if each were true: mean over labels drawn from them"
-    p = _numbers('probs', probs)
-    p,_ = _checked(p, np.zeros(p.shape[:1], int))
+    p = number_array('probs', probs)
+    p,_ = check_probs(p, np.zeros(p.shape[:1], int))
     rng,cum = np.random.default_rng(seed),(p/p.sum(1, keepdims=True)).cumsum(1)
     draw = lambda: (rng.random((len(p),1)) > cum).sum(1).clip(max=p.shape[1]-1)
     return float(np.mean([expected_calibration_error(p, draw(), bins, equal_width) for _ in range(times)]))
@@ -94,10 +74,10 @@ def fit_temperature(
 )->float: # T, between 0.05 and 20
     """Temperature under which the labels are most likely (Guo et al. 2017, section 4.2); 1, with a warning, where all are
     predicted right, so that no finite one is best. Raises `ValueError` for logits that are not finite numbers [n,C]"""
-    z,y = _numbers('logits', logits),np.asarray(labels)
+    z,y = number_array('logits', logits),np.asarray(labels)
     if z.ndim != 2 or not np.isfinite(z).all():
         raise ValueError(f"`logits` must be finite numbers [n,C], not {z.shape}{' with NaN or infinity' if z.ndim == 2 else ''}")
-    _,y = _checked(np.exp(log_softmax(z, 1)), y)
+    _,y = check_probs(np.exp(log_softmax(z, 1)), y)
     if (z.argmax(1) == y).all():
         warnings.warn(f"all {len(y)} held-out images are predicted right, so no finite temperature is best: it is left at 1. "
                       "Hold out more images", stacklevel=2)
@@ -191,7 +171,7 @@ def coverage_table(
     level:float=.9 # of the interval
 )->pd.DataFrame: # one row per distinct confidence, by rising coverage: threshold, coverage, accuracy, low, high
     "Accuracy of the answers from each confidence on, each row with an interval of its own (Clopper-Pearson)"
-    p,y = _checked(probs, labels)
+    p,y = check_probs(probs, labels)
     order = np.argsort(-p.max(1), kind='stable')
     conf,wrong = p.max(1)[order],np.cumsum(p.argmax(1)[order] != y[order])
     last = np.flatnonzero(np.r_[conf[1:] < conf[:-1], True])                              # images of the same confidence come together

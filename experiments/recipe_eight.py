@@ -60,11 +60,10 @@ def grid():
     def cells(kind, method, lrs, steps, freeze=True, size=None, only=targets):
         return [(kind, t, method, lr, steps, freeze, size or kinds[kind]['size'], 7) for lr in lrs for t in only]
     some = targets[:4]
-    return [*cells('small', 'distill', [5e-4,2e-3], 200), *cells('whole', 'distill', [5e-4], 200, only=some),
-            *cells('small', 'distill', [slice(2e-4, 2e-3),1e-3], 200), *cells('whole', 'distill', [slice(2e-4, 2e-3)], 200, only=some),
-            *cells('small', 'distill', [1e-3], 600, only=some), *cells('small', 'transfer', [5e-4,2e-3], 200, only=some),
-            *cells('whole', 'distill', [1e-3], 200, only=some), *cells('small', 'distill', [1e-3], 200, freeze=False, only=some),
-            *cells('small', 'distill', [1e-3], 200, size=96, only=some), *cells('whole', 'distill', [5e-4], 600, only=some[:2])]
+    return [*cells('small', 'distill', [5e-4,2e-3], 200), *cells('whole', 'distill', [5e-4,1e-3], 200, only=some[:3]),
+            *cells('small', 'distill', [5e-3], 200, only=some), *cells('small', 'distill', [2e-3], 600, only=some),
+            *cells('small', 'distill', [slice(2e-4, 2e-3)], 200, only=some), *cells('small', 'distill', [2e-3], 200, freeze=False, only=some),
+            *cells('whole', 'distill', [2e-4], 200, only=some[:3]), *cells('whole', 'distill', [5e-4], 600, only=some[:2])]
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
