@@ -4,6 +4,7 @@ from distill_nb.infer import Predictor
 from distill_nb.images import ImageView, OpenImage, check_images, image_key, open_image
 from distill_nb.kept import KeptDL, KeptImages
 from distill_nb.items import *
+from distill_nb.labeled import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *

@@ -173,7 +173,7 @@ def _readable(files, name, skip_broken):
 # %% ../nbs/50_cli.ipynb #cli10015
 def _labeled(folder, skip_broken=False, name='labeled'):
     "(image files, their classes)"
-    from distill_nb.items import labeled_images
+    from distill_nb.labeled import labeled_images
     files,labels = labeled_images(folder, name)
     keep = _readable(files, name, skip_broken)
     return files[keep],labels[keep]

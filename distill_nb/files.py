@@ -1,4 +1,4 @@
-"""Digests, files that are written completely or not at all, and errors that name the file
+"""Digests, files that are written completely or not at all, errors that name the file, and tables that name files
 
 Docs: https://distill-nb.github.io/distill_nb/files.html.md"""
 
@@ -8,12 +8,15 @@ Docs: https://distill-nb.github.io/distill_nb/files.html.md"""
 __all__ = ['digest', 'file_digest', 'whole_file', 'write_whole', 'check_place', 'seal', 'unseal', 'reading', 'cache_folder']
 
 # %% ../nbs/01_files.ipynb #hs000015
-import hashlib, os, stat, uuid
+import hashlib, io, mimetypes, os, re, stat, uuid
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 try: import fcntl
 except ImportError: fcntl = None # Windows
+import pandas as pd
 from fastcore.xdg import xdg_cache_home
+from .core import first_few
 
 # %% ../nbs/01_files.ipynb #chk00031
 def digest(
@@ -159,3 +162,134 @@ def cache_folder(
 )->Path: # need not exist yet
     "Where outputs of sources and opened images are kept"
     return Path(path or os.environ.get('DISTILL_NB_CACHE') or xdg_cache_home()/'distill_nb').expanduser()
+
+# %% ../nbs/01_files.ipynb #inp00031
+image_suffixes = {k for k,v in mimetypes.types_map.items() if v.startswith('image/')}
+
+def names_image(
+    path # path, or text
+)->bool: # by its suffix
+    "Does `path` look like the name of an image file?"
+    return os.path.splitext(str(path))[1].lower() in image_suffixes
+
+def read_text(
+    file # path
+)->str:
+    "Text of a file: UTF-8 with or without a mark, UTF-16 with one, or what Excel writes in the West"
+    raw = Path(file).read_bytes()
+    if raw[:2] in (b'\xff\xfe',b'\xfe\xff'): return raw.decode('utf-16')
+    try: return raw.decode('utf-8-sig')
+    except UnicodeDecodeError: return raw.decode('cp1252')
+
+def read_table(
+    file, # path
+    name:str # what an error calls it
+)->pd.DataFrame: # of text
+    "A table of text columns; the delimiter is the one that the first line has most often"
+    with reading(file, 'the table', f'{name} is a CSV or TSV file with a line of column names') as f:
+        text = read_text(f)
+        head = text.strip().partition('\n')[0]
+        how = dict(sep=max(',;\t|', key=head.count), dtype=str, keep_default_na=False, na_values=['','nan','NaN'], skipinitialspace=True)
+        df = pd.read_csv(io.StringIO(text), **how)
+        if not any(map(names_image, df.columns)): return df
+        df = pd.read_csv(io.StringIO(text), header=None, **how)                # the first line is an image already
+        return df.set_axis(['path','label'][:df.shape[1]] if df.shape[1] < 3 else list(map(str, df.columns)), axis=1)
+
+# %% ../nbs/01_files.ipynb #inp00002
+image_columns = [o.split() for o in (
+    """path paths file files fn fname fnames filename filenames filepath filepaths imagepath imgpath imagefile imgfile imagefilename
+    imagename imgname image images img imgs photo photos picture pictures""", 'name id imageid imgid idcode imageindex')]
+
+def plain_name(
+    column # its name
+)->str: # such as 'imageid' of 'Image ID' and 'image_id'
+    "A column's name in small letters and digits"
+    return re.sub(r'[\W_]', '', str(column)).lower()
+
+def choose_column(
+    columns, # names
+    usual, # lists of `plain_name`s, the most telling first
+    name:str, # what an error calls the table
+    given=None, # the column, if it is known
+    what:str='images', # what it holds
+    remedy:str="Give one column, such as df['{}']" # how to name a column
+)->str: # one of `columns`
+    "The column `given`, or the only one with a usual name. Raises `ValueError` if there is none, or several"
+    columns = list(columns)
+    shown = first_few(columns, 20)
+    if given is not None and given not in columns:
+        raise ValueError(f"{name}: there is no column {given!r}. The table has {shown}")
+    if given is not None or len(columns)==1: return columns[0] if given is None else given
+    cols = next(filter(None, ([c for c in columns if plain_name(c) in o] for o in usual)), [])
+    if len(cols)==1: return cols[0]
+    many = 'several' if cols else 'none'
+    raise ValueError(f"{name}: which column has the {what}? The table has {shown}, {many} of which may be. "
+                     + remedy.format((cols or columns or ['path'])[0]))
+
+# %% ../nbs/01_files.ipynb #inp00009
+part_names = dict(train='train', training='train', valid='valid', validation='valid', val='valid', dev='valid', test='test', testing='test')
+_flags = {o:i for pair in (('false','true'), ('0','1'), ('0.0','1.0'), ('no','yes')) for i,o in enumerate(pair)}
+
+def row_parts(
+    df # table
+)->pd.Series: # of 'train', 'valid' and 'test'; None if no column tells
+    "Which part of the data each row of `df` is"
+    for c in df.columns:
+        words,column = df[c].astype(str).str.strip().str.lower(),plain_name(c)
+        if column in ('split','subset','set','partition','phase') and words.isin(part_names).all(): return words.map(part_names)
+        flagged = dict(isvalid='valid', isval='valid', istest='test').get(column)
+        if flagged and words.isin(_flags).all(): return words.map(_flags).map({0:'train', 1:flagged})
+
+# %% ../nbs/01_files.ipynb #inp00005
+def image_files(
+    folder, # path
+    above:tuple=() # real paths of the folders that it lies in
+): # yields paths
+    "Image files below `folder`"
+    real = os.path.realpath(folder)
+    if real in above: return
+    for o in os.scandir(folder):
+        if o.name.startswith('.'): continue
+        if o.is_dir(): yield from image_files(o.path, (*above, real))
+        elif names_image(o.name): yield Path(o.path)
+
+_suffixes = '.jpg','.jpeg','.png','.webp','.bmp','.tif','.tiff','.gif','.JPG','.JPEG','.PNG'
+
+def _named_file(text, root):
+    "The file below `root` that a table calls `text`, perhaps with backslashes or without its suffix; None if there is none"
+    for o in dict.fromkeys((str(text), str(text).strip().replace('\\', '/'))):
+        for suffix in ('', *(() if names_image(o) else _suffixes)):
+            if os.path.isfile(f'{root/o}{suffix}'): return Path(f'{root/o}{suffix}')
+
+def _in_subfolders(names, root, name):
+    "`{name: file}` of the `names` that are one file's name or stem somewhere below `root`"
+    at = defaultdict(list)
+    for o in sorted(image_files(root)):
+        for k in {o.name.lower(), o.stem.lower()}: at[k].append(o)
+    found = {o: at[str(o).strip().lower()] for o in names}
+    for o,files in found.items():
+        if len(files) > 1:
+            raise ValueError(f"{name}: '{o}' may be '{files[0]}' or '{files[1]}': write the folder into the table")
+    return {o: files[0] for o,files in found.items() if files}
+
+# %% ../nbs/01_files.ipynb #inp00006
+def find_files(
+    texts, # what a table or a list calls them
+    root, # folder that they start from; None: the working folder
+    name:str, # what an error calls them
+    on_error:str='raise' # 'skip': a file that is not there keeps its name
+)->list: # of paths
+    "The files that `texts` name. Raises `ValueError` with their number if some, or with 'skip' all, are not there"
+    if root is not None and not os.path.isdir(root):
+        raise ValueError(f"`root` must be the folder that paths start from, got '{root}'")
+    base = Path(root or '')
+    found = {o: _named_file(o, base) for o in dict.fromkeys(texts)}
+    bare = [o for o,f in found.items() if f is None and not re.search(r'[/\\]', str(o))]
+    if bare and root is not None: found |= _in_subfolders(bare, base, name)
+    lost = [o for o in texts if found[o] is None]
+    if lost and (on_error!='skip' or len(lost)==len(texts)):
+        remedy = ("download these images first" if re.match(r'\w+://', str(lost[0])) else
+                  "give the folder that the paths start from as `root`, or leave these rows out")
+        some = f"{len(lost)} of {len(texts)} files are not there, the first '{lost[0]}' in '{base}'"
+        raise ValueError(f"{name}: {some}: {remedy}")
+    return [found[o] or base/str(o) for o in texts]

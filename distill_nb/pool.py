@@ -14,7 +14,7 @@ from fastai.callback.data import PartialDL, WeightedDL
 from fastai.vision.all import *
 from .core import Count, check_type, checked
 from distill_nb.images import (
-    ImageView, OpenByOwn, OpenImage, OpenedBy, check_images, fastai_class, image_types, item_name
+    ImageView, OpenByOwn, OpenImage, OpenedBy, fastai_class, image_types, item_name
 )
 from .kept import KeptDL
 from .items import (Images, check_labels, get_images, image_items,
@@ -189,16 +189,6 @@ def images_in(
     return [r in sizes and items.key_of(o) in keys for r,o in zip(rough, items)]
 
 # %% ../nbs/09_pool.ipynb #dat00049
-def _readable(images, name):
-    "Those of `images` that can be read; warns of the others"
-    bad = check_images(images)
-    if not bad: return images
-    what = f"cannot be read and are left out (first: {item_name(bad[0])})"
-    if len(bad) == len(images): raise ValueError(f"{name}: none of its {len(bad)} images can be read (first: {item_name(bad[0])})")
-    warn(f"{name}: {len(bad)} of {len(images)} images {what}")
-    lost = {id(o) for o in bad}
-    return images[[id(o) not in lost for o in images]]
-
 def _held_out(dls):
     "Image items of the validation sets of `dls`"
     def opens(ds): return isinstance(ds, Datasets) and opener_index(ds) < len(ds.tls[0].tfms.fs)
@@ -212,8 +202,7 @@ def pool_images(
     name:str='`unlabeled`' # what an error calls it
 )->L: # `Images`
     "The pool of a learner on `dls`, opened as those open theirs. Raises `ValueError` if no image is left"
-    pool = get_images(unlabeled, name)
-    if on_error=='skip': pool = _readable(pool, name)
+    pool = get_images(unlabeled, name, on_error=on_error)
     pool,held = opened_as(dls, pool, name),_held_out(dls)
     if n := sum(images_in(held, pool)):
         warn(f"{name}: {n} of the {len(held)} validation images are in the pool: what is learned from them there makes the validation "

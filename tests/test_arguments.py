@@ -47,7 +47,7 @@ for n,entry in entries.items(): tried.setdefault(n.partition(',')[0], set()).upd
 excused = {n for o in elsewhere.values() for n in o.split()}
 
 free = { # why a parameter has neither
-    'how an error calls what was given': 'get_images.name labeled_images.name opened_as.name pool_images.name '
+    'how an error calls what was given': 'get_images.name labeled_images.name labeled_parts.name opened_as.name pool_images.name '
                                          'load_strict.what Store.drop.why',
     'fastai looks at its own: transforms, data sets, optimizers': 'item_tfms batch_tfms params lr closure',
     'looked at by the function that it is handed on to, which is tried': 'TargetTeacher.check.dls TargetTeacher.alpha '
@@ -100,6 +100,9 @@ free = { # why a parameter has neither
                                                                       'Zoo.parc.path Zoo.parc.exclude '
                                                                       'plot_suite.methods compare.reference '
                                                                       'Predictor.providers profile.accuracy',
+    'a column or a folder of a table, of which unknown ones are named (other tests)':
+        'get_images.path get_images.root labeled_images.label labeled_images.path labeled_images.root labeled_parts.label '
+        'labeled_parts.path labeled_parts.root',
     'matplotlib and joblib look at their own': 'plot_suite.axs compare.n_jobs',
 }
 anything = {p for o in free.values() for p in o.split()}

@@ -13,6 +13,7 @@ import distill_nb
 from distill_nb.images import *
 from distill_nb.kept import *
 from distill_nb.items import *
+from distill_nb.labeled import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
@@ -339,7 +340,8 @@ entries = {
  'paper_suite': lambda: call(paper_suite, dict(data='folder', sources='folder'), data='/nowhere', sources='/nowhere'),
  'load_task': lambda: call(tasks.load_task, dict(name='choice', path='folder'), name='eurosat', path='/nowhere'),
  **{n: (lambda f: lambda: call(f, dict(path='folder'), path='/nowhere'))(f) for n,f in tasks.paper_tasks.items()},
- 'labeled_images': lambda: call(distill_nb.items.labeled_images, dict(folder='folder'), folder='/nowhere'),
+ 'labeled_images': lambda: call(labeled_images, dict(x='folder', on_error='choice'), x='/nowhere'),
+ 'labeled_parts': lambda: call(labeled_parts, dict(x='folder', on_error='choice'), x='/nowhere'),
  'parse_zoo': lambda: call(cli.parse_zoo, dict(s='choice'), s='embedded'),
 }
 
