@@ -122,7 +122,8 @@ def catalogue_text(
     chosen = Zoo(_chosen(size, domain))
     t,kinds = chosen.to_frame(),[s.meta['kind'] for s in chosen]
     left = {'name': list(t.index), 'kind': kinds, 'trained on': list(t.task.fillna('')), 'licence': list(t.license.fillna(''))}
-    right = {'parameters': [f'{o/1e6:.1f} M' for o in t.parameters], 'MB': [f'{o:,.0f}' for o in t.download_mb], 'px': list(map(str, t['size']))}
+    right = {'parameters': [f'{o/1e6:.1f} M' for o in t.parameters], 'MB': [f'{o:,.0f}' for o in t.download_mb]}
+    right['px'] = [str(o) for o in t['size']]
     order = 'name','parameters','MB','px','kind','trained on','licence'
     columns = []
     for k in order:

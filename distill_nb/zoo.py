@@ -136,7 +136,8 @@ def check_download(
     most=None, # GB that may be downloaded; `None`: $DISTILL_NB_DOWNLOAD_GB, or 20
 ):
     "Raises `ValueError` that says how much these sources have to download, and what to do, if it is more than `most` or the disk has"
-    gb = sum((n_parameters(s) or 0)*4e-9 for s in source_list(sources) if _to_fetch(s))
+    sources = source_list(sources, least=0)
+    gb = sum((n_parameters(s) or 0)*4e-9 for s in sources if _to_fetch(s))
     if gb < .1: return
     if most is None: most = _allowed_gb()
     known = next(o for o in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).absolute().parents) if o.exists())
