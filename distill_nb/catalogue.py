@@ -9,11 +9,11 @@ __all__ = ['catalogue', 'catalogue_text']
 
 # %% ../nbs/17_catalogue.ipynb #cata0002
 import functools, warnings
-import pandas as pd, timm, torch
+import pandas as pd, timm
 from fastcore.basics import patch
-from .core import checked, check_number, nearest
+from .core import Count, checked, check_number, nearest
 from .networks import create_network, sketching
-from .sources import Source, SourceNet
+from .sources import Source
 from .zoo import Zoo, n_parameters
 
 # %% ../nbs/17_catalogue.ipynb #cata0006
@@ -79,12 +79,9 @@ def _chosen(size, domain, px=None):
     raise ValueError(f"`size`: no model of the catalogue has at most {limit:,.0f} parameters; the smallest has 3.8 million")
 
 @functools.cache
-def _n_features(name, px):
+def _n_features(name):
     "Width of the features of a timm network, from a sketch of it"
-    with sketching():
-        net = SourceNet(create_network(name))
-        try: return net(torch.zeros(1,3,px,px))[0].shape[1]
-        except Exception: return net.model.head_hidden_size    # at another size than its own
+    with sketching(): return create_network(name).head_hidden_size
 
 # %% ../nbs/17_catalogue.ipynb #cata0011
 def catalogue(
@@ -95,12 +92,12 @@ def catalogue(
     chosen = _chosen(size, domain)
     t = Zoo(chosen).to_frame().rename_axis('name')
     t = t.assign(kind=[s.meta['kind'] for s in chosen], why=[s.meta['why'] for s in chosen],
-                 features=[_n_features(s.meta['arch'], s.size) for s in chosen])
+                 features=[_n_features(s.meta['arch']) for s in chosen])
     return t[['kind','task','parameters','download_mb','size','features','classes','license','why']]
 
 # %% ../nbs/17_catalogue.ipynb #cata0015
 @patch(cls_method=True)
-@checked
+@checked(px=Count())
 def recommended(cls:Zoo,
     size='medium',    # 'small', 'medium' or 'large', or the parameters of a model, at most
     domain='natural', # 'natural', 'fine-grained' or 'aerial', see `domains`

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.xml import B, Details, I, P, Safe, Summary, to_xml
 from scipy import stats
-from .core import Count, Range, check_count, check_type, checked, first_few
+from .core import Count, Each, Kind, Range, check_count, check_type, checked, first_few
 from .estimators import counts, covariances, evidence, kernels, pairs, probes # noqa: F401, each registers its metrics
 from .estimators.core import metrics
 from .sources import Source
@@ -275,6 +275,7 @@ _columns_mean = dict(
     weight='share of the teaching that it gets; all sum to 1',
     parameters='parameters of its network')
 
+@checked(columns=Each(Kind('the name of a column', (), (str,))))
 def ranking_legend(
     rank, # `Ranking`
     columns=None # names of columns to explain; None: those of its table, with the weight
