@@ -8,8 +8,9 @@ Docs: https://distill-nb.github.io/distill_nb/networks.html.md"""
 __all__ = ['hub_answers', 'is_downloaded', 'check_hub', 'timm_network', 'sketching', 'check_arguments']
 
 # %% ../nbs/14_networks.ipynb #hs000031
-import functools, inspect, math, sys, threading, time
+import csv, functools, inspect, math, re, sys, threading, time
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 import torch, timm
 from torch import nn
@@ -31,14 +32,21 @@ def _hub_cfg(arch, repo):
     try:
         if not _in_cache(repo, 'config.json') and not hub_answers():
             raise ConnectionError(f"the hub ({constants.ENDPOINT}) does not answer")
-        return dict(load_model_config_from_hf(repo)[0])
+        with hub_mode(): return dict(load_model_config_from_hf(repo)[0])
     except Exception as e: raise RuntimeError(f"could not read the configuration of '{arch}': {first_line(e)}") from e
+
+def _where(arch):
+    "('hf-hub', 'local-dir' or None, the name); `ValueError` that says how a model of the hub is written"
+    try: return parse_model_name(check_type('arch', arch, str, "a timm name, such as 'resnet18'"))
+    except ValueError as e:
+        raise ValueError(f"arch='{arch}' is not a timm name. A model of the hub is 'hf-hub:user/model'; "
+                         "for weights in a folder use Source.from_checkpoint(path, arch)") from e
 
 def timm_cfg(
     arch:str, # timm name, or 'hf-hub:user/model'
 )->dict:      # timm's pretrained_cfg
     "What timm knows about `arch`. Raises `ValueError` with the nearest names if there is no such model"
-    where,name = parse_model_name(check_type('arch', arch, str, "a timm name, such as 'resnet18'"))
+    where,name = _where(arch)
     if where=='local-dir':
         raise ValueError(f"arch='{arch}': for weights in a folder use Source.from_checkpoint(path, arch)")
     if where=='hf-hub': return _hub_cfg(arch, name)
@@ -73,6 +81,20 @@ def hub_answers(
     _answers[url] = time.monotonic(),bool(heard)
     return bool(heard)
 
+# %% ../nbs/14_networks.ipynb #cat14002
+_offline = threading.RLock()
+
+@contextmanager
+def hub_mode():
+    "The offline mode of `huggingface_hub` for as long as the hub does not answer; as it is, if it does"
+    if constants.HF_HUB_OFFLINE or hub_answers():
+        yield
+        return
+    with _offline:
+        constants.HF_HUB_OFFLINE = True
+        try: yield
+        finally: constants.HF_HUB_OFFLINE = False
+
 # %% ../nbs/14_networks.ipynb #src12005
 _hub_files = 'model.safetensors','pytorch_model.bin','open_clip_model.safetensors','open_clip_pytorch_model.bin'
 
@@ -80,7 +102,7 @@ def is_downloaded(
     arch:str, # timm name, or 'hf-hub:user/model'
 )->bool:      # also `True` if there is no address to get them from
     "Are the trained weights of a timm model on this machine?"
-    where,name = parse_model_name(check_type('arch', arch, str, "a timm name, such as 'resnet18'"))
+    where,name = _where(arch)
     cfg = dict(hf_hub_id=name) if where=='hf-hub' else timm_cfg(arch)
     files = [f for f in (cfg.get('hf_hub_filename'), *_hub_files) if f]
     if cfg.get('hf_hub_id'): return any(_in_cache(cfg['hf_hub_id'], f) for f in files)
@@ -124,7 +146,7 @@ def timm_network(
     if not pretrained: return create_network(arch, seed=seed, **kwargs)
     try:
         if not set(kwargs) & _reach_out: check_hub([arch])
-        return create_network(arch, pretrained=True, **kwargs)
+        with hub_mode(): return create_network(arch, pretrained=True, **kwargs)
     except TypeError: raise
     except Exception as e:
         raise RuntimeError(f"could not get the pretrained weights of '{arch}' ({first_line(e)}). Check the network; "
@@ -152,6 +174,52 @@ def sketching(
     "Networks built here have names and shapes but no memory. Raises `ValueError` if they grow far beyond `most`"
     limit = 4*most + 10**6                                     # some networks build a layer twice, for another head, say
     with torch.random.fork_rng(devices=[]), torch.device('meta'), torch.no_grad(), _at_most(limit): yield
+
+# %% ../nbs/14_networks.ipynb #cat14004
+@functools.cache
+def _parameter_table():
+    text = (resources.files('distill_nb')/'zoo'/'timm_parameters.csv').read_text(encoding='utf-8')
+    return {(r['arch'], int(r['classes'])): int(r['parameters']) for r in csv.DictReader(text.splitlines())}
+
+def known_parameters(
+    arch:str,    # architecture, without the tag of its weights
+    classes:int, # of its classifier, 0 for none
+)->int:          # `None` if it is not in the table
+    "Parameters of a timm network, from the table"
+    return _parameter_table().get((arch, classes))
+
+@functools.cache
+def _sketched(arch, kwargs):
+    try:
+        with sketching(), hub_mode(): net = create_network(arch, **dict(kwargs))
+    except Exception: return None
+    return sum(p.numel() for p in net.parameters())
+
+def sketched_parameters(
+    arch:str, # timm name, or 'hf-hub:user/model'
+    **kwargs, # for `timm.create_model`
+)->int:       # `None` if it cannot be built without memory
+    "Parameters of a timm network, counted on a sketch of it"
+    try: return _sketched(arch, tuple(sorted(kwargs.items())))
+    except TypeError: return None                              # an argument that cannot be hashed
+
+# %% ../nbs/14_networks.ipynb #cat14008
+_told = {'in1k':'ImageNet-1k', 'in12k':'ImageNet-12k', 'in21k':'ImageNet-21k', 'inw21k':'ImageNet-21k', 'in22k':'ImageNet-22k',
+    'inat21':'iNaturalist 2021', 'lvd142m':'LVD-142M', 'lvd1689m':'LVD-1689M', 'sat493m':'SAT-493M', 'openai':"OpenAI's image-text pairs",
+    'laion2b':'LAION-2B', 'laion400m':'LAION-400M', 'laiona':'LAION-A', 'datacompxl':'DataComp-XL', 'datacomp1b':'DataComp-1B',
+    'dfn2b':'DFN-2B', 'dfn5b':'DFN-5B', 'mclip':'DataCompDR-1B', 'dfndr2b':'DFNDR-2B', 'metaclip':'MetaCLIP', 'metaclip2':'MetaCLIP 2',
+    'webli':'WebLI', 'merged2b':'Merged-2B', 'yfcc15m':'YFCC-15M', 'yfcc100m':'YFCC-100M', 'cc12m':'CC-12M', 'ig1b':'IG-1B',
+    'm30m':'Merged-30M', 'm38m':'Merged-38M', 'sa1b':'SA-1B', 'bamboo':'Bamboo'} # part of a tag -> data
+_alone = {'mae','fcmae','dino'} # of ImageNet-1k, unless the tag names other data
+
+def trained_on(
+    tag:str, # of weights in timm: 'a1_in1k', 'laion2b_ft_in1k'
+)->str:      # 'LAION-2B, then ImageNet-1k'; `None` if the tag does not tell
+    "The data that weights were trained on, in order"
+    parts = re.split(r'[_.]', tag.lower())
+    data = [_told[o] for o in parts if o in _told]
+    if not data and _alone & set(parts): data = ['ImageNet-1k']
+    return ', then '.join(dict.fromkeys(data)) or None
 
 # %% ../nbs/14_networks.ipynb #src12017
 def _set_size(model, size, native):
@@ -190,6 +258,15 @@ def _embeds(cfg):
     n = cfg.get('num_classes') or 0
     return n > 0 and n % 64 == 0 and not cfg.get('label_names')
 
+def _about(arch, cfg, kwargs, pretrained):
+    "What is known of a timm network before it is built, for `Source.meta`"
+    res = dict(arch=arch, kwargs=kwargs, license=cfg.get('license'))
+    if pretrained: res['task'] = trained_on(cfg.get('tag') or arch.partition('.')[2])
+    n = kwargs.get('num_classes', cfg.get('num_classes', 1000))
+    base = cfg.get('architecture') or arch.partition('.')[0]
+    n_params = known_parameters(base, n) if not set(kwargs)-{'num_classes'} else None
+    return res | (dict(n_params=n_params) if n_params else {})
+
 @patch(cls_method=True)
 @checked
 def from_timm(cls:Source,
@@ -211,12 +288,12 @@ def from_timm(cls:Source,
     prep,fit = timm_preprocessing(cfg, kwargs, arch, size)
     def build(): return fit(timm_network(arch, pretrained, seed, **kwargs))
     mute = _embeds(cfg) and asked is None and classes is None
-    n_classes = trained if asked is None else asked
+    n_classes = None if mute else (trained if asked is None else asked) or None
+    if pretrained and classes is None and len(cfg.get('label_names') or ())==n_classes: classes = cfg['label_names']
     weights = f"hub: {cfg.get('hf_hub_id') or arch}" if pretrained else f'random (seed {seed})'
-    meta = dict(arch=arch, kwargs=kwargs, weights=weights, license=cfg.get('license')) | (meta or {})
+    meta = _about(arch, cfg, kwargs, pretrained) | dict(weights=weights) | (meta or {})
     recipe = dict(arch=arch, kwargs=dict(sorted(kwargs.items())))
-    return cls(name or arch, build, n_classes=None if mute else n_classes or None, classes=classes, meta=meta,
-               recipe=recipe, mute=mute, **prep)
+    return cls(name or arch, build, n_classes=n_classes, classes=classes, meta=meta, recipe=recipe, mute=mute, **prep)
 
 # %% ../nbs/14_networks.ipynb #hs000004
 def full_name(
@@ -234,6 +311,8 @@ def timm_names(
     "`names`, with the matches of a pattern in its place. Raises `ValueError` if a pattern has none"
     res = {}
     for n in names:
+        if str(n).startswith('hf-hub:') and set(n)&set('*?['):
+            raise ValueError(f"'{n}': patterns are for timm's own names; a model of the hub is named in full, 'hf-hub:user/model'")
         found = timm.list_models(n, pretrained=pretrained, exclude_filters=exclude) if set(n)&set('*?[') else [n]
         if not found:
             weights = ' that has pretrained weights' if pretrained else ''

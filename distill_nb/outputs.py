@@ -24,6 +24,7 @@ from .images import image_key, open_image
 from .kept import Halves
 from .items import get_images
 from .sources import Source, source_list
+from .zoo import check_download
 from .store import Store, open_store
 
 # %% ../nbs/19_outputs.ipynb #498a19da
@@ -323,6 +324,7 @@ def compute_outputs(
     if store is False: raise TypeError("compute_outputs puts outputs into a store: False would lose them")
     images,failed = get_images(images),{}
     sources = [s for s in source_list(sources) if s.arrays is None]
+    check_download(sources)
     with open_store(store) as store:
         items = dict(zip(store.image_keys(images), images))
         fill_store(store, sources, items, progress, failed if on_error=='skip' else None, bs=bs, block=block,

@@ -19,7 +19,7 @@ from functools import cached_property
 from scipy import stats
 from fastcore.basics import patch
 from fastcore.foundation import L
-from .core import Count, Maybe, OneOf, Range, check_type, checked, nearest
+from .core import Count, Maybe, OneOf, check_type, checked, nearest
 from .items import get_images, image_items, item_labels
 from .sources import source_list
 from .store import open_store
@@ -292,26 +292,6 @@ def by(self:Ranking,
         raise ValueError("this ranking does not know its images: it was not made by `rank_sources`, or comes from a file "
                          "or another process. Rank again.")
     return _rank_on(self.probe, self.zoo, metric, times, progress, halving, keep, on_error, metric_kwargs)
-
-# %% ../nbs/23_similarity.ipynb #b8acbd23
-@patch
-@checked(level=Range(.5, 1, above=True, below=True))
-def stability(self:Ranking,
-    level:float=.95, # how sure to be that the first is better than the second
-)->pd.Series: # first, second, gap, se (of the gap), p (that the first is better), n_probe, n_needed
-    """How sure is the order of the first two, and how many probe images would make it so?
-    Raises `ValueError` without replicates"""
-    if len(self)<2: raise ValueError("stability compares two sources: the ranking has one")
-    if not len(self.replicates): raise ValueError("stability needs replicates: rank_sources makes them unless times=0")
-    if not self.n_probe: raise ValueError("stability needs n_probe, the number of images that were scored")
-    i,j = self.order[:2]
-    gap = self.scores[i]-self.scores[j]
-    se = (self.replicates[:,i]-self.replicates[:,j]).std()
-    p = float(stats.norm.cdf(gap/se)) if se else 1. if gap else .5
-    needed = self.n_probe*(stats.norm.ppf(level)*se/gap)**2 if gap else math.inf
-    if math.isfinite(needed): needed = max(1, math.ceil(needed))
-    res = dict(first=self.names[i], second=self.names[j], gap=gap, se=se, p=p, n_probe=self.n_probe, n_needed=needed)
-    return pd.Series(res, name='stability')
 
 # %% ../nbs/23_similarity.ipynb #1be2c94d
 @checked

@@ -329,7 +329,7 @@ def from_module(cls:Source,
         if not names: raise ValueError("classifier is not a part of module")
         classifier = names[0]
     snap = copy.deepcopy(module).cpu()
-    meta = dict(arch=type(module).__name__, weights='module') | (meta or {})
+    meta = dict(arch=type(module).__name__, weights='module', n_params=sum(o.numel() for o in snap.parameters())) | (meta or {})
     src = cls(name, functools.partial(copy.deepcopy, snap), size=size, mean=mean, std=std, crop_pct=crop_pct,
               interpolation=interpolation, crop_mode=crop_mode, classifier=classifier, resize=resize, meta=meta)
     src.hash_built(snap)

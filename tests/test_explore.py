@@ -3,7 +3,7 @@ import math, re
 from functools import partial
 import numpy as np, pytest
 from distill_nb.compare import Comparison
-from distill_nb.explore import RankExplorer, explore_runs, ranking_words
+from distill_nb.explore import RankExplorer, explore_runs
 from distill_nb.learner import distill_learner
 from distill_nb.packs import digits_dls
 from distill_nb.ranking import Ranking
@@ -20,18 +20,6 @@ def store(tmp_path_factory): return tmp_path_factory.mktemp('store')
 def rank(digits, store): return rank_sources(digits[0], Zoo.embedded(), store=store, progress=False)
 
 def words(ex): return re.sub('<[^>]+>', '', ex.readout.value)
-
-def test_words():
-    noise = np.random.default_rng(0).normal(0, .02, (200,3))
-    close = Ranking(['a','b','c'], [.5,.49,.1], n_probe=100, replicates=np.array([.5,.49,.1])+noise, null=np.full((20,3), .2))
-    said = ' '.join(ranking_words(close, close.weights()))
-    assert "a and b can't be told apart with 100 labelled images" in said and 'c scores no more than shuffled labels might' in said
-    assert 'All 3 sources weigh the same' in ranking_words(close, [1/3]*3)[0]
-    assert 'nothing here is known to help' in ranking_words(Ranking(['a','b'], [.1,.1], null=np.full((9,2), .3)), [.5,.5])[-1]
-    assert ranking_words(Ranking(['a'], [1.]), [1.]) == ['a carries 100% of the weight.']
-    for names,listed in (('ab','a and b'), ('abcd','a, b, c and d'), ('abcdef','a, b, c and 3 more')):
-        poor = Ranking(['best',*names], [1.]+[.1]*len(names), null=np.full((9,len(names)+1), .3))
-        assert ranking_words(poor, poor.weights())[-1] == f'{listed} score no more than shuffled labels might.'
 
 def test_controls(rank):
     ex = rank.explore()

@@ -2,7 +2,7 @@
 import math, pickle, warnings
 import numpy as np, pytest
 from distill_nb.plots import plot_ranking, plot_weights
-from distill_nb.ranking import Ranking, WeightedSources
+from distill_nb.ranking import Ranking, WeightedSources, ranking_legend, ranking_words, static_order
 from distill_nb.sources import Source
 from distill_nb.weights import alpha_array, prune_weights, source_weights
 from distill_nb.zoo import Zoo
@@ -86,3 +86,39 @@ def test_weighted_sources():
         with pytest.raises(ValueError, match='`alpha`'): WeightedSources(zoo, bad)
     with pytest.raises(ValueError, match='`alpha`'): WeightedSources(zoo, [1,1,0,0])[2:]
     with pytest.raises(TypeError, match='must be Sources'): Ranking(['a','b'], [1,2]).choose()
+
+def test_words():
+    noise = np.random.default_rng(0).normal(0, .02, (200,3))
+    close = Ranking(['a','b','c'], [.5,.49,.1], n_probe=100, replicates=np.array([.5,.49,.1])+noise, null=np.full((20,3), .2))
+    said = ' '.join(ranking_words(close, close.weights()))
+    assert "a and b can't be told apart with 100 labelled images" in said and 'c scores no more than shuffled labels might' in said
+    assert 'All 3 sources weigh the same' in ranking_words(close, [1/3]*3)[0]
+    assert 'nothing here is known to help' in ranking_words(Ranking(['a','b'], [.1,.1], null=np.full((9,2), .3)), [.5,.5])[-1]
+    assert ranking_words(Ranking(['a'], [1.]), [1.]) == ['a carries 100% of the weight.']
+    for names,listed in (('ab','a and b'), ('abcd','a, b, c and d'), ('abcdef','a, b, c and 3 more')):
+        poor = Ranking(['best',*names], [1.]+[.1]*len(names), null=np.full((9,len(names)+1), .3))
+        assert ranking_words(poor, poor.weights())[-1] == f'{listed} score no more than shuffled labels might.'
+
+def test_words_without_weights():
+    "What the command line prints needs no weights, and has names"
+    assert ranking_words(Ranking(['a','b'], [-.1,-.2])) == ['How sure that is, only intervals would tell: there are none.']
+    sure = Ranking(['a','b'], [.5,.2], n_probe=40, replicates=np.array([.5,.2]) + np.random.default_rng(0).normal(0, .2, (50,2)))
+    s = sure.stability()
+    assert ranking_words(sure)[1] == (f"a and b can't be told apart with 40 labelled images ({s.p:.0%} for the first); "
+                                      f"about {s.n_needed:,} would tell.")
+
+def test_size_alone():
+    zoo = Zoo.timm('resnet18.a1_in1k', 'resnet50.a1_in1k')
+    assert not any('size alone' in o for o in ranking_words(Ranking(zoo, [.1,.5])))       # the largest is the first
+    assert 'resnet50.a1_in1k would be first (2.2 times' in ranking_words(Ranking(zoo, [.5,.1]))[-1]
+    static = static_order(zoo)
+    assert static.best.name == 'resnet50.a1_in1k' and static.scores.max() == 1 and static.metric == 'parameters'
+    assert static.scores[0] == pytest.approx(11.69/25.56, rel=1e-3)
+    with pytest.raises(TypeError, match='Source'): static_order(['a'])
+
+def test_legend_explains_each_column():
+    full = Ranking(Zoo.embedded(), range(1,9), n_probe=50, replicates=np.ones((4,8)), null=np.ones((4,8)))
+    legend = ranking_legend(full)
+    assert list(legend) == ['source','task','score','low','high','first','null','weight']
+    assert 'cka' in legend['score'] and '50' in legend['low'] and all('{' not in o for o in legend.values())
+    assert list(ranking_legend(full, ['weight','parameters','mine'])) == ['weight','parameters']

@@ -1,9 +1,13 @@
 "Zoos: by pattern, from a folder, from PARC's bank"
-import json, os, pickle, time
+import json, os, pickle, shutil, time
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, timm, torch
 from PIL import Image
 from torch import nn
+from distill_nb.learner import student_learner
+from distill_nb.outputs import compute_outputs
+from distill_nb.packs import digits_dls
 from distill_nb.sources import Source
 from distill_nb.zoo import *
 
@@ -134,3 +138,53 @@ def test_names_that_are_not_there(ckpt, tmp_path):
     with pytest.raises(FileNotFoundError, match='manifest.json'): Zoo.checkpoints(tmp_path/'nowhere')
     with pytest.raises(ValueError, match='Nearest: digits'): Zoo.embedded(names=['digit'])
     with pytest.raises(ValueError, match='Nearest: cub200'): Zoo.parc(tmp_path, exclude=['cub2000'])
+
+def test_every_kind_of_source_fills_its_columns(ckpt, tmp_path):
+    import torchvision.models as tv
+    (tmp_path/'resnet18').mkdir()
+    torch.save(tv.resnet18(weights=None, num_classes=37).state_dict(), tmp_path/'resnet18'/'resnet18_oxford_pets.pth')
+    n = sum(p.numel() for p in tv.resnet18(num_classes=37).parameters())
+    arrays = Source.from_arrays('arrays', list(rng.integers(0, 255, (4,8,8,3), dtype=np.uint8)), np.eye(4))
+    module = Source.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3*16*16, 4)), .5, .5, 16)
+    zoo = Zoo.embedded() + Zoo.parc(tmp_path) + Zoo.timm('resnet50.a1_in1k') + module + arrays
+    odd = Source.from_timm('test_resnet', pretrained=False, num_classes=5, drop_rate=.1, name='odd') # not in the table: sketched
+    assert Zoo(odd).to_frame().parameters.item() == sum(p.numel() for p in odd.load().model.parameters())
+    t = zoo.to_frame()
+    assert t.columns.tolist() == ['arch','task','classes','size','parameters','download_mb','license','weights']
+    assert t.parameters.drop('arrays').notna().all() and t.parameters['resnet18.oxford_pets'] == n and t.parameters['module'] == 3076
+    assert t.task.drop(['module','arrays']).notna().all() and t.task['resnet50.a1_in1k'] == 'ImageNet-1k'
+    assert t.license.drop(['module','arrays','resnet18.oxford_pets']).notna().all()
+    assert t.download_mb.drop('resnet50.a1_in1k').eq(0).all() and t.download_mb['resnet50.a1_in1k'] == pytest.approx(102.2, abs=.1)
+    assert zoo[['module','arrays']].to_download() == '' and '0.1 GB, 1 model of 0.03 billion' in zoo.to_download()
+
+def test_parameters_of_a_learner():
+    s = Source.from_learner(student_learner(digits_dls(n=2, seed=0)[0], 'test_efficientnet', pretrained=False), size=32)
+    assert Zoo(s).to_frame().parameters.item() == sum(p.numel() for p in s.load().model.parameters())
+
+def test_a_zoo_says_how_large_it_is():
+    zoo = Zoo.timm('resnet*', '*vit_large*', exclude=['*naflex*','*sapiens2*'])
+    said = zoo.to_download()
+    assert f'{len(zoo):,} models' in said and said in repr(zoo) and said in zoo._repr_html_() and len(repr(zoo)) < 1500
+    assert zoo._repr_html_().count('<tr') < 70
+    gb = zoo.to_frame().parameters.sum()*4e-9
+    assert f'about {gb:,.0f} GB' in said
+
+def test_a_pass_asks_before_it_downloads(monkeypatch):
+    "Before a network is built or an image is opened"
+    monkeypatch.setattr(timm, 'create_model', lambda *a, **kw: pytest.fail('a network was built'))
+    zoo = Zoo.timm('vit_*', exclude=['*naflex*','*sapiens2*'])
+    for images in (['/nowhere.png'], list(rng.integers(0, 255, (2,8,8,3), dtype=np.uint8))):
+        with pytest.raises(ValueError, match='GB would be downloaded for .* sources.*Zoo.recommended'):
+            compute_outputs(zoo, images, on_error='skip')
+    few = Zoo.timm('vit_large_patch16_224.augreg_in21k')
+    monkeypatch.setenv('DISTILL_NB_DOWNLOAD_GB', '1')
+    with pytest.raises(ValueError, match='about 1.3 GB.*more than 1 GB.*DISTILL_NB_DOWNLOAD_GB=2'): check_download(few)
+    monkeypatch.setenv('DISTILL_NB_DOWNLOAD_GB', '2')
+    check_download(few)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=5e8))
+    with pytest.raises(ValueError, match='the disk has 0.5 GB left') as e: check_download(few)
+    assert 'allow it' not in str(e.value)                                      # the disk would not
+    monkeypatch.setenv('DISTILL_NB_DOWNLOAD_GB', 'much')
+    with pytest.raises(ValueError, match='number of GB'): check_download(few)
+    monkeypatch.setattr('distill_nb.zoo.is_downloaded', lambda arch: True)
+    check_download(zoo)
