@@ -14,12 +14,13 @@ from importlib.util import find_spec
 import pandas as pd
 from fastai.vision.all import *
 from fastcore.xtras import ContextManagers
-from .core import Count, checked
+from .core import Count, check_number, checked
 from .data import image_dls
 from .items import Images, get_images, item_labels
-from .items import labeled_images
+from .labeled import labeled_parts
 from .pool import images_in
 from .zoo import Zoo
+from .ranking import ranking_words
 from .similarity import rank_sources
 from .teachers import probe_labels
 from .teach import Probes, Teach
@@ -360,7 +361,7 @@ def findings(self:Run,
     facts = {'student': str(learn.model.arch or type(self.arch).__name__), 'image size': f'{self.size} px', 'labelled images': len(self.labels),
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
     return Findings(facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(), held_out=held_out, folds=folds,
-                    probs=probs, costs=self.costs(learn, chosen, ranking.best), ranking=ranking, n_pool=len(self.pool),
+                    probs=probs, costs=self.costs(learn, chosen, ranking.best), ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
                     weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed, history=asked.history,
                     calibration=calibration, temperature=calibration.attrs['temperature'], warnings=warned, **kwargs)
 
@@ -404,25 +405,35 @@ def _apart(pool, others, what, say):
     if n := sum(inside): say(f'{n} of the {len(pool)} images without labels are {what} as well, and are left out there')
     return pool[[not o for o in inside]]
 
+def _labeled(labeled, valid, on_error, say):
+    "(labelled images, class indices, class names, what is held out: None, a share, or (images, class indices))"
+    parts = labeled_parts(labeled, on_error=on_error)
+    if 'train' not in parts: raise ValueError(f"`labeled` has no part 'train', only {', '.join(parts)}: name the folder to learn from")
+    images,labels = parts['train']
+    vocab = sorted(set(labels))
+    if len(vocab) < 2: raise ValueError(f"`labeled`: all images are of class {vocab[0]!r}; a classifier needs two classes")
+    if isinstance(valid, (int,float)): return images,_classes(labels, vocab),vocab,check_number('valid', valid, 0, .5, above=True)
+    if valid is not None: held = labeled_parts(valid, 'valid', on_error=on_error)
+    elif 'valid' in parts:
+        held = {'valid': parts['valid']}
+        say(f"learning from the part 'train' ({len(images)} images), validating on the part 'valid' ({len(parts['valid'][0])})")
+    else: return images,_classes(labels, vocab),vocab,None
+    held,truth = held.get('valid') or first(held.values())
+    return images,_classes(labels, vocab),vocab,(held, _classes(truth, vocab))
+
 def make_run(
     labeled, unlabeled, sources, arch, out, valid, n_epoch, lr, size, bs, p, top, rank, student, distil, seed, store, progress, say,
     on_error='raise', # of images that cannot be read
 )->tuple: # (`Run`, what is held out, as `Run.splits` takes it)
     "The run of these arguments, all checked"
-    images,labels = labeled_images(labeled)
-    vocab = sorted(set(labels))
-    if len(vocab) < 2: raise ValueError(f"`labeled`: all images are of class {vocab[0]!r}; a classifier needs two")
-    run_labels = _classes(labels, vocab)
-    pool = _apart(get_images(unlabeled, '`unlabeled`'), images, 'labelled images', say)
-    if valid is not None and not isinstance(valid, float):
-        held,truth = labeled_images(valid, 'valid')
-        valid = held,_classes(truth, vocab)
-        pool = _apart(pool, held, 'validation images', say)
-    size = size or suggested_size(images, native_size(arch or getattr(student.get('start'), 'meta', {}).get('arch'), student.get('start')))
+    images,labels,vocab,valid = _labeled(labeled, valid, on_error, say)
+    pool = _apart(get_images(unlabeled, '`unlabeled`', on_error=on_error), images, 'labelled images', say)
+    if isinstance(valid, tuple): pool = _apart(pool, valid[0], 'validation images', say)
+    size = size or suggested_size(images, native_size(arch, student.get('start')))
     n_epoch = n_epoch or suggested_epochs(max(1, len(pool)//bs))
-    run = Run(images, run_labels, vocab, pool, Zoo(sources), check_place('out', out), arch, student, distil, rank, size, bs, n_epoch, lr, p, top,
-              seed, store, progress, say)
-    check_args(run.dls(np.arange(len(images)), (images, run_labels)), arch, **{k: v for k,v in student.items() if k != 'pretrained'})
+    run = Run(images, labels, vocab, pool, Zoo(sources), check_place('out', out), arch, student, distil, rank, size, bs, n_epoch, lr, p,
+              top, seed, store, progress, say)
+    check_args(run.dls(np.arange(len(images)), (images, labels)), arch, **{k: v for k,v in student.items() if k != 'pretrained'})
     return run,valid
 
 # %% ../nbs/43_train.ipynb #trn00082
@@ -446,17 +457,23 @@ def _held_out(splits, n, valid):
     return f'{len(splits[0][2][1])} of {n} labelled images, held out once'
 
 @patch
-def finish(self:Run,
-    asked, # of `Run.ask`
-    chosen, # the sources that teach
-    epoch:int, # the best
-    temperature:float, # that suits it
-    refit:bool, # train on all labels
-)->Learner:
-    "The student of all labels, at the best epoch, its head divided by the temperature"
+def trained(self:Run,
+    splits, # of `Run.splits`
+    held_out:str, # how accuracy is measured, in words
+    baselines:bool, # fine-tune as well
+    refit:bool, # train on all labels in the end
+    **kwargs, # of `Findings`
+)->tuple: # (the student's Learner, `Findings`)
+    "Rank, ask, choose the epoch and the temperature, and train the student of all labels"
+    self.tell(f'ranking {len(self.zoo)} sources on {len(self.labels)} labelled images')
+    ranking = self.ranked(self.dls(np.arange(len(self.labels)), (self.images, self.labels)))
+    chosen = self.chosen(ranking)
+    asked = self.ask(splits, ranking.best.name, baselines, keep=not refit)
+    epoch = best_epoch(asked.logits, asked.labels)
+    calibration = calibrate_logits(asked.logits[epoch], asked.labels, folds=max(2, min(5, len(asked.labels)//2)))
     learn = self.refitted(chosen, epoch) if refit else asked.learn
-    divide_head(get_model(learn.model).head, temperature)
-    return learn
+    divide_head(get_model(learn.model).head, calibration.attrs['temperature'])
+    return learn,self.findings(asked, epoch, calibration, ranking, chosen, learn, held_out, len(splits)*refit, **kwargs)
 
 # %% ../nbs/43_train.ipynb #trn00084
 @dataclass
@@ -493,6 +510,7 @@ def train_student(
     baselines:bool=True, # fine-tune in each fold, to compare with
     seed:int=42, # of the folds, the student and the batches
     store=None, # where outputs of sources are kept, see `get_outputs`
+    on_error:str='raise', # images that cannot be read: 'raise', or 'skip', which leaves them out with a warning
     progress:bool=True, # show progress bars
     say=noop, # called with a line when something begins
     command:str='', # what repeats the run, for the page
@@ -501,18 +519,13 @@ def train_student(
 )->Trained: # the Learner of the student, the findings, the folder
     "Rank, weight and distil all sources into a student of all labels, and report how good it is; a run that was stopped goes on"
     began = time.perf_counter()
-    run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, n_epoch, lr, size, bs, p, top, dict(metric=metric, n=n, halving=halving),
-                         kwargs, dict(lam=lam, teach=teach), seed, store, progress, say)
+    rank,distil = dict(metric=metric, n=n, halving=halving),dict(lam=lam, teach=teach)
+    run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, n_epoch, lr, size, bs, p, top, rank, kwargs, distil, seed, store,
+                         progress, say, on_error)
     if folds is None and valid is None and len(run.labels) > 500: valid = .2
     splits,refit = run.splits(valid, folds or 5),not isinstance(valid, tuple)
     run.clock = Clock(run.n_images(splits, baselines, refit), say)
-    run.tell(f'ranking {len(run.zoo)} sources on {len(run.labels)} labelled images')
-    ranking = run.ranked(run.dls(np.arange(len(run.labels)), (run.images, run.labels)))
-    chosen = run.chosen(ranking)
-    asked = run.ask(splits, ranking.best.name, baselines, keep=not refit)
-    epoch = best_epoch(asked.logits, asked.labels)
-    calibration = calibrate_logits(asked.logits[epoch], asked.labels, folds=min(5, len(asked.labels)//2))
-    learn = run.finish(asked, chosen, epoch, calibration.attrs['temperature'], refit)
-    found = run.findings(asked, epoch, calibration, ranking, chosen, learn, _held_out(splits, len(run.labels), valid), len(splits)*refit,
-                         command=command, seconds=time.perf_counter()-began)
+    held_out = _held_out(splits, len(run.labels), valid)
+    learn,found = run.trained(splits, held_out, baselines, refit, command=command)
+    found.seconds = time.perf_counter()-began
     return Trained(learn, found, run.write(learn, found, **(record or {})))
