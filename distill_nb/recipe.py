@@ -74,9 +74,10 @@ def _worse(began, ended, truth):
 
 def _idle(losses):
     "Has the training loss not fallen by a hundredth?"
-    k = max(1, len(losses)//5)
+    if len(losses) < 20: return
+    k = len(losses)//5
     first,last = np.mean(losses[:k]),np.mean(losses[-k:])
-    if len(losses) >= 20 and last > .99*first: return f"the training loss went from {first:.3f} to {last:.3f}: nothing was learned"
+    if last > .99*first: return f"the training loss went from {first:.3f} to {last:.3f}: nothing was learned"
 
 # %% ../nbs/32_recipe.ipynb #rec00052
 def fit_warnings(
@@ -109,7 +110,7 @@ def _answers(learn):
 class CheckFit(FitCallback):
     "Warns after a fit that did harm or nothing, see `fit_warnings`"
     order,run_valid,silent = 90,True,True # silent: without influence on the training
-    began = ended = truth = None # set during a fit
+    first = last = truth = None # answers at the start and after the last epoch, and the right ones; set during a fit
 
     @property
     def off(self):
@@ -120,22 +121,22 @@ class CheckFit(FitCallback):
 
     def before_fit(self):
         super().before_fit()
-        if not self.off: self.began,self.truth = _answers(self.learn)
+        if not self.off: self.first,self.truth = _answers(self.learn)
 
-    def before_validate(self): self.ended = []
+    def before_validate(self): self.last = []
     def after_pred(self):
-        if not self.training and self.began is not None: self.ended.append(self.pred.detach().argmax(1).as_subclass(Tensor).cpu())
+        if not self.training and self.first is not None: self.last.append(self.pred.detach().argmax(1).as_subclass(Tensor).cpu())
 
     def after_fit(self):
-        if not self.learn.lock.locked() and self.began is not None and self.ended: self.judge()
+        if not self.learn.lock.locked() and self.first is not None and self.last: self.judge()
         super().after_fit()
 
     def judge(self):
         "Warn of what went wrong"
-        ended = torch.cat(self.ended).numpy()
+        ended = torch.cat(self.last).numpy()
         if len(ended) != len(self.truth): return
         losses = [float(o) for o in self.learn.recorder.losses] if hasattr(self.learn, 'recorder') else []
         lr = max(h['lr'] for h in self.opt.hypers) if not losses else max(self.learn.recorder.lrs)
-        for o in fit_warnings(self.began, ended, self.truth, losses, lr, list(getattr(self.dls, 'vocab', None) or ())): warn(o)
+        for o in fit_warnings(self.first, ended, self.truth, losses, lr, list(getattr(self.dls, 'vocab', None) or ())): warn(o)
 
-    def end_fit(self): self.began = self.ended = self.truth = None
+    def end_fit(self): self.first = self.last = self.truth = None

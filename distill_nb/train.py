@@ -94,7 +94,7 @@ class Clock(Callback):
         now=time.monotonic, # the time in seconds
     ):
         self.total,self.say,self.now = total,say,now
-        self.done,self.began = 0,None
+        self.done,self.since = 0,None
 
     @property
     def per_epoch(self):
@@ -103,7 +103,7 @@ class Clock(Callback):
         return len(self.dls.train)*(self.dls.train.bs + sum(cb.loader.bs for cb in pools))
 
     def before_fit(self):
-        if self.began is None: self.began = self.now()
+        if self.since is None: self.since = self.now()
         skipped = max((cb.done for cb in self.learn.cbs if isinstance(cb, Resume)), default=0)
         self.total -= skipped*self.per_epoch
 
@@ -116,7 +116,7 @@ class Clock(Callback):
     def left(self)->str:
         "Time left, in words; empty before the first epoch has ended"
         if not self.done: return ''
-        s = (self.now()-self.began)/self.done*max(0, self.total-self.done)
+        s = (self.now()-self.since)/self.done*max(0, self.total-self.done)
         return f'{s/3600:.1f} hours' if s > 5400 else f'{s/60:.0f} minutes' if s > 90 else f'{s:.0f} seconds'
 
 # %% ../nbs/43_train.ipynb #trn00041
@@ -515,6 +515,7 @@ def train_student(
     say=noop, # called with a line when something begins
     command:str='', # what repeats the run, for the page
     record:dict=None, # further fields of run.json
+    begin=noop, # called when all arguments are checked and nothing has been written
     **kwargs,
 )->Trained: # the Learner of the student, the findings, the folder
     "Rank, weight and distil all sources into a student of all labels, and report how good it is; a run that was stopped goes on"
@@ -522,6 +523,7 @@ def train_student(
     rank,distil = dict(metric=metric, n=n, halving=halving),dict(lam=lam, teach=teach)
     run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, n_epoch, lr, size, bs, p, top, rank, kwargs, distil, seed, store,
                          progress, say, on_error)
+    begin()
     if folds is None and valid is None and len(run.labels) > 500: valid = .2
     splits,refit = run.splits(valid, folds or 5),not isinstance(valid, tuple)
     run.clock = Clock(run.n_images(splits, baselines, refit), say)
