@@ -87,6 +87,7 @@ def _several(kind):
 
 # %% ../nbs/50_cli.ipynb #cli10007
 _advice = {'check_images(': '--skip-broken leaves out all such files',
+           "on_error='skip'": '--skip-broken leaves them out',
            'from_checkpoint(': 'or give as ZOO a folder with checkpoints and their manifest.json',
            'pretrained=False': ''}
 
@@ -182,6 +183,11 @@ def _unlabeled(folder, skip_broken=False):
     from distill_nb.items import get_images, readable
     images = get_images(folder, '`unlabeled`', on_error=_on_error(skip_broken))
     return images if skip_broken else images[readable(images, '`unlabeled`')]
+
+def _check_metric(a):
+    "ValueError for a metric that there is not"
+    from distill_nb.similarity import check_metric
+    check_metric(a.metric)
 
 def _train_part(parts):
     "The part that is learned from"
@@ -281,6 +287,7 @@ def _rank(a):
     for k,folder in dict(store=True, out=True, csv=False).items():
         if v := getattr(a, k): check_place(k, v, folder=folder)
     _use_device(a.device)
+    _check_metric(a)
     items,labels = _train_part(_labeled(a))
     dls = _dls(items, labels, a.size, a.seed, valid_items=items, valid_labels=labels)
     sources = parse_zoo(a.zoo, a.source_size)
@@ -348,7 +355,7 @@ def _valid(a):
     if a.valid is None: return None
     try: share = float(a.valid)
     except ValueError:
-        if Path(a.valid).exists(): return _train_part({'train': None} | dict(train=next(iter(_labeled(a, a.valid, 'valid').values()))))
+        if a.valid and Path(a.valid).exists(): return _train_part({'train': None} | dict(train=next(iter(_labeled(a, a.valid, 'valid').values()))))
         share = math.nan
     if 0<share<=.5: return share
     raise ValueError(f"`valid`: {a.valid!r} is neither labelled images nor a share of them up to 0.5, such as 0.2")
@@ -370,6 +377,7 @@ def _teach(a):
 def _prepared(a):
     "The data, the zoo and the student as `train_student` takes them, all checked"
     from distill_nb.weights import source_weights
+    _check_metric(a)
     teach,parts,valid = _teach(a),_labeled(a),_valid(a)
     labeled = _train_part(parts)
     if valid is None and 'valid' in parts:

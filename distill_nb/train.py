@@ -21,7 +21,7 @@ from .labeled import labeled_parts
 from .pool import images_in
 from .zoo import Zoo
 from .ranking import ranking_words
-from .similarity import rank_sources
+from .similarity import check_metric, rank_sources
 from .teachers import probe_labels
 from .teach import Probes, Teach
 from .callbacks import PoolCallback
@@ -429,6 +429,7 @@ def make_run(
     images,labels,vocab,valid = _labeled(labeled, valid, on_error, say)
     pool = _apart(get_images(unlabeled, '`unlabeled`', on_error=on_error), images, 'labelled images', say)
     if isinstance(valid, tuple): pool = _apart(pool, valid[0], 'validation images', say)
+    check_metric(rank['metric'])
     size = size or suggested_size(images, native_size(arch, student.get('start')))
     n_epoch = n_epoch or suggested_epochs(max(1, len(pool)//bs))
     run = Run(images, labels, vocab, pool, Zoo(sources), check_place('out', out), arch, student, distil, rank, size, bs, n_epoch, lr, p,
@@ -470,10 +471,14 @@ def trained(self:Run,
     chosen = self.chosen(ranking)
     asked = self.ask(splits, ranking.best.name, baselines, keep=not refit)
     epoch = best_epoch(asked.logits, asked.labels)
-    calibration = calibrate_logits(asked.logits[epoch], asked.labels, folds=max(2, min(5, len(asked.labels)//2)))
+    with warnings.catch_warnings(record=True) as seen:                                 # what is said of the temperature goes on the page
+        warnings.simplefilter('always')
+        calibration = calibrate_logits(asked.logits[epoch], asked.labels, folds=max(2, min(5, len(asked.labels)//2)))
     learn = self.refitted(chosen, epoch) if refit else asked.learn
     divide_head(get_model(learn.model).head, calibration.attrs['temperature'])
-    return learn,self.findings(asked, epoch, calibration, ranking, chosen, learn, held_out, len(splits)*refit, **kwargs)
+    found = self.findings(asked, epoch, calibration, ranking, chosen, learn, held_out, len(splits)*refit, **kwargs)
+    found.warnings += [str(o.message) for o in seen]
+    return learn,found
 
 # %% ../nbs/43_train.ipynb #trn00084
 @dataclass

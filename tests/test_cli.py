@@ -57,9 +57,10 @@ def ends(argv, capsys):
     except SystemExit as e: code,said = (e.code,'') if isinstance(e.code, int) else (1,f'{e.code}\n')
     return code,capsys.readouterr().err + said
 
-def refused(argv, capsys, *words):
-    "The one line of an error, which has all of `words`"
+def refused(argv, capsys, *words, late=False):
+    "The one line of an error, which has all of `words`; a late one comes after lines that tell what was begun"
     code,said = ends(argv, capsys)
+    if late: said = said.splitlines(keepends=True)[-1]
     assert code in (1,2) and said.count('\n') == 1 and said.startswith(f'distill_nb {argv[0]}: error: ') and 'Traceback' not in said, said
     assert all(w in said for w in words), (words, said)
     return said
@@ -79,13 +80,19 @@ ranked = dict(
     source_size=['0',*numbers],
     store=['{}/notes.txt','{}/notes.txt/deeper'],
     seed=numbers,
+    json=[('--json=1',)],
+    label=['kind'],
+    path=['file'],
+    device=['gpu','tpu:0','cuda:x','cpu:1',''],
+    quiet=[('--quiet=1',)],
     skip_broken=[('--skip-broken=1',)])
-labeled = ['{}/nowhere','{}/empty','{}/notes.txt','{}/loose','{}/splits','{}/unlabeled']
+labeled = ['{}/nowhere','{}/empty','{}/notes.txt','{}/loose','{}/unlabeled']
 zoos = ['{}/nowhere','{}/empty','{}/notes.txt','resnet5o','*resnot*','','digits.json','resnet18.no_such_tag']
 long = '{}/' + 'x'*300
 bad = {
     'demo': dict(out=['{}/notes.txt','{}/notes.txt/deeper'], seeds=['0',*numbers]),
-    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv',long], **ranked),
+    'zoo': dict(size=['tiny','0','1000',''], domain=['cats','']),
+    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv',long], out=['{}/notes.txt','{}/notes.txt/deeper'], **ranked),
     'train': dict(
         labeled=[*labeled,'{}/broken'],
         unlabeled=['{}/nowhere','{}/empty','{}/notes.txt','{}/broken'],
@@ -104,7 +111,9 @@ bad = {
         epochs=['0',*numbers],
         lr=['0',*shares],
         bs=['0','1',*numbers],
-        valid=['{}/nowhere','{}/empty','{}/notes.txt','{}/more','0','1','1.5','-0.2','nan','x',''],
+        valid=['{}/nowhere','{}/empty','{}/notes.txt','{}/more','0','.6','1','1.5','-0.2','nan','x',''],
+        folds=['1',*numbers],
+        no_baselines=[('--no-baselines=1',)],
         live=[('--live',)],
         **ranked),
     'predict': dict(
@@ -130,7 +139,7 @@ bad = {
         jobs=['0',*numbers],
         store=['{}/notes.txt']),
 }
-least = {'demo': [], 'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']} # the least that a line needs
+least = {'demo': [], 'zoo': [], 'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']} # the least that a line needs
 
 def subparsers():
     "Name -> parser of each command"
@@ -172,7 +181,7 @@ def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path
     monkeypatch.delenv('DISTILL_NB_DATA', raising=False)
     place,out = actions(command)[dest],tmp_path/'out'
     good = {'demo': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:],
-            'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits']}[command]
+            'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits'], 'zoo': []}[command]
     if command in ('demo','bench'): good += ['--out', str(out)]
     if dest == 'arch': good = [o for o in good if o not in ('--start','objects')]
     for v in bad[command][dest]:
@@ -211,7 +220,7 @@ def test_interrupted(command, capsys, monkeypatch):
     monkeypatch.setitem(cli.commands, command, raising(command, KeyboardInterrupt))
     code,said = ends([command, *least[command], *['--force']*(command == 'train')], capsys)
     assert code == 130 and said.strip().count('\n') == 0 and said.strip().startswith(f'distill_nb {command}: stopped')
-    assert ('same command' in said) == (command != 'predict') and ('without --force' in said) == (command == 'train')
+    assert ('same command' in said) == (command not in ('predict','zoo')) and ('without --force' in said) == (command == 'train')
 
 def test_a_closed_pipe(monkeypatch):
     "141, as of a program that SIGPIPE ends"
@@ -233,12 +242,11 @@ def test_first_folder_is_the_class(files, tmp_path):
         shutil.copy(o, to)
     out,by_day = tmp_path/'out',tmp_path/'by_day'
     main(train(files, out, '--valid', str(by_day), labeled=by_day, epochs=1))
-    assert json.loads((out/'run.json').read_text())['classes'] == ['class0','class1']
+    assert [o['class'] for o in json.loads((out/'run.json').read_text())['classes']] == ['class0','class1']
 
 def test_messages_name_what_is_wrong(files, tmp_path, capsys):
     out = tmp_path/'out'
     refused(train(files, out, labeled='loose'), capsys, '`labeled`', 'sheet.png')
-    refused(train(files, out, labeled='splits'), capsys, '`labeled`', 'train, valid', 'splits/train')
     refused(train(files, out, '--valid', str(files/'loose')), capsys, '`valid`', 'sheet.png')
     refused(train(files, out, '--valid', str(files/'more')), capsys, 'class9')
     refused(train(files, out, unlabeled='broken'), capsys, 'x.jpg', '--skip-broken')
@@ -252,19 +260,41 @@ def test_broken_images(files, tmp_path, capsys):
     shutil.copytree(files/'unlabeled', tmp_path/'pool'/'good')
     shutil.copy(files/'broken'/'y.png', tmp_path/'pool')                       # its header is right, so that it comes up late
     argv = train(files, tmp_path/'out', unlabeled=tmp_path/'pool', epochs=1)
-    refused(argv[:-2] + ['--store', str(tmp_path/'store')], capsys, 'y.png', '--skip-broken')
+    refused(argv[:-2] + ['--store', str(tmp_path/'store')], capsys, 'y.png', '--skip-broken', late=True)
     code,said = ends([*argv, '--skip-broken'], capsys)
-    assert code == 0 and "note: 1 of 11 images in `unlabeled`" in said
+    assert code == 0 and "note: `unlabeled`: 1 of 11 images" in said
+
+def test_parts_are_said(files, tmp_path, capsys):
+    argv = train(files, tmp_path/'out', labeled='splits', epochs=1)
+    at = argv.index('--valid')
+    code,said = ends(argv[:at] + argv[at+2:], capsys)
+    assert code == 0 and "learning from the part 'train' (24 images), validating on the part 'valid' (24)" in said
+
+def test_only_the_result_is_printed(files, tmp_path, capsys):
+    main([*train(files, tmp_path/'out', '--json', '--quiet', '--no-baselines', epochs=1)])
+    out,err = capsys.readouterr()
+    found = json.loads(out)
+    assert found['candidates'][0]['candidate'] == 'student' and 'left)' not in err and 'distilling' not in err
+    main(['rank', str(files/'labeled'), str(files/'zoo'), '--json', '--quiet', '--size', '32', '--store', str(files/'store'), '--out', str(tmp_path/'page')])
+    out,err = capsys.readouterr()
+    assert [o['source'] for o in json.loads(out)['ranking']] == ['digits','objects'] and not err
+    assert (tmp_path/'page'/'report.html').stat().st_size > 10000
+
+def test_a_ranking_explains_itself(files, capsys):
+    main(['rank', str(files/'labeled'), str(files/'zoo'), '--size', '32', '--store', str(files/'store'), '--device', 'cpu'])
+    out = capsys.readouterr().out
+    assert 'score: how well it fits the labels' in out and 'carries' in out and 'By size alone' in out or 'labelled images' in out
 
 # A run's folder
 
 def test_the_whole_history_is_there(student):
-    assert [r['epoch'] for r in rows(student)] == ['0','1','2']
-    assert all(float(r['accuracy']) >= 0 and r['time'] for r in rows(student))
+    assert [r['epoch'] for r in rows(student)] == ['1','2','3']
+    assert all(0 <= float(r['accuracy']) <= 1 and float(r['valid_loss']) > 0 and float(r['distill_loss']) > 0 for r in rows(student))
     run = json.loads((student/'run.json').read_text())
-    assert run['accuracy'] == pytest.approx(float(rows(student)[-1]['accuracy']))
-    assert run['arguments']['lr'] == 2e-3 and run['command'].startswith('distill_nb train ')
-    assert sorted(o.name for o in student.iterdir()) == ['log.csv','ranking.csv','run.json','student.onnx','student.safetensors']
+    assert run['arguments']['bs'] == 4 and run['command'].startswith('distill_nb train ') and run['headline'].startswith('The student')
+    assert {o['candidate'] for o in run['candidates']} > {'student','fine-tuning','linear probe of the start','teachers together'}
+    files = ['log.csv','ranking.csv','report.html','run.json','student.onnx','student.safetensors']
+    assert sorted(o.name for o in student.iterdir()) == files
 
 def test_the_command_makes_the_same_run(student, files):
     "Read again, the line of run.json means the same as the line that was typed"
@@ -277,7 +307,7 @@ def test_a_run_that_has_ended_is_left_alone(files, student, capsys, tmp_path):
     before = {o.name: o.read_bytes() for o in out.iterdir()}
     refused(train(files, out), capsys, 'has ended', '--force', '--out')
     assert {o.name: o.read_bytes() for o in out.iterdir()} == before
-    code,_ = ends(train(files, out, '--force', epochs=1), capsys)
+    code,_ = ends(train(files, out, '--force', '--no-baselines', '--lr', '.01', epochs=1), capsys)
     assert code == 0 and len(rows(out)) == 1 and (out/'student.onnx').read_bytes() != before['student.onnx']
 
 @pytest.fixture()
@@ -294,12 +324,12 @@ def interrupted(files, tmp_path, capsys, monkeypatch):
     return out
 
 def test_goes_on(files, student, interrupted, capsys):
-    assert [r['epoch'] for r in rows(interrupted)] == ['0','1'] and 'accuracy' not in json.loads((interrupted/'run.json').read_text())
+    assert [o.name for o in interrupted.iterdir() if o.is_file()] == ['run.json']
+    assert list(json.loads((interrupted/'run.json').read_text())) == ['arguments']
     refused(train(files, interrupted, '--lr', '.01', '--source-size', '64'), capsys, '--lr', '--source-size', 'differ', '--force')
     code,said = ends(train(files, interrupted), capsys)
-    assert code == 0 and 'note: goes on at epoch 3 of 3' in said
-    same = [[{k:v for k,v in r.items() if k != 'time'} for r in rows(o)] for o in (interrupted,student)]
-    assert same[0] == same[1] and not (interrupted/'resume').exists()
+    assert code == 0 and 'note: goes on where it was stopped' in said
+    assert rows(interrupted) == rows(student) and not (interrupted/'resume').exists()
     assert (interrupted/'student.safetensors').read_bytes() == (student/'student.safetensors').read_bytes()
 
 def test_force_begins_anew(files, interrupted, capsys):
@@ -374,7 +404,7 @@ def test_a_download_that_fails(files, hub, capsys, monkeypatch):
     hub(lambda: 200)
     def refuses(*args, **kwargs): raise OSError('404')
     monkeypatch.setattr(networks.timm, 'create_model', refuses)
-    said = refused(['rank', str(files/'labeled'), 'resnet18.a1_in1k', '--size', '32'], capsys, 'OSError: 404', 'as ZOO a folder')
+    said = refused(['rank', str(files/'labeled'), 'resnet18.a1_in1k', '--size', '32'], capsys, 'OSError: 404', 'as ZOO a folder', late=True)
     assert 'Source.' not in said and 'pretrained=' not in said
 
 @pytest.mark.parametrize('answer', [200,403,503])
