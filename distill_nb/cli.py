@@ -109,6 +109,7 @@ def _call(f, args):
     "Run a command; warnings become notes"
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', category=FutureWarning, module='torch')      # raised while fastai and timm are imported
+        warnings.filterwarnings('always', category=UserWarning, module='distill_nb')
         warnings.showwarning = lambda message, *_, **__: _note(' '.join(str(message).split()))
         f(**args)
 

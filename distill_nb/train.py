@@ -85,38 +85,48 @@ class StopAfter(Callback):
         if self.epoch >= self.n: raise CancelFitException()
 
 # %% ../nbs/43_train.ipynb #trn00036
+def images_per_epoch(
+    learn, # a Learner
+)->int: # labelled ones and those of the pool
+    "Images that go through the student in an epoch"
+    pools = [cb for cb in learn.cbs if isinstance(cb, PoolCallback)]
+    return len(learn.dls.train)*learn.dls.train.bs*(1 + len(pools))
+
 class Clock(Callback):
     "Tells how long a run of several fits will still take"
-    order,silent,run_valid = 101,True,False # after `Resume` has skipped what was done
+    order,silent,run_valid = 98,True,False
     def __init__(self,
         total, # images in all fits
         say=noop, # called with a sentence after the first epoch
         now=time.monotonic, # the time in seconds
     ):
         self.total,self.say,self.now = total,say,now
-        self.done,self.since = 0,None
+        self.past = self.here = self.worked = 0 # images of earlier fits, of this one, and of this process
+        self.since = None
 
     @property
-    def per_epoch(self):
-        "Images in an epoch of this fit"
-        pools = [cb for cb in self.learn.cbs if isinstance(cb, PoolCallback) and cb.loader is not None]
-        return len(self.dls.train)*(self.dls.train.bs + sum(cb.loader.bs for cb in pools))
+    def per_epoch(self): return images_per_epoch(self.learn)
 
     def before_fit(self):
         if self.since is None: self.since = self.now()
-        skipped = max((cb.done for cb in self.learn.cbs if isinstance(cb, Resume)), default=0)
-        self.total -= skipped*self.per_epoch
 
     def after_epoch(self):
-        first = not self.done
-        self.done += self.per_epoch
-        if first: self.say(f'about {self.left} for the whole run')
+        self.worked += self.per_epoch
+        self.here = (self.epoch+1)*self.per_epoch
+        if self.worked == self.per_epoch: self.say(f'about {self.left} for the whole run')
+
+    def end(self,
+        learn, # whose fit has ended, epochs that were skipped among it
+    ):
+        "Count a fit"
+        self.past += learn.n_epoch*images_per_epoch(learn)
+        self.here = 0
 
     @property
     def left(self)->str:
         "Time left, in words; empty before the first epoch has ended"
-        if not self.done: return ''
-        s = (self.now()-self.since)/self.done*max(0, self.total-self.done)
+        if not self.worked: return ''
+        s = (self.now()-self.since)/self.worked*max(0, self.total-self.past-self.here)
         return f'{s/3600:.1f} hours' if s > 5400 else f'{s/60:.0f} minutes' if s > 90 else f'{s:.0f} seconds'
 
 # %% ../nbs/43_train.ipynb #trn00041
@@ -187,6 +197,7 @@ def fit(self:Run,
         quiet = [] if self.progress else [learn.no_bar(), learn.no_logging()]
         with ContextManagers(quiet):
             learn.fit_one_cycle(self.n_epoch, self.lr, cbs=[Resume(Path('resume')/name), self.clock, *cbs, *stop])
+    self.clock.end(learn)
     self.seconds[kind].append(time.perf_counter()-began)
     return learn
 

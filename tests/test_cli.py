@@ -262,7 +262,7 @@ def test_broken_images(files, tmp_path, capsys):
     argv = train(files, tmp_path/'out', unlabeled=tmp_path/'pool', epochs=1)
     refused(argv[:-2] + ['--store', str(tmp_path/'store')], capsys, 'y.png', '--skip-broken', late=True)
     code,said = ends([*argv, '--skip-broken'], capsys)
-    assert code == 0 and "note: `unlabeled`: 1 of 11 images" in said
+    assert code == 0 and "note: `unlabeled`: 1 of 11 images" in said, said
 
 def test_parts_are_said(files, tmp_path, capsys):
     argv = train(files, tmp_path/'out', labeled='splits', epochs=1)
@@ -328,7 +328,7 @@ def test_goes_on(files, student, interrupted, capsys):
     assert list(json.loads((interrupted/'run.json').read_text())) == ['arguments']
     refused(train(files, interrupted, '--lr', '.01', '--source-size', '64'), capsys, '--lr', '--source-size', 'differ', '--force')
     code,said = ends(train(files, interrupted), capsys)
-    assert code == 0 and 'note: goes on where it was stopped' in said
+    assert code == 0 and 'note: goes on where it was stopped' in said, said
     assert rows(interrupted) == rows(student) and not (interrupted/'resume').exists()
     assert (interrupted/'student.safetensors').read_bytes() == (student/'student.safetensors').read_bytes()
 
