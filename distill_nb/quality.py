@@ -329,7 +329,14 @@ def signed(
     n:int # number of images behind it
 )->str: # with its sign
     "A difference in points"
-    return f'{100*x:+.{int(n >= 500)}f}'.replace('-', '−')
+    res = f'{100*x:+.{int(n >= 500)}f}'.replace('-', '−')
+    return res if float(res[1:]) else res[1:]
+
+def rough(
+    n:float # a number of images
+)->str: # with commas
+    "A number of which two digits are meant"
+    return f'{float(f"{n:.2g}"):,.0f}'
 
 def span_words(
     c, # of `paired_comparison`: difference, low, high

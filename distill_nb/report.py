@@ -9,7 +9,7 @@ __all__ = ['rules_of_advice', 'without_probs', 'advice', 'plot_candidates', 'plo
            'findings_json']
 
 # %% ../nbs/42_report.ipynb #repo0011
-import base64, io, json, math
+import base64, io, json, math, re
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd
@@ -22,7 +22,7 @@ from .files import check_place, write_whole
 from .images import bare_item, open_image
 from .calibrate import calibration_floor, expected_calibration_error, reliability
 from .quality import Findings, called, candidates, class_names, class_table, confusion_counts, headline, image_title, images_for_width
-from .quality import listed, paired_comparison, percent, signed, span_words, surest_mistakes, suspect_labels
+from .quality import listed, paired_comparison, percent, rough, signed, span_words, surest_mistakes, suspect_labels
 from .plots import either_page, faint, figure_png, palette, plain_label, plot_ranking, plot_reliability
 
 # %% ../nbs/42_report.ipynb #repo0018
@@ -144,15 +144,15 @@ def wide(f):
     s,n = f.table.loc[f.subject],len(f.labels)
     half,need = (s.high-s.low)/2,images_for_width(s.accuracy)
     if half > .055 and need > n:
-        return f"The accuracy is known to ±{100*half:.0f} points. About {need-n:,} more labelled images, {need:,} in all, would make that ±5."
+        return f"The accuracy is known to ±{100*half:.0f} points. About {rough(need-n)} more labelled images would make that ±5."
 
 def undecided(f):
     "Candidates that more images would tell apart"
     t,n = f.table.drop(f.subject),len(f.labels)
     near = t[(t.verdict == 'not to be told apart from') & (t.needed > n) & (t.needed < 20*n)].sort_values('needed')
     if len(near):
-        told = [f'about {int(np.ceil(o.needed)):,} from {called(k)}' for k,o in near.iterrows()]
-        return f"{n} images do not tell {called(f.subject)} from all others; if the differences stay as they are, {listed(told)} would."
+        told = [f'{called(k)} (about {rough(o.needed)} would)' for k,o in near.iterrows()]
+        return f"{n} images do not tell {called(f.subject)} from {listed(told)}, if the differences stay as they are."
 
 def label_first(f):
     "Images of the pool that sources disagree on"
@@ -188,6 +188,8 @@ def _new(ax, width, height):
     ax.spines[['top','right']].set_visible(False)
     return ax
 
+def _room(names, most=80): return .085*max(len(plain_label(o, most)) for o in names)      # inches that a column of names takes
+
 @checked
 def plot_candidates(
     table, # of `Findings.table`: index candidate; accuracy, low, high
@@ -197,7 +199,7 @@ def plot_candidates(
 )->plt.Axes: # the Axes
     "Accuracy of each candidate with its interval, in the order of the table"
     t = check_table('table', table, ['accuracy','low','high'], 'the table of `Findings`')
-    ax,y = _new(ax, 4.6, .7 + .34*len(t)),np.arange(len(t))[::-1]
+    ax,y = _new(ax, 2.8 + _room(t.index, 34), .7 + .34*len(t)),np.arange(len(t))[::-1]
     first = t.index[0] if subject is None else subject
     for k,(name,acc,low,high) in zip(y, t[['accuracy','low','high']].itertuples()):
         color = palette[0] if name == first else faint
@@ -206,7 +208,7 @@ def plot_candidates(
         ax.annotate(f'{100*acc:.0f}', (100*acc, k), (0,7), textcoords='offset points', ha='center', fontsize=9)
     if enough is not None: ax.axvline(100*enough, color=palette[1], lw=1, ls='--')
     ax.set_yticks(y, [plain_label(o, 34) for o in t.index])
-    ax.set(ylim=(-.6, len(t)-.3), xlabel='accuracy, %, with its 95 % interval')
+    ax.set(ylim=(-.6, len(t)-.3), xlabel='accuracy, % (95 % interval)' + '; dashed: enough'*(enough is not None))
     ax.grid(axis='x', lw=.4, alpha=.5)
     return ax
 
@@ -413,7 +415,8 @@ def trust(f, figure):
 def sources(f, figure):
     "The ranking, its sentences and its legend"
     r = f.ranking
-    if r is None: return [H2('Sources'), *map(P, f.sentences)] if f.sentences else []
+    said = f.sentences if f.probs else f.sentences[1:]                                     # the headline is the first
+    if r is None: return [H2('Sources'), *map(P, said)] if said else []
     alpha = dict(r.weights()) if f.weights is None else dict(f.weights)
     t,few = r.to_frame(),r.top(20) if len(r) > 20 else r
     forms = dict.fromkeys(('score','low','high','null'), '{:.3f}'.format) | dict(first=lambda v: f'{100*v:.0f} %', task=str)
@@ -423,17 +426,19 @@ def sources(f, figure):
                  first='probability to be truly first', null='what 95 % of shuffled labels stay below')
     legend = '; '.join([*(v if k == 'low' else f'{k}: {v}' for k,v in words.items() if k in cols), 'weight: share in the teaching'])
     def draw():
-        ax = plt.subplots(figsize=(4.8, .9 + .3*len(few)), layout='constrained')[1]
+        ax = plt.subplots(figsize=(3.3 + _room(few.names), .9 + .3*len(few)), layout='constrained')[1]
         return plot_ranking(few, ax=ax)
     failed = [P(B(k), f' could not be scored: {v}', cls='small') for k,v in r.failed.items()]
-    return [H2('Which sources fit this task?'), P(' '.join(f.sentences)), figure(draw, 'scores of the sources'),
+    return [H2('Which sources fit this task?'), *([P(' '.join(said))] if said else []), figure(draw, 'scores of the sources'),
             scroll_table(['source',*cols,'weight'], rows, 'ranking'), P(legend + '.', cls='small'), *failed]
 
 def disputes(f, figure):
     "Images of the pool on which sources disagree"
     if not len(f.disputed): return []
-    def says(p): return f'{class_names(f.vocab, len(p))[int(np.argmax(p))]} {100*np.max(p):.0f} %'
-    def one(i, item): return card(item, image_title(item, i), *(f'{s}: {says(p[i])}' for s,p in f.disputed_probs.items()))
+    def says(p): return f'{class_names(f.vocab, len(p))[int(np.argmax(p))]}, {100*np.max(p):.0f} %'
+    alpha = {} if f.weights is None else dict(f.weights)
+    heavy = sorted(f.disputed_probs, key=lambda s: -alpha.get(s, 0))[:6]
+    def one(i, item): return card(item, image_title(item, i), *(f'{s}: {says(f.disputed_probs[s][i])}' for s in heavy))
     pool = f' of {f.n_pool:,}' if f.n_pool else ''
     return [H2('What the sources disagree on'), P(f'Images{pool} without a label; one of these teaches more than one on which all agree.'),
             Div(*(one(i, o) for i,o in enumerate(f.disputed)), cls='cards')]
@@ -460,6 +465,7 @@ report_style = """
 .dnb-report .cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem; margin: .8rem 0}
 .dnb-report figure {margin: 0; font-size: .85rem} .dnb-report figure img {display: block; max-width: 100%; object-fit: contain; border-radius: .3rem}
 .dnb-report .warning {border-left: .25rem solid #de8f05; padding: .1rem .8rem; margin: .6rem 0}
+@media (max-width: 600px) {.dnb-report tbody th {white-space: normal; min-width: 6rem; max-width: 34vw}}
 .dnb-report code {background: #80868b26; padding: .1rem .3rem; border-radius: .2rem; overflow-wrap: anywhere}
 """
 page_style = """
@@ -468,6 +474,12 @@ page_style = """
 .dnb-report tbody th, .dnb-report thead th:first-child {position: sticky; left: 0; background: var(--paper)}
 @media (prefers-color-scheme: dark) {:root {--paper: #16181c} body {color: #d5d8dd}}
 """
+
+def as_text(
+    element:FT # of a page
+)->str: # HTML
+    "An element as text, without characters that turn the direction of what follows, or that HTML forbids"
+    return re.sub('[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b\x0c\x0e-\x1f\x7f]', '\ufffd', to_xml(element, indent=False))
 
 def body(
     f:Findings, # what was found out
@@ -485,7 +497,7 @@ def body(
                *(o for part in parts for o in part(f, figure)), *again, cls='dnb-report')
 
 @patch
-def _repr_html_(self:Findings): return to_xml(Div(Style(Safe(report_style)), body(self.check(), one_figure)), indent=False)
+def _repr_html_(self:Findings): return as_text(Div(Style(Safe(report_style)), body(self.check(), one_figure)))
 
 # %% ../nbs/42_report.ipynb #repo0050
 def write_report(
@@ -497,7 +509,7 @@ def write_report(
     out = check_place('out', out)
     viewport = Meta(name='viewport', content='width=device-width, initial-scale=1')
     page = Html(Meta(charset='utf-8'), viewport, Title(f.title), Style(Safe(page_style + report_style)), body(f, two_figures), lang='en')
-    return write_whole(out/'report.html', to_xml(page, indent=False).encode(errors='xmlcharrefreplace'))
+    return write_whole(out/'report.html', as_text(page).encode(errors='xmlcharrefreplace'))
 
 # %% ../nbs/42_report.ipynb #repo0054
 def plain(
