@@ -29,12 +29,14 @@ from distill_nb.optimizer import FusedAdam
 from distill_nb.resume import Resume
 from distill_nb.learner import *
 from distill_nb.compare import *
+from distill_nb.quality import *
 from distill_nb.calibrate import *
 from distill_nb.deploy import *
 from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.plots import *
 from distill_nb.demo import *
+from distill_nb.report import *
 from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.explore import *

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy.stats import binomtest, norm
-from .core import Count, Range, checked
+from .core import Range, checked
 from .images import bare_item
 
 # %% ../nbs/35_quality.ipynb #qual0017
@@ -119,7 +119,8 @@ def class_table(
     vocab=None, # names of the classes [C]
     level:float=.95 # of the intervals
 )->pd.DataFrame: # index class; n, right, recall, low, high, precision, confused, times
-    "Recall of each class with Wilson's interval, its precision, and the class that it was most often taken for; NaN where there are no images"
+    """Recall of each class with Wilson's interval, its precision, and the class that it was most often taken for; NaN
+    where there are no images"""
     m = confusion_counts(probs, labels)
     n,right,names = m.sum(1),np.diag(m),class_names(vocab, len(m))
     low,high = wilson_interval(right, n, level)
@@ -153,7 +154,7 @@ def suspect_labels(
 )->pd.DataFrame: # image, given, answered (indices), confidence (mean over the candidates); the surest first
     "Images where all candidates answer the same class, which is not the given one, with a mean probability of at least `least`"
     many = [check_probs(p, labels)[0] for p in (probs.values() if isinstance(probs, dict) else probs)]
-    if len({p.shape for p in many}) != 1: raise ValueError("`probs` must be one array [n,C] per candidate, all of one shape, at least one")
+    if len({p.shape for p in many}) != 1: raise ValueError("`probs` must be one array [n,C] per candidate, at least one")
     answers,mean = np.stack([p.argmax(1) for p in many]),np.mean(many, axis=0)
     t = surest_mistakes(mean/mean.sum(1, keepdims=True), labels, len(mean))
     agreed = (answers == answers[0]).all(0)
@@ -187,7 +188,7 @@ def most_disputed(
 
 # %% ../nbs/35_quality.ipynb #qual0051
 def _images_needed(d, q, level, power=.8):
-    "Images that would show a difference `d` with a share `q` of images on which exactly one is right (Connor 1987); inf if there is none"
+    "Images that would show a difference `d`, where on a share `q` exactly one is right (Connor 1987); inf for no difference"
     if not d: return math.inf
     z,zb = norm.ppf((1+level)/2),norm.ppf(power)
     return (z*math.sqrt(q) + zb*math.sqrt(max(q-d*d, 0)))**2/(d*d)
@@ -242,7 +243,7 @@ class Findings:
     "What a run found out, as plain data; everything but `title` may be missing, and the page then lacks that part"
     title:str='Report' # heading of the page
     command:str='' # shell line, or code, that repeats the run
-    facts:dict=field(default_factory=dict) # words -> words or numbers on the run, such as architecture, image size, labelled images
+    facts:dict=field(default_factory=dict) # words -> words or numbers on the run, such as size: 160 px
     vocab:list=field(default_factory=list) # names of the classes [C]
     enough:float=None # accuracy that would be good enough, if that is known
     # what was held out
@@ -348,6 +349,7 @@ def span_words(
     if low > 0: return f'by {percent(d, n)} points ({percent(low, n)} to {percent(high, n)})'
     return f'({signed(d, n)} points, {signed(low, n)} to {signed(high, n)})'
 
+# %% ../nbs/35_quality.ipynb #qual0090
 def called(
     name:str # key of `Findings.probs`
 )->str: # as part of a sentence
@@ -370,7 +372,7 @@ def image_title(
 )->str: # folder and name of a file, or a number
     "What the report calls an image"
     o = bare_item(item)
-    return '/'.join(Path(o).parts[-2:]) if isinstance(o, (str,Path)) else f'image {i}' 
+    return '/'.join(Path(o).parts[-2:]) if isinstance(o, (str,Path)) else f'image {i}'
 
 # %% ../nbs/35_quality.ipynb #qual0076
 def _verdicts(f, t):

@@ -8,20 +8,21 @@ Docs: https://distill-nb.github.io/distill_nb/report.html.md"""
 __all__ = ['advice', 'plot_candidates', 'plot_confusion', 'plot_history', 'write_report', 'findings_json']
 
 # %% ../nbs/42_report.ipynb #repo0011
-import base64, io, json, math, re
+import base64, io, json, math, re, warnings
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
-from fastcore.xml import FT, B, Br, Code, Div, Figcaption, Figure, H1, H2, Html, Img, Li, Meta, Ol, P, Safe, Span, Style, Table, Tbody, Td, Th, Thead
-from fastcore.xml import Title, Tr, ft, to_xml
+from fastcore.xml import FT, B, Br, Code, Div, Figcaption, Figure, H1, H2, Html, Img, Li, Meta, Ol, P, Safe, Span, Style
+from fastcore.xml import Table, Tbody, Td, Th, Thead, Title, Tr, ft, to_xml
 from .core import Count, check_table, check_type, checked
 from .files import check_place, write_whole
 from .images import bare_item, open_image
 from .calibrate import calibration_floor, expected_calibration_error, reliability
-from .quality import Findings, called, candidates, class_names, class_table, confusion_counts, headline, image_title, images_for_width
-from .quality import listed, paired_comparison, percent, rough, signed, span_words, surest_mistakes, suspect_labels
+from .quality import Findings, class_names, class_table, confusion_counts, images_for_width, paired_comparison
+from .quality import surest_mistakes, suspect_labels
+from .quality import called, candidates, headline, image_title, listed, percent, rough, signed, span_words
 from .plots import either_page, faint, figure_png, palette, plain_label, plot_ranking, plot_reliability
 
 # %% ../nbs/42_report.ipynb #repo0018
@@ -36,17 +37,18 @@ def collapsed(f):
     answered,given = (np.bincount(o, minlength=p.shape[1])/len(p) for o in (p.argmax(1), np.asarray(f.labels)))
     i = int(answered.argmax())
     if answered[i] >= .9 and given[i] < .7:
-        return (f"It answers {names[i]} to {100*answered[i]:.0f} % of the images, and {100*given[i]:.0f} % are: the training has collapsed. Lower the "
-                "learning rate, and freeze batch norm.")
+        return (f"It answers {names[i]} to {100*answered[i]:.0f} % of the images, and {100*given[i]:.0f} % are: the "
+                "training has collapsed. Lower the learning rate, and freeze batch norm.")
 
 def below_start(f):
     "Worse than before the training"
     c,n = _pair(f, 'student', 'start'),len(f.labels)
     if c is not None and (c.high < 0 or c.difference <= -.05):
         sure = 'is worse than' if c.high < 0 else 'may be worse than'
-        return (f"The student {sure} the linear probe of its own start {span_words(c, n)}: training costs it what it knew. Take a third "
-                "of the learning rate or fewer epochs; until then, use the start with its probe.")
+        return (f"The student {sure} the linear probe of its own start {span_words(c, n)}: training costs it what it "
+                "knew. Take a third of the learning rate or fewer epochs; until then, use the start with its probe.")
 
+# %% ../nbs/42_report.ipynb #repo0093
 def wrong_labels(f):
     "Labels that all candidates contradict"
     t = suspect_labels(f.probs, f.labels) if len(f.probs) > 1 else ()
@@ -70,8 +72,8 @@ def loss_rose(f):
     v = h.valid_loss.dropna().to_numpy(float)
     i = int(v.argmin())
     if i < 2*len(v)/3 and v[-1] > 1.1*v[i]:
-        return (f"The validation loss was least after epoch {i+1} of {len(v)} and then rose by {100*(v[-1]/v[i]-1):.0f} %: train for about {i+1} "
-                "epochs, or with a lower rate.")
+        return (f"The validation loss was least after epoch {i+1} of {len(v)} and then rose by "
+                f"{100*(v[-1]/v[i]-1):.0f} %: train for about {i+1} epochs, or with a lower rate.")
 
 # %% ../nbs/42_report.ipynb #repo0020
 def source_better(f):
@@ -82,28 +84,31 @@ def source_better(f):
     if ms is not None and {name,candidates['student']} <= set(ms.dropna().index):
         own = ms[candidates['student']]
         cost = f" It takes {ms[name]:.3g} ms per image, {ms[name]/own:.2g} times the student's {own:.3g}."
-    return (f"{called(name)[0].upper()}{called(name)[1:]} is better than the student {span_words(c, n)}.{cost} If you can afford that, use "
-            "it as it is; otherwise take a larger student (`arch`).")
+    return (f"{called(name)[0].upper()}{called(name)[1:]} is better than the student {span_words(c, n)}.{cost} If "
+            "you can afford that, use it as it is; otherwise take a larger student (`arch`).")
 
 def student_limits(f):
     "The teachers know more than the student"
     c,n = _pair(f, 'teachers', 'student'),len(f.labels)
     if c is not None and c.low > 0:
         kept = '' if f.kept is None else f", which keeps {100*max(f.kept, 0):.0f} % of their lead over its start"
-        return (f"The teachers together are better than the student {span_words(c, n)}{kept}: the student is the limit. Try a larger one "
-                "(`arch`), larger images (`size`) or more epochs.")
+        return (f"The teachers together are better than the student {span_words(c, n)}{kept}: the student is the "
+                "limit. Try a larger one (`arch`), larger images (`size`) or more epochs.")
 
 def teachers_limit(f):
     "The student knows all that its teachers know"
     c,n = _pair(f, 'student', 'teachers'),len(f.labels)
     if c is not None and c.difference >= -.01 and c.low > -.1:
-        return f"The student has reached its teachers {span_words(c, n)}: more or better sources, or more labels, would help more than training."
+        return (f"The student has reached its teachers {span_words(c, n)}: more or better sources, or more labels, "
+                "would help more than training.")
 
+# %% ../nbs/42_report.ipynb #repo0094
 def dilution(f):
     "The best source alone is a better teacher than all of them"
     c,n = _pair(f, 'source', 'teachers'),len(f.labels)
     if c is not None and c.low > 0:
-        return f"The best source alone is better than all teachers together {span_words(c, n)}: give it more weight (a larger `p`, or `top=1`)."
+        return (f"The best source alone is better than all teachers together {span_words(c, n)}: give it more weight "
+                "(a larger `p`, or `top=1`).")
 
 def no_gain(f):
     "Distillation brings nothing over fine-tuning"
@@ -120,7 +125,8 @@ def unfinished(f):
     v = h[col].dropna().to_numpy(float)
     before = v[-1-max(1, len(v)//5)]
     if v.argmin() == len(v)-1 and v[-1] < .95*before:
-        return f"The {col.replace('valid', 'validation').replace('train', 'training').replace('_', ' ')} was still falling at the end: train for more epochs."
+        name = dict(valid_loss='validation', train_loss='training')[col]
+        return f"The {name} loss was still falling at the end: train for more epochs."
 
 # %% ../nbs/42_report.ipynb #repo0022
 def weak_classes(f):
@@ -136,8 +142,10 @@ def unseen_classes(f):
     "Classes without a held-out image"
     t = class_table(f.probs[f.subject], f.labels, f.vocab)
     unseen = list(t.index[t.n == 0])
-    if unseen: return f"No image of {listed(unseen)} was held out, so nothing is known of {'it' if len(unseen) == 1 else 'them'}: label some."
+    if unseen:
+        return f"No image of {listed(unseen)} was held out, so nothing is known of {'it' if len(unseen) == 1 else 'them'}: label some."
 
+# %% ../nbs/42_report.ipynb #repo0095
 def wide(f):
     "The interval is too wide to decide anything"
     s,n = f.table.loc[f.subject],len(f.labels)
@@ -164,12 +172,13 @@ def miscalibrated(f):
     sure,s = float(np.asarray(f.probs[f.subject]).max(1).mean()),f.table.loc[f.subject]
     if s.low <= sure <= s.high: return
     how = 'too high' if sure > s.high else 'too low'
-    return (f"Its probabilities are {how}: it is {100*sure:.0f} % sure on average and right on {100*s.accuracy:.0f} %. The class is not affected; to use "
-            "the probabilities, calibrate them on held-out images (`calibrate`).")
+    return (f"Its probabilities are {how}: it is {100*sure:.0f} % sure on average and right on {100*s.accuracy:.0f} %. "
+            "The class is not affected; to use the probabilities, calibrate them on held-out images (`calibrate`).")
 
 # %% ../nbs/42_report.ipynb #repo0024
-rules_of_advice = (collapsed, below_start, wrong_labels, unknown_task, loss_rose, source_better, student_limits, teachers_limit, dilution,
-                   no_gain, unfinished, weak_classes, unseen_classes, wide, undecided, label_first, miscalibrated) # by importance
+rules_of_advice = (collapsed, below_start, wrong_labels, unknown_task, loss_rose, source_better, student_limits,
+                   teachers_limit, dilution, no_gain, unfinished, weak_classes, unseen_classes, wide, undecided, label_first,
+                   miscalibrated) # by importance
 without_probs = {unknown_task, loss_rose, unfinished, label_first}
 
 # %% ../nbs/42_report.ipynb #repo0025
@@ -188,7 +197,7 @@ def _new(ax, width, height):
     ax.spines[['top','right']].set_visible(False)
     return ax
 
-def _room(names, most=80): return .085*max(len(plain_label(o, most)) for o in names)      # inches that a column of names takes
+def _room(names, most=80): return .085*max(len(plain_label(o, most)) for o in names) # inches of a column
 
 @checked
 def plot_candidates(
@@ -225,7 +234,7 @@ def plot_confusion(
     most:int=20, # classes that are shown, at most: those with most mistakes
     ax=None # a matplotlib Axes, by default a new one
 )->plt.Axes: # the Axes
-    "How often each class was taken for which; colour is the share of the class's images. Raises `ValueError` unless `counts` is square"
+    "Counts of a confusion matrix, coloured by the share of the class's images. Raises `ValueError` unless they are square"
     m = np.asarray(counts)
     if m.ndim != 2 or m.shape[0] != m.shape[1] or not len(m) or m.dtype.kind not in 'iu':
         raise ValueError(f"`counts` must be whole numbers [C,C], see `confusion_counts`; got {m.dtype} of shape {m.shape}")
@@ -253,7 +262,7 @@ def plot_history(
     t = check_type('history', history, pd.DataFrame, 'a table, one row per epoch').select_dtypes('number')
     losses = [c for c in t if 'loss' in str(c)]
     metrics = [c for c in t if c not in losses and c not in ('epoch','time','lr')]
-    if not losses or not len(t): raise ValueError("`history` must be a table with at least one epoch and one loss, such as train_loss")
+    if not losses or not len(t): raise ValueError("`history` must have at least one epoch and one loss, such as train_loss")
     groups = [losses] + [metrics]*bool(metrics)
     fig,axs = plt.subplots(1, len(groups), figsize=(4.8 if metrics else 3.2, 2.5), layout='constrained', squeeze=False)
     for ax,names in zip(axs[0], groups):
@@ -358,14 +367,17 @@ def baselines(f, figure):
         costs = ['' if pd.isna(o[c]) else forms.get(c, str)(o[c]) for c in extra]
         return [k, shown(o.accuracy, o.low, o.high), shown(o.balanced, o.balanced_low, o.balanced_high), lead, *costs]
     head = ['','accuracy, %','balanced, %',f'lead of {called(f.subject)}, points',*extra]
-    kept = [P(f'The student keeps {100*max(f.kept, 0):.0f} % of the lead that its teachers have over its start.')] if f.kept is not None else []
+    kept = f.kept
+    words = [] if kept is None else [P(f'The student keeps {100*max(kept, 0):.0f} % of the lead that its teachers have over its start.')]
     names = {'CPU ms': 'CPU ms is the time for one image at a time on a processor.'}
-    note = ('In brackets: 95 % intervals. All candidates answered the same images, so the interval of a lead is narrower than '
-            'those of two accuracies suggest. Balanced: mean over classes. ')
-    return [H2('Beside what else you could do'), figure(lambda: plot_candidates(t, f.subject, f.enough), 'accuracy of each candidate with its interval'),
-            scroll_table(head, [cells(k, o) for k,o in t.iterrows()], 'candidates'), *kept,
+    note = ('In brackets: 95 % intervals. All candidates answered the same images, so the interval of a lead is '
+            'narrower than those of two accuracies suggest. Balanced: mean over classes. ')
+    draw = lambda: plot_candidates(t, f.subject, f.enough)
+    return [H2('Beside what else you could do'), figure(draw, 'accuracy of each candidate with its interval'),
+            scroll_table(head, [cells(k, o) for k,o in t.iterrows()], 'candidates'), *words,
             P(note, *(v for k,v in names.items() if k in extra), cls='small')]
 
+# %% ../nbs/42_report.ipynb #repo0092
 def by_class(f, figure):
     "Confusion matrix and classes"
     if not f.probs: return []
@@ -390,7 +402,8 @@ def mistakes(f, figure):
         return card(item, image_title(item, o.image) if item is not None else f'image {o.image}', f'labelled {names[o.given]}',
                     f'taken for {names[o.answered]}, {100*o.confidence:.0f} %')
     if not len(t): return [H2('Mistakes'), P('None.')]
-    return [H2('Surest mistakes'), P('Its blind spots, or labels that are wrong.'), Div(*map(one, t.itertuples()), cls='cards')]
+    cards = Div(*map(one, t.itertuples()), cls='cards')
+    return [H2('Surest mistakes'), P('Its blind spots, or labels that are wrong.'), cards]
 
 # %% ../nbs/42_report.ipynb #repo0048
 def trust(f, figure):
@@ -400,7 +413,7 @@ def trust(f, figure):
     bins = max(2, min(15, n//12))
     shown = {k: f.probs[k] for k in dict.fromkeys((f.subject, f.candidate('teachers'))) if k}
     curves = {k: reliability(p, f.labels, bins) for k,p in shown.items()}
-    rows = [[k, f'{expected_calibration_error(p, f.labels, bins):.3f}', f'{calibration_floor(p, bins):.3f}'] for k,p in shown.items()]
+    rows = [[k, f'{expected_calibration_error(p, f.labels, bins):.3f}', f'{calibration_floor(p, bins, times=50):.3f}'] for k,p in shown.items()]
     t = f.calibration
     if t is not None: rows += [[f'{called(f.subject)}, {k} calibration', f'{o.ece:.3f}', f'{o.floor:.3f}'] for k,o in t.iterrows()]
     words = [P(f'Its logits are divided by {f.temperature:.3g}.')] if f.temperature is not None else []
@@ -410,28 +423,38 @@ def trust(f, figure):
         return ax
     return [H2('Can its probabilities be trusted?'), figure(draw, 'share of right answers against confidence'), *words,
             scroll_table(['','calibration error','by chance alone'], rows, 'calibration'),
-            P('On the dotted line confidence and accuracy agree. By chance alone: the error of true probabilities with so few images.', cls='small')]
+            P('On the dotted line confidence and accuracy agree. By chance alone: the error of true probabilities with '
+              'so few images.', cls='small')]
+
+# %% ../nbs/42_report.ipynb #repo0091
+def teaching(f):
+    "Weight of each source by name, of the ranking if nothing else is known"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # where no source scores above 0, all weigh the same
+        return dict(f.ranking.weights()) if f.weights is None else dict(f.weights)
 
 def sources(f, figure):
     "The ranking, its sentences and its legend"
     r = f.ranking
     said = f.sentences if f.probs else f.sentences[1:]                                     # the headline is the first
     if r is None: return [H2('Sources'), *map(P, said)] if said else []
-    alpha = dict(r.weights()) if f.weights is None else dict(f.weights)
-    t,few = r.to_frame(),r.top(20) if len(r) > 20 else r
+    alpha,t,few = teaching(f),r.to_frame(),r.top(20) if len(r) > 20 else r
     forms = dict.fromkeys(('score','low','high','null'), '{:.3f}'.format) | dict(first=lambda v: f'{100*v:.0f} %', task=str)
     cols = [c for c in t.columns if c in forms]
     rows = [[o.source, *(forms[c](o[c]) for c in cols), f'{100*alpha.get(o.source, 0):.0f} %'] for _,o in t.iterrows()]
-    words = dict(score='how well the features of the source fit the labels, by ' + r.metric, low='low, high: where 90 % of scores of other labelled images would lie',
-                 first='probability to be truly first', null='what 95 % of shuffled labels stay below')
-    legend = '; '.join([*(v if k == 'low' else f'{k}: {v}' for k,v in words.items() if k in cols), 'weight: share in the teaching'])
+    legend = ['score: how well features fit the labels, by ' + r.metric, 'weight: share in the teaching']
+    if 'low' in cols: legend[1:1] = ['low, high: 90 % of scores on other labelled images', 'first: probability to be first']
+    if 'null' in cols: legend.insert(-1, 'null: what 95 % of shuffled labels stay below')
     def draw():
         ax = plt.subplots(figsize=(3.3 + _room(few.names), .9 + .3*len(few)), layout='constrained')[1]
-        return plot_ranking(few, ax=ax)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            return plot_ranking(few, ax=ax)
     failed = [P(B(k), f' could not be scored: {v}', cls='small') for k,v in r.failed.items()]
     return [H2('Which sources fit this task?'), *([P(' '.join(said))] if said else []), figure(draw, 'scores of the sources'),
-            scroll_table(['source',*cols,'weight'], rows, 'ranking'), P(legend + '.', cls='small'), *failed]
+            scroll_table(['source',*cols,'weight'], rows, 'ranking'), P('; '.join(legend) + '.', cls='small'), *failed]
 
+# %% ../nbs/42_report.ipynb #repo0096
 def disputes(f, figure):
     "Images of the pool on which sources disagree"
     if not len(f.disputed): return []
@@ -440,12 +463,14 @@ def disputes(f, figure):
     heavy = sorted(f.disputed_probs, key=lambda s: -alpha.get(s, 0))[:6]
     def one(i, item): return card(item, image_title(item, i), *(f'{s}: {says(f.disputed_probs[s][i])}' for s in heavy))
     pool = f' of {f.n_pool:,}' if f.n_pool else ''
-    return [H2('What the sources disagree on'), P(f'Images{pool} without a label; one of these teaches more than one on which all agree.'),
+    return [H2('What the sources disagree on'), P(f'Images{pool} without a label; one of these teaches more than others.'),
             Div(*(one(i, o) for i,o in enumerate(f.disputed)), cls='cards')]
 
 def training(f, figure):
     "Curves, and what it cost"
-    curves = [] if f.history is None or not len(f.history) else [H2('Training'), figure(lambda: plot_history(f.history), 'losses and metrics by epoch')]
+    curves = []
+    if f.history is not None and len(f.history):
+        curves = [H2('Training'), figure(lambda: plot_history(f.history), 'losses and metrics by epoch')]
     cost = [] if f.seconds is None else [duration(f.seconds)]
     if f.bytes is not None: cost.append(f'{size_words(f.bytes)}B written')
     return curves + ([H2('What it cost'), P(', '.join(cost) + '.')] if cost else [])
@@ -455,26 +480,37 @@ parts = baselines, by_class, mistakes, disputes, trust, sources, training
 # %% ../nbs/42_report.ipynb #repo0050
 report_style = """
 .dnb-report {line-height: 1.5; overflow-wrap: anywhere; max-width: 54rem}
-.dnb-report h1 {font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem} .dnb-report h2 {font-size: 1.15rem; margin: 2.2rem 0 .4rem}
-.dnb-report .big {font-size: 1.15rem} .dnb-report .small {font-size: .85rem; opacity: .75} .dnb-report ol {padding-left: 1.4rem}
-.dnb-report li {margin: .4rem 0} .dnb-report picture img, .dnb-report > img {display: block; max-width: 100%; height: auto}
-.dnb-report .box {overflow-x: auto; max-height: 28rem; margin: .6rem 0} .dnb-report table {border-collapse: collapse; font-size: .9rem}
-.dnb-report th, .dnb-report td {padding: .3rem .9rem .3rem 0; text-align: right; white-space: nowrap; border: 0; font-variant-numeric: tabular-nums}
-.dnb-report th {font-weight: 600} .dnb-report tbody th, .dnb-report thead th:first-child {text-align: left; font-weight: 400}
-.dnb-report thead th {border-bottom: 1px solid currentColor} .dnb-report tbody tr {border-bottom: 1px solid #80868b44}
+.dnb-report h1 {font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem}
+.dnb-report h2 {font-size: 1.15rem; margin: 2.2rem 0 .4rem}
+.dnb-report .big {font-size: 1.15rem}
+.dnb-report .small {font-size: .85rem; opacity: .75}
+.dnb-report ol {padding-left: 1.4rem}
+.dnb-report li {margin: .4rem 0}
+.dnb-report picture img, .dnb-report > img {display: block; max-width: 100%; height: auto}
+.dnb-report .box {overflow-x: auto; max-height: 28rem; margin: .6rem 0}
+.dnb-report table {border-collapse: collapse; font-size: .9rem}
+.dnb-report th, .dnb-report td {padding: .3rem .9rem .3rem 0; text-align: right; white-space: nowrap; border: 0}
+.dnb-report table {font-variant-numeric: tabular-nums}
+.dnb-report th {font-weight: 600}
+.dnb-report tbody th, .dnb-report thead th:first-child {text-align: left; font-weight: 400}
+.dnb-report thead th {border-bottom: 1px solid currentColor}
+.dnb-report tbody tr {border-bottom: 1px solid #80868b44}
 .dnb-report .cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem; margin: .8rem 0}
-.dnb-report figure {margin: 0; font-size: .85rem} .dnb-report figure img {display: block; max-width: 100%; object-fit: contain; border-radius: .3rem}
+.dnb-report figure {margin: 0; font-size: .85rem}
+.dnb-report figure img {display: block; max-width: 100%; object-fit: contain; border-radius: .3rem}
 .dnb-report .warning {border-left: .25rem solid #de8f05; padding: .1rem .8rem; margin: .6rem 0}
 @media (max-width: 600px) {.dnb-report tbody th {white-space: normal; min-width: 6rem; max-width: 34vw}}
 .dnb-report code {background: #80868b26; padding: .1rem .3rem; border-radius: .2rem; overflow-wrap: anywhere}
 """
 page_style = """
-:root {color-scheme: light dark; --paper: #fff} body {font: 16px/1.5 system-ui, sans-serif; color: #24292f; background: var(--paper); margin: 0}
+:root {color-scheme: light dark; --paper: #fff}
+body {font: 16px/1.5 system-ui, sans-serif; color: #24292f; background: var(--paper); margin: 0}
 .dnb-report {margin: 2.5rem auto; padding: 0 1rem} a {color: inherit}
 .dnb-report tbody th, .dnb-report thead th:first-child {position: sticky; left: 0; background: var(--paper)}
 @media (prefers-color-scheme: dark) {:root {--paper: #16181c} body {color: #d5d8dd}}
 """
 
+# %% ../nbs/42_report.ipynb #repo0090
 def as_text(
     element:FT # of a page
 )->str: # HTML
@@ -488,8 +524,9 @@ def body(
     "The report, without a page around it"
     first,*others = advice(f)
     facts = ' · '.join(f'{k}: {v}' for k,v in f.facts.items())
-    cross = [P(f'These figures come from {f.folds} models that had {f.folds-1} of {f.folds} parts of the labels each; the student itself was '
-               'trained with all of them.', cls='small')] if f.folds else []
+    k = f.folds
+    cross = [P(f'These figures come from {k} models that had {k-1} of {k} parts of the labels each; the student '
+               'itself was trained with all of them.', cls='small')] if k else []
     todo = [H2('What to try next'), Ol(*(Li(*marked(o)) for o in others))] if others else []
     again = [H2('How to repeat it'), P(Code(f.command))] if f.command else []
     return Div(H1(f.title), P(facts, cls='small') if facts else '', P(*marked(first), cls='big'), *cross,
@@ -508,7 +545,8 @@ def write_report(
     f = check_type('findings', findings, Findings, 'a Findings').check()
     out = check_place('out', out)
     viewport = Meta(name='viewport', content='width=device-width, initial-scale=1')
-    page = Html(Meta(charset='utf-8'), viewport, Title(f.title), Style(Safe(page_style + report_style)), body(f, two_figures), lang='en')
+    head = Meta(charset='utf-8'),viewport,Title(f.title),Style(Safe(page_style + report_style))
+    page = Html(*head, body(f, two_figures), lang='en')
     return write_whole(out/'report.html', as_text(page).encode(errors='xmlcharrefreplace'))
 
 # %% ../nbs/42_report.ipynb #repo0055
@@ -537,7 +575,8 @@ def _judged(f):
         file = [file_of(f.images[i], i) if len(f.images) else i for i in t.image]
         return t.assign(file=file, given=[names[i] for i in t.given], answered=[names[i] for i in t.answered])
     suspect = suspect_labels(f.probs, f.labels) if len(f.probs) > 1 else surest_mistakes(p, f.labels, 1)[:0]
-    return dict(candidates=f.table.reset_index(), classes=class_table(p, f.labels, f.vocab).reset_index(), confusion=confusion_counts(p, f.labels),
+    return dict(candidates=f.table.reset_index(), classes=class_table(p, f.labels, f.vocab).reset_index(),
+                confusion=confusion_counts(p, f.labels),
                 mistakes=images(surest_mistakes(p, f.labels)), suspect_labels=images(suspect))
 
 # %% ../nbs/42_report.ipynb #repo0056
@@ -547,12 +586,14 @@ def findings_json(
     "What the page shows, for machines. Raises `ValueError` unless the findings fit each other"
     f = check_type('findings', findings, Findings, 'a Findings').check()
     first,*others = advice(f)
-    def answers(i): return [dict(zip(('source','class','probability'), (s, class_names(f.vocab, len(p[i]))[int(np.argmax(p[i]))], np.max(p[i]))))
+    def answers(i):
+        return [dict(zip(('source','class','probability'), (s, class_names(f.vocab, len(p[i]))[int(np.argmax(p[i]))], np.max(p[i]))))
                             for s,p in f.disputed_probs.items()]
-    kept = {k: getattr(f, k) for k in 'title command facts held_out folds enough warnings seconds bytes n_pool temperature kept subject'.split()}
+    kept = {k: getattr(f, k) for k in 'title command facts held_out folds enough warnings seconds bytes n_pool '
+                                      'temperature kept subject'.split()}
     ranking = None if f.ranking is None else f.ranking.to_frame()
     if ranking is not None:
-        alpha = dict(f.ranking.weights()) if f.weights is None else dict(f.weights)
+        alpha = teaching(f)
         ranking = ranking.assign(weight=[alpha.get(o, 0.) for o in ranking.source])
     res = dict(version=1, headline=first, advice=others, **kept, **_judged(f), ranking=ranking,
                disputed=[dict(file=file_of(o, i), answers=answers(i)) for i,o in enumerate(f.disputed)],

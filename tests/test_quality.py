@@ -101,7 +101,8 @@ def test_headline_orders_the_others():
     f = Findings(labels=y, held_out='100 images of valid/', probs={
         'student': right(80), 'fine-tuning': right(60), 'linear probe of the start': right(81), 'best source: <x>': right(95)})
     said = headline(f)
-    assert said.startswith('The student is right on 80 % of 100 held-out images (95 % interval 71 to 87 %; 100 images of valid/): it is better than')
+    assert said.startswith('The student is right on 80 % of 100 held-out images (95 % interval 71 to 87 %; 100 images '
+                           'of valid/): it is better than')
     places = [said.index(o) for o in ('better than fine-tuning by 20', 'not to be told apart from the linear probe of the start',
                                       'worse than the best source with a probe (<x>) by 15')]
     assert places == sorted(places)

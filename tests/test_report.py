@@ -33,7 +33,8 @@ def one_answer(share):
 def flipped(n): # all candidates are sure of another class for the first n
     y = np.arange(60)%3
     p = .95*np.eye(3)[y] + .05/3
-    return Findings(labels=np.where(np.arange(60) < n, (y+1)%3, y), vocab=['cat','dog','cow'], images=[f'/data/cat/{i}.jpg' for i in range(60)],
+    return Findings(labels=np.where(np.arange(60) < n, (y+1)%3, y), vocab=['cat','dog','cow'],
+                    images=[f'/data/cat/{i}.jpg' for i in range(60)],
                     probs={'student': p, 'fine-tuning': p})
 def ranked(score): return Findings(ranking=Ranking(['a','b'], [score,score/2], 'cka', 50, null=np.linspace(0, .1, 40)[:,None]*[1,1]))
 def epochs(*losses): return Findings(history=pd.DataFrame(dict(valid_loss=losses)))
@@ -52,8 +53,10 @@ cases = dict(
     wrong_labels=(flipped(2), '2 labels may be wrong.*cat/0.jpg \\(labelled dog, taken for cat\\) and cat/1.jpg', flipped(0)),
     unknown_task=(ranked(.05), 'None of the 2 sources scores above', ranked(.4)),
     loss_rose=(epochs(2, 1, 1.1, 1.3, 1.5, 1.6), 'least after epoch 2 of 6 and then rose by 60 %', epochs(2, 1.5, 1.2, 1.1, 1.05, 1.06)),
-    source_better=(found(60, source=80), 'The best source with a probe \\(x\\) is better than the student by 20 points', found(80, source=81)),
-    student_limits=(found(70, start=50, teachers=90), 'keeps 50 % of their lead over its start: the student is the limit', found(80, teachers=82)),
+    source_better=(found(60, source=80),
+                   'The best source with a probe \\(x\\) is better than the student by 20 points', found(80, source=81)),
+    student_limits=(found(70, start=50, teachers=90), 'keeps 50 % of their lead over its start: the student is the '
+                                                      'limit', found(80, teachers=82)),
     teachers_limit=(found(80, teachers=80), 'has reached its teachers', found(70, teachers=90)),
     dilution=(found(80, teachers=70, source=90), 'better than all teachers together by 20 points', found(80, teachers=80, source=80)),
     no_gain=(found(80, tuned=82), "lead is −2 points \\(−", found(80, tuned=70)),
@@ -112,7 +115,8 @@ def full(folder):
     y = np.arange(n)%c
     probs = {k: right(v, n, c) for k,v in (('student',30),('fine-tuning',28),('linear probe of the start',20),('teachers together',36),
                                             (f'best source: {evil}',36),(evil,10))}
-    rank = Ranking([evil,'_b'], [.4,.2], 'cka', 40, np.full((9,2), .3) + rng.normal(0, .02, (9,2)), np.full((9,2), .1), failed={evil+'2': evil})
+    rank = Ranking([evil,'_b'], [.4,.2], 'cka', 40, np.full((9,2), .3) + rng.normal(0, .02, (9,2)), np.full((9,2), .1),
+                   failed={evil+'2': evil})
     return Findings(evil, evil, {evil: evil}, [evil+'0','_b','c'], .9, files, y, evil, 5, probs,
                     pd.DataFrame({'parameters': [1e6]*6, 'MB': [4.]*6, 'CPU ms': [2.]*6, evil: [evil]*6}, list(probs)), rank,
                     pd.Series([1.,0.], [evil,'_b']), [evil], 1000, files[:3], {evil: right(3, 3, 3), '_b': right(0, 3, 3)},
@@ -150,7 +154,8 @@ def test_a_page_for_a_ranking_alone(tmp_path):
     f = full(tmp_path)
     bare = Findings('Ranking', ranking=f.ranking, sentences=['A is best.','B is not.'])
     text = write_report(bare, tmp_path).read_text()
-    assert text.count('A is best.') == 1 and text.count('B is not.') == 1 and re.findall('<h2>(.*?)</h2>', text) == ['Which sources fit this task?']
+    assert text.count('A is best.') == 1
+    assert text.count('B is not.') == 1 and re.findall('<h2>(.*?)</h2>', text) == ['Which sources fit this task?']
     assert advice(bare) == ['A is best.']
 
 def test_nothing_was_found(tmp_path):
@@ -159,10 +164,12 @@ def test_nothing_was_found(tmp_path):
 
 def test_json_has_stable_keys_and_numbers(tmp_path):
     d = json.loads(findings_json(full(tmp_path)))
-    assert list(d) == ('version headline advice title command facts held_out folds enough warnings seconds bytes n_pool temperature kept subject '
+    assert list(d) == ('version headline advice title command facts held_out folds enough warnings seconds bytes '
+                       'n_pool temperature kept subject '
                        'candidates classes confusion mistakes suspect_labels ranking disputed calibration history').split()
     assert d['title'] == evil and d['enough'] == .9 and d['candidates'][0]['accuracy'] == .75 and d['candidates'][0]['lead'] is None
-    assert set(d['candidates'][1]) >= {'candidate','n','low','high','balanced','lead','lead_low','lead_high','needed','verdict','MB','CPU ms'}
+    assert set(d['candidates'][1]) >= {'candidate','n','low','high','balanced','lead','lead_low','lead_high','needed',
+                                       'verdict','MB','CPU ms'}
     assert sum(map(sum, d['confusion'])) == 40 and d['ranking'][0]['weight'] == 1 and d['calibration'][0]['when'] == 'before'
     assert d['mistakes'][0]['file'].startswith(str(tmp_path)) and d['disputed'][0]['answers'][0]['probability'] == 1
     assert 'NaN' not in findings_json(full(tmp_path))
@@ -195,3 +202,10 @@ def test_a_history_of_one_epoch():
     axs = plot_history(pd.DataFrame(dict(epoch=[0], train_loss=[1.], time=['00:01'])))
     assert len(axs) == 1 and len(axs[0].lines) == 1
     plt.close('all')
+
+def test_a_ranking_without_a_positive_score(tmp_path, recwarn):
+    null = np.linspace(0, .1, 40)[:,None]*[1,1]
+    f = Findings(ranking=Ranking(['a','b'], [-.1,-.2], 'parc', 50, null=null), sentences=['No source helps.'])
+    write_report(f, tmp_path)
+    assert json.loads(findings_json(f))['ranking'][0]['weight'] == .5 and 'knows nothing' in advice(f)[1]
+    assert not [w for w in recwarn if 'distill_nb' in str(w.filename)]
