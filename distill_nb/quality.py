@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy.stats import binomtest, norm
-from .core import Range, checked
+from .core import Range, check_type, checked
 from .images import bare_item
 
 # %% ../nbs/35_quality.ipynb #qual0017
 def number_array(
     name:str, # the argument's name
     x # its value
-)->np.ndarray: # float64; empty if it does not hold numbers
-    "`x` as float64. Raises `ValueError` if it is no array"
-    try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.empty(())
+)->np.ndarray: # float64; a NaN if it does not hold numbers
+    "`x` as float64. Raises `ValueError` if it is ragged"
+    try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.array(math.nan)
     except (TypeError,ValueError,OverflowError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
 
 def check_probs(
@@ -60,6 +60,7 @@ def wilson_interval(
 )->tuple: # low, high; NaN where `n` is 0
     "Interval of a share (Wilson 1927). Raises `ValueError` unless `right` is from 0 to `n`"
     k,m = number_array('right', right),number_array('n', n)
+    if k.ndim and m.ndim and k.shape != m.shape: raise ValueError(f"`right` has shape {k.shape}, `n` {m.shape}: one `n` for each, or one for all")
     if not np.isfinite(k).all() or not np.isfinite(m).all() or (k < 0).any() or (k > m).any():
         raise ValueError("`right` must be finite numbers from 0 to `n`")
     with np.errstate(invalid='ignore', divide='ignore'): low,high = _wilson(k/m, m, level)
@@ -153,6 +154,7 @@ def suspect_labels(
     least:float=.8 # mean probability of the other class
 )->pd.DataFrame: # image, given, answered (indices), confidence (mean over the candidates); the surest first
     "Images where all candidates answer the same class, which is not the given one, with a mean probability of at least `least`"
+    check_type('probs', probs, (dict,list,tuple), 'candidates: a list of arrays [n,C], or a dict by name')
     many = [check_probs(p, labels)[0] for p in (probs.values() if isinstance(probs, dict) else probs)]
     if len({p.shape for p in many}) != 1: raise ValueError("`probs` must be one array [n,C] per candidate, at least one")
     answers,mean = np.stack([p.argmax(1) for p in many]),np.mean(many, axis=0)
@@ -178,9 +180,11 @@ def most_disputed(
     k:int=12 # at most so many
 )->np.ndarray: # indices, the most disputed first
     "Images on which weighted sources disagree most; those on which all agree completely are left out"
-    names = list(probs)
+    names = list(check_type('probs', probs, dict, 'a dict, source -> probabilities [n,C]'))
     if not names: raise ValueError("`probs` is empty: give at least one source")
-    alpha = np.array([1. if weights is None else dict(weights)[s] for s in names])
+    if weights is not None: check_type('weights', weights, (dict,pd.Series), 'a dict or a Series, source -> weight')
+    if lost := [s for s in names if weights is not None and s not in weights]: raise ValueError(f"`weights` lack {', '.join(map(str, lost))}")
+    alpha = np.array([1. if weights is None else weights[s] for s in names], dtype=float)
     if not np.isfinite(alpha).all() or (alpha < 0).any() or not alpha.sum() > 0:
         raise ValueError("`weights` must be finite, none negative, not all 0")
     d = disagreement([probs[s] for s in names], alpha/alpha.sum())

@@ -16,7 +16,7 @@ from PIL import Image
 from fastcore.basics import patch
 from fastcore.xml import FT, B, Br, Code, Div, Figcaption, Figure, H1, H2, Html, Img, Li, Meta, Ol, P, Safe, Span, Style
 from fastcore.xml import Table, Tbody, Td, Th, Thead, Title, Tr, ft, to_xml
-from .core import Count, check_table, check_type, checked
+from .core import Count, Range, check_table, check_type, checked
 from .files import check_place, write_whole
 from .images import bare_item, open_image
 from .calibrate import calibration_floor, expected_calibration_error, reliability
@@ -199,7 +199,7 @@ def _new(ax, width, height):
 
 def _room(names, most=80): return .085*max(len(plain_label(o, most)) for o in names) # inches of a column
 
-@checked
+@checked(enough=Range(0, 1))
 def plot_candidates(
     table, # of `Findings.table`: index candidate; accuracy, low, high
     subject:str=None, # the candidate to show in colour; None: the first
@@ -413,7 +413,8 @@ def trust(f, figure):
     bins = max(2, min(15, n//12))
     shown = {k: f.probs[k] for k in dict.fromkeys((f.subject, f.candidate('teachers'))) if k}
     curves = {k: reliability(p, f.labels, bins) for k,p in shown.items()}
-    rows = [[k, f'{expected_calibration_error(p, f.labels, bins):.3f}', f'{calibration_floor(p, bins, times=50):.3f}'] for k,p in shown.items()]
+    def row(k, p): return [k, f'{expected_calibration_error(p, f.labels, bins):.3f}', f'{calibration_floor(p, bins, times=50):.3f}']
+    rows = [row(k, p) for k,p in shown.items()]
     t = f.calibration
     if t is not None: rows += [[f'{called(f.subject)}, {k} calibration', f'{o.ece:.3f}', f'{o.floor:.3f}'] for k,o in t.iterrows()]
     words = [P(f'Its logits are divided by {f.temperature:.3g}.')] if f.temperature is not None else []

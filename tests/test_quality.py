@@ -19,6 +19,10 @@ def test_all_right_or_all_wrong_still_has_a_width():
         s = accuracy_summary(onehot(answers, 3), y)
         assert s.high-s.low > .05 and np.allclose(s[['low','high']].tolist(), s[['balanced_low','balanced_high']].tolist())
 
+@pytest.mark.parametrize('k,n', [(3,2), (-1,5), ('three',5), (math.nan,5), ([1,2],[3,4,5]), (None,5)])
+def test_counts_that_are_refused(k, n):
+    with pytest.raises(ValueError, match='`right`'): wilson_interval(k, n)
+
 def test_rare_classes_widen_the_balanced_interval():
     "As many images, more unevenly"
     def width(sizes):
