@@ -20,7 +20,7 @@ from .pseudo_labels import logsumexp_segments, segments
 from .teachers import source_teacher
 from .callbacks import FitCallback
 from .plots import figure_png, palette_hex, plot_training
-from .browse import thumbnail
+from .report import thumbnail
 
 # %% ../nbs/49_watch.ipynb #f57c90e3
 def source_distance(

@@ -91,7 +91,8 @@ free = { # why a parameter has neither
         'KeptImages.keep.halves KeptImages.keep.views KeptImages.open.item KeptImages.open.view KeptImages.open.opener '
         'compute_outputs.keep',
     'shown as it is': 'SourceTeacher.names TargetTeacher.names Ranking.failed Ranking.eliminated save_hub.results '
-                      'save_hub.title save_hub.license plot_features.classes',
+                      'save_hub.title save_hub.license plot_features.classes class_table.vocab plot_confusion.vocab '
+                      'plot_candidates.subject',
     'a function or an array of yours, whose own errors say more than ours could': 'replicate_scores.f '
                                                                                   'replicate_scores.xs '
                                                                                   'replicate_scores.scores null_scores.f null_scores.xs',

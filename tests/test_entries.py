@@ -48,6 +48,8 @@ from distill_nb.learner import *
 from distill_nb.compare import *
 from distill_nb.preprocess import *
 from distill_nb.optimizer import FusedAdam
+from distill_nb.quality import *
+from distill_nb.report import *
 from distill_nb.plots import *
 from distill_nb.deploy import *
 from distill_nb.export import *
@@ -330,6 +332,20 @@ entries = {
  'RankExplorer': lambda: call(RankExplorer, dict(rank='rows'), rank=ranking()),
  'Watch': lambda: call(Watch, dict(every='number', n='count')),
  'explore_runs': lambda: call(explore_runs, dict(rows='rows', reference='choice'), rows=runs()),
+ # quality and report
+ 'accuracy_summary': lambda: call(accuracy_summary, dict(probs='matrix', labels='labels', level='share'), probs=P, labels=Y),
+ 'confusion_counts': lambda: call(confusion_counts, dict(probs='matrix', labels='labels'), probs=P, labels=Y),
+ 'class_table': lambda: call(class_table, dict(probs='matrix', labels='labels', level='share'), probs=P[Y.argsort()], labels=np.sort(Y)),
+ 'surest_mistakes': lambda: call(surest_mistakes, dict(probs='matrix', labels='labels', k='count'), probs=P, labels=Y),
+ 'suspect_labels': lambda: call(suspect_labels, dict(labels='labels', least='share', probs='paths'), probs=[P,P], labels=Y),
+ 'most_disputed': lambda: call(most_disputed, dict(weights='weights', k='count', probs='weights'), probs=dict(a=P, b=P[::-1])),
+ 'paired_comparison': lambda: call(paired_comparison, dict(first='matrix', second='matrix', labels='labels', level='share',
+                                                           margin='share'), first=P, second=P[::-1], labels=Y),
+ 'images_for_width': lambda: call(images_for_width, dict(accuracy='share', half='share'), accuracy=.5),
+ 'plot_candidates': lambda: call(plot_candidates, dict(table='rows', enough='share'),
+                                 table=Findings(labels=Y, probs=dict(a=P, b=P[::-1])).table),
+ 'plot_confusion': lambda: call(plot_confusion, dict(counts='matrix', most='count'), counts=confusion_counts(P, Y)),
+ 'plot_history': lambda: call(plot_history, dict(history='rows'), history=pd.DataFrame(dict(train_loss=[2.,1.]))),
  # suites
  'read_runs': lambda: call(read_runs, dict(out='paths'), out='/nowhere'),
  'suite_table': lambda: call(suite_table, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
@@ -446,14 +462,14 @@ elsewhere = { # why a public name is not in `entries`
                                                 'Halves HeldImages KeptDL ResizeView halves_for open_batches '
                                                 'resize_view Pack Suite Outputs Student ImageView OpenedBy Opener '
                                                 'OpenByOwn RepeatDL PoolCallback write_state student_meta '
-                                                'load_backbone cut_stages feature_hints',
+                                                'load_backbone cut_stages feature_hints Findings',
     'what `test_arguments` is about': 'rules Range Count OneOf Maybe Kind Each Flag checked',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
-    'what other tests are about': 'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
+    'what other tests are about': 'advice findings_json wilson_interval open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
