@@ -13,6 +13,7 @@ from distill_nb.sources import *
 from distill_nb.networks import *
 from distill_nb.checkpoints import *
 from distill_nb.zoo import *
+from distill_nb.catalogue import *
 from distill_nb.store import *
 from distill_nb.outputs import *
 from distill_nb.pseudo_labels import *
