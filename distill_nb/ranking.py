@@ -244,7 +244,7 @@ def _size_words(rank):
     "Where the largest source stands, if it is much larger than the first; None otherwise, or if sizes are unknown"
     n = _sizes(rank.zoo)
     k,first = int(np.argmax(n)),rank.order[0]
-    if np.isnan(n).any() or n[k] < 1.5*n[first]: return None
+    if np.isnan(n).any() or n[k] < 2*n[first]: return None
     place = int(np.flatnonzero(rank.order==k)[0])+1
     more = f'{n[k]/n[first]:.1f} times the parameters of {rank.names[first]}'
     return f'By size alone {rank.names[k]} would be first ({more}); here it is number {place}.'

@@ -92,6 +92,8 @@ def _repr_html_(self:Zoo):
 # %% ../nbs/16_zoo.ipynb #cat16001
 def _gb(x): return f'{x:,.0f}' if x >= 10 else f'{x:.1f}'
 
+def _amount(n): return f'{n/1e9:,.1f} billion' if n >= 1e9 else f'{n/1e6:,.0f} million'
+
 @patch
 def to_download(self:Zoo)->str: # empty, if there is nothing
     "How much of this zoo is not on this machine yet, in words"
@@ -100,7 +102,7 @@ def to_download(self:Zoo)->str: # empty, if there is nothing
     if not len(t): return ''
     new = int(t.parameters.isna().sum())
     more = f', and {new} of unknown size' if new else ''
-    n = f'{len(t):,} model{"s"*(len(t) > 1)} of {t.parameters.sum()/1e9:,.2f} billion parameters{more}'
+    n = f'{len(t):,} model{"s"*(len(t) > 1)} of {_amount(t.parameters.sum())} parameters{more}'
     return f'to download: about {_gb(t.download_mb.sum()/1e3)} GB, {n}'
 
 # %% ../nbs/16_zoo.ipynb #src14004

@@ -24,6 +24,7 @@ from distill_nb.sources import *
 from distill_nb.networks import *
 from distill_nb.checkpoints import *
 from distill_nb.zoo import *
+from distill_nb.catalogue import *
 from distill_nb.images import *
 from distill_nb.store import *
 from distill_nb.outputs import *
@@ -187,6 +188,10 @@ entries = {
  'Source.from_learner': lambda: call(Source.from_learner, dict(learn='learn'), learn=learn()),
  'Zoo.checkpoints': lambda: call(Zoo.checkpoints, dict(path='folder'), path='/nowhere'),
  'Zoo': lambda: call(Zoo, dict(sources='zoo'), sources=list(zoo())),
+ 'check_download': lambda: call(check_download, dict(sources='zoo'), sources=list(zoo())),
+ 'catalogue': lambda: call(catalogue, dict(size='choice', domain='choice'), size=5e6),
+ 'catalogue_text': lambda: call(catalogue_text, dict(size='choice', domain='choice'), size=5e6),
+ 'Zoo.recommended': lambda: call(Zoo.recommended, dict(size='choice', domain='choice'), size=5e6),
  # outputs
  'image_key': lambda: call(image_key, dict(item='file'), item=pics[0]),
  'Store': lambda: call(Store, dict(chunk='count', dtype='choice'), path=tmp/'store'),
@@ -328,7 +333,9 @@ entries = {
  'plot_reliability': lambda: call(plot_reliability, dict(tables='rows'), tables=curve()),
  'plot_coverage': lambda: call(plot_coverage, dict(tables='rows'), tables=cal.coverage_table(P, Y)),
  # explorers
- 'ranking_words': lambda: call(explore.ranking_words, dict(rank='rows', alpha='vector'), rank=ranking(), alpha=[1/len(zoo())]*len(zoo())),
+ 'static_order': lambda: call(static_order, dict(zoo='sources'), zoo=list(zoo())),
+ 'ranking_legend': lambda: call(ranking_legend, dict(rank='rows'), rank=ranking()),
+ 'ranking_words': lambda: call(ranking_words, dict(rank='rows', alpha='vector'), rank=ranking(), alpha=[1/len(zoo())]*len(zoo())),
  'RankExplorer': lambda: call(RankExplorer, dict(rank='rows'), rank=ranking()),
  'Watch': lambda: call(Watch, dict(every='number', n='count')),
  'explore_runs': lambda: call(explore_runs, dict(rows='rows', reference='choice'), rows=runs()),
@@ -394,7 +401,8 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
                                                                                                    ('Ranking','metric',
         '*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
     ('read_state','path','*'): 'no state: training begins', ('nested_probes','sizes','beyond'): 'all images',
-    ('Zoo','sources','empty'): 'a zoo to be filled', ('dissimilarity','x','empty'): 'no pair of images'}
+    ('Zoo|check_download','sources','empty'): 'a zoo to be filled',
+    ('ranking_words','alpha','none'): 'those at p=4', ('dissimilarity','x','empty'): 'no pair of images'}
 
 def reason(*key):
     "Why it is right to take what is wrong"

@@ -155,7 +155,7 @@ def test_every_kind_of_source_fills_its_columns(ckpt, tmp_path):
     assert t.task.drop(['module','arrays']).notna().all() and t.task['resnet50.a1_in1k'] == 'ImageNet-1k'
     assert t.license.drop(['module','arrays','resnet18.oxford_pets']).notna().all()
     assert t.download_mb.drop('resnet50.a1_in1k').eq(0).all() and t.download_mb['resnet50.a1_in1k'] == pytest.approx(102.2, abs=.1)
-    assert zoo[['module','arrays']].to_download() == '' and '0.1 GB, 1 model of 0.03 billion' in zoo.to_download()
+    assert zoo[['module','arrays']].to_download() == '' and '0.1 GB, 1 model of 26 million' in zoo.to_download()
 
 def test_parameters_of_a_learner():
     s = Source.from_learner(student_learner(digits_dls(n=2, seed=0)[0], 'test_efficientnet', pretrained=False), size=32)
