@@ -14,7 +14,7 @@ readme  = here/'README.md'
 setup(
     version=version,
     install_requires=cfg['requirements'].split(),
-    extras_require={n: cfg[f'{n}_requirements'].split() for n in ('dev', 'onnx', 'dist', 'hf', 'docs')},
+    extras_require={n: cfg[f'{n}_requirements'].split() for n in ('dev', 'onnx', 'openvino', 'litert', 'dist', 'hf', 'docs')},
     author=cfg['author'], license=cfg['license'], keywords=cfg['keywords'].split(),
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],

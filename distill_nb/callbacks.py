@@ -69,12 +69,16 @@ class PoolCallback(FitCallback):
     weights = 1.,1. # of the loss on the labels, and of that on the pool
     loader = batches = batch = loss_u = None # set during a fit
     added = () # metrics that a fit adds to the Learner's
+    _images = None
     @checked
     def __init__(self,
         pool, # unlabelled images: anything `get_images` takes
         bs:int=None # pool images per batch, by default as many as labelled ones
     ):
-        self.pool,self.bs = get_images(pool, '`pool`'),bs
+        self._images,self.bs = get_images(pool, '`pool`'),bs
+
+    @property
+    def pool(self): return self._images # under the name of the argument a logger would take it for a setting
 
     def views(self,
         x:Tensor # pool images, augmented and normalised by the loader [N,3,H,W]
@@ -89,7 +93,7 @@ class PoolCallback(FitCallback):
         "The loss on the pool; `self.pool_logits` are the student's logits for the views"
         raise NotImplementedError
 
-    def __getstate__(self): return dict(learn=self.learn, pool=None, weights=self.weights, added=self.added)
+    def __getstate__(self): return dict(learn=self.learn, weights=self.weights, added=self.added)
 
 # %% ../nbs/27_callbacks.ipynb #fix23003
 @patch(as_prop=True)

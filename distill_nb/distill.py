@@ -17,7 +17,7 @@ from .callbacks import PoolCallback
 # %% ../nbs/28_distill.ipynb #2a995220
 class Distill(PoolCallback):
     "Adds 1-λ times the loss of a teacher, on a pool of images, to λ times the target loss (Borup et al. 2023)"
-    column,features,teacher = 'distill_loss',None,None
+    column,features,_teacher = 'distill_loss',None,None
     @checked
     def __init__(self,
         pool, # D_l and D_u: whatever `get_images` takes
@@ -26,12 +26,14 @@ class Distill(PoolCallback):
         bs:int=None, # images of the pool in a batch, by default as many as labelled ones
     ):
         super().__init__(pool, bs)
-        self.teacher = check_type('teacher', teacher, Teacher, 'a `Teacher`, such as `SourceTeacher` or `TargetTeacher`')
+        self._teacher = check_type('teacher', teacher, Teacher, 'a `Teacher`, such as `SourceTeacher` or `TargetTeacher`')
         self.lam,self.weights = lam,(lam, 1-lam)
         if teacher.n not in (None, len(self.pool)):
             raise ValueError(f"`teacher` knows {teacher.n} images, `pool` has {len(self.pool)}: they must be the same "
                              f"images in the same order")
 
+    @property
+    def teacher(self): return self._teacher
     @property
     def names(self)->list: return self.teacher.names
     @property

@@ -17,7 +17,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 import numpy as np, pandas as pd, torch, safetensors.torch
 from torch import nn
-from .core import Count, OneOf, check_type, checked
+from .core import Count, Flag, OneOf, check_type, checked, first_line
 from .files import write_whole
 from .infer import Predictor, height_width, read_graph
 from .preprocess import image_shape
@@ -46,8 +46,11 @@ def _known(learn, **given):
     if isinstance(model, Student): return student_meta(learn, **given)
     return check_meta({**unknown_meta, **(images_meta(learn.dls, **given) if hasattr(learn, 'dls') else {}), **given}, model)
 
-def _deployed(learn, size, mean, std, normalize, softmax):
-    "(network as it is deployed, its metadata)"
+def deployed_network(
+    learn, # a Learner, a `Student`, or any network images [N,3,H,W] -> logits [N,C]
+    size, mean, std, normalize, softmax # as in `to_onnx`
+)->tuple: # (nn.Module, its metadata without what is unknown)
+    "The network as it is deployed, from images in [0,1] to logits or probabilities"
     model = deployed_copy(learn)
     given = dict(input_size=None if size is None else [input_channels(model), *height_width(size)], mean=mean, std=std)
     meta = _known(learn, **{k:v for k,v in given.items() if v is not None}) | dict(normalize=normalize, softmax=softmax)
@@ -61,7 +64,7 @@ def _deployed(learn, size, mean, std, normalize, softmax):
 
 # %% ../nbs/38_export.ipynb #exp00005
 @contextmanager
-def _quiet():
+def silenced():
     "Silences the exporters"
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -71,20 +74,62 @@ def _quiet():
             yield
     finally: logging.disable(before)
 
-def _close(got, want, path, tol):
-    "The largest difference; `RuntimeError` if it is larger than `tol`"
+def largest_difference(
+    got:np.ndarray, # the graph's answers
+    want:np.ndarray, # the network's
+    path, # file that the graph is for
+    tol:float # largest allowed
+)->float: # at most `tol`
+    "The largest difference of two answers to the same images; `RuntimeError` if it is larger than `tol`"
     diff = np.abs(got - want).max().item()
     if not diff <= tol:
         raise RuntimeError(f"the graph for {Path(path).name} differs from the network by {diff:.2g}, more than "
                            f"`tol`={tol:g}: nothing was written")
     return diff
 
-def _onnx_diff(net, data, x, path, tol):
-    got, = Predictor(data, threads=torch.get_num_threads()).session.run(None, {'image': x.numpy()})
-    with torch.no_grad(): return _close(got, net(x).numpy(), path, tol)
+def require(
+    name:str, # of the function
+    extra:str, # of the package, which installs them
+    *packages # to import
+):
+    "`ImportError` that names the extra, unless all packages are there"
+    absent = [o for o in packages if find_spec(o) is None]
+    if absent: raise ImportError(f"{name} needs {' and '.join(absent)}: pip install 'distill_nb[{extra}]'")
 
 # %% ../nbs/38_export.ipynb #bc4a6c93
-@checked
+def onnx_graph(
+    net:nn.Module, # as `deployed_network` returns it
+    meta:dict, # its metadata
+    opset:int=None # version of ONNX's operators; None: torch's own choice
+)->bytes: # with the metadata
+    "The ONNX graph; `ValueError` if torch cannot write that `opset`"
+    out,said = ['probs' if meta['softmax'] else 'logits'],f"`opset`: torch {torch.__version__} cannot write opset {opset}"
+    try:
+        with silenced(), torch.no_grad():
+            prog = torch.onnx.export(net, (noise_images(2, *meta['input_size']),), input_names=['image'], output_names=out,
+                                     dynamo=True, verbose=False, opset_version=opset,
+                                     dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
+            prog.model.metadata_props.update({k: json.dumps(v) for k,v in meta.items()})
+            data = prog.model_proto.SerializeToString()
+    except Exception as e:
+        if opset is None: raise
+        raise ValueError(f"{said} of this network ({first_line(e)}). Leave it out, or give a lower one") from e
+    written = prog.model.opset_imports['']
+    if opset not in (None,written): raise ValueError(f"{said} of this network, it wrote {written} instead. Leave it out, or give another")
+    return data
+
+# %% ../nbs/38_export.ipynb #rt380005
+def _onnx_diff(net, data, x, path, tol, opset):
+    "How far the graph is from the network, in ONNX Runtime"
+    try: student = Predictor(data, threads=torch.get_num_threads())
+    except ValueError as e:
+        if opset is None: raise
+        raise ValueError(f"`opset`: the installed ONNX Runtime cannot open a graph of opset {opset}, give a lower one ({e})") from e
+    got, = student.session.run(None, {'image': x.numpy()})
+    with torch.no_grad(): return largest_difference(got, net(x).numpy(), path, tol)
+
+# %% ../nbs/38_export.ipynb #rt380001
+@checked(opset=Count())
 def to_onnx(
     learn, # a Learner, a `Student`, or any network images [N,3,H,W] -> logits [N,C]
     path, # file to write
@@ -93,20 +138,15 @@ def to_onnx(
     normalize:bool=True, # the graph takes images in [0,1] and normalises them; False: it takes normalised images
     softmax:bool=False, # the graph returns probabilities; False: logits
     tol:float=1e-3, # a larger difference between the graph and the network is an error
+    opset:int=None, # version of ONNX's operators, for a runtime that knows no newer ones; None: torch's own choice
 )->float: # largest difference to torch on random images; None where ONNX Runtime is not installed
     """Write the bare student as an ONNX graph, 'image' [N,*input_size] -> 'logits' (or 'probs') [N,C], with its metadata, after
-    comparing it with torch; raises `RuntimeError` where the two differ, `ImportError` without onnx and onnxscript"""
-    absent = [o for o in ('onnx','onnxscript') if find_spec(o) is None]
-    if absent: raise ImportError(f"to_onnx needs {' and '.join(absent)}: pip install 'distill_nb[onnx]'")
-    net,meta = _deployed(learn, size, mean, std, normalize, softmax)
-    shape = meta['input_size']
-    with _quiet(), torch.no_grad():
-        prog = torch.onnx.export(net, (noise_images(2, *shape),), input_names=['image'],
-                                 output_names=['probs' if softmax else 'logits'], dynamo=True, verbose=False,
-                                 dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
-        prog.model.metadata_props.update({k: json.dumps(v) for k,v in meta.items()})
-        data = prog.model_proto.SerializeToString()
-    diff = _onnx_diff(net, data, noise_images(5, *shape), path, tol) if find_spec('onnxruntime') else None
+    comparing it with torch; raises `RuntimeError` where the two differ, `ImportError` without onnx and onnxscript, `ValueError`
+    if torch or the installed ONNX Runtime cannot do that `opset`"""
+    require('to_onnx', 'onnx', 'onnx', 'onnxscript')
+    net,meta = deployed_network(learn, size, mean, std, normalize, softmax)
+    data = onnx_graph(net, meta, opset)
+    diff = _onnx_diff(net, data, noise_images(5, *meta['input_size']), path, tol, opset) if find_spec('onnxruntime') else None
     write_whole(path, data)
     return diff
 
@@ -122,14 +162,14 @@ def to_export(
     'meta.json'; raises `RuntimeError` where program and network differ"""
     path = Path(path)
     if path.suffix != '.pt2': raise ValueError(f"`path`: an exported program is a .pt2 file, not {path.name!r}")
-    net,meta = _deployed(learn, size, mean, std, normalize, softmax)
+    net,meta = deployed_network(learn, size, mean, std, normalize, softmax)
     shape,buf = meta['input_size'],BytesIO()
-    with _quiet(), torch.no_grad():
+    with silenced(), torch.no_grad():
         prog = torch.export.export(net, (noise_images(2, *shape),), dynamic_shapes={'image': {0: torch.export.Dim('batch')}})
         torch.export.save(prog, buf, extra_files={'meta.json': json.dumps(meta)})
         buf.seek(0)
         x = noise_images(5, *shape)
-        diff = _close(torch.export.load(buf).module()(x).numpy(), net(x).numpy(), path, tol)
+        diff = largest_difference(torch.export.load(buf).module()(x).numpy(), net(x).numpy(), path, tol)
     write_whole(path, buf.getvalue())
     return diff
 
@@ -143,34 +183,39 @@ def _calibration_batches(Q, student, images, bs):
     return Reader()
 
 # %% ../nbs/38_export.ipynb #0a1d0007
-@checked(method=OneOf(('minmax','entropy','percentile')))
+def _eight_bits(data, batches, method, per_channel):
+    "The graph in `data`, quantized, without metadata"
+    import onnx
+    from onnxruntime import quantization as Q
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    methods = dict(minmax=Q.CalibrationMethod.MinMax, entropy=Q.CalibrationMethod.Entropy, percentile=Q.CalibrationMethod.Percentile)
+    with tempfile.TemporaryDirectory() as d, silenced():
+        (Path(d)/'graph.onnx').write_bytes(data)
+        quant_pre_process(f'{d}/graph.onnx', f'{d}/ready.onnx', skip_symbolic_shape=True)
+        Q.quantize_static(f'{d}/ready.onnx', f'{d}/int8.onnx', batches(Q), per_channel=per_channel, calibrate_method=methods[method])
+        model = onnx.load(f'{d}/int8.onnx')
+    del model.metadata_props[:]
+    return model
+
+@checked(method=OneOf(('minmax','entropy','percentile')), per_channel=Flag())
 def quantize_onnx(
     path, # graph of `to_onnx`
     out, # file to write
     images, # image items (as `Predictor` takes them) that show the range of the activations, a hundred or so; labels are not needed
     method:str='minmax', # how ranges are chosen: 'minmax', 'entropy' or 'percentile' (both cut off rare values)
-    bs:int=16 # images at a time
+    bs:int=16, # images at a time
+    per_channel:bool=True, # a scale for each output channel of a weight; False: one per weight, for a runtime that knows no other
 )->float: # share of `images` on which both graphs predict the same class
     "Write an 8-bit copy of a student's graph (static, QDQ), with the same metadata"
-    if find_spec('onnx') is None or find_spec('onnxruntime') is None:
-        raise ImportError("quantize_onnx needs onnx and onnxruntime: pip install 'distill_nb[onnx]'")
+    require('quantize_onnx', 'onnx', 'onnx', 'onnxruntime')
     import onnx
-    from onnxruntime import quantization as Q
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-    methods = dict(minmax=Q.CalibrationMethod.MinMax, entropy=Q.CalibrationMethod.Entropy, percentile=Q.CalibrationMethod.Percentile)
     path,out,images = Path(path),Path(out),list(check_type('images', images, Iterable, 'a list of image items'))
     if not images: raise ValueError("`images` is empty: give some that show the range of the activations")
     data = read_graph(path)
     student = Predictor(data)
-    batches = _calibration_batches(Q, student, images, bs)
-    with tempfile.TemporaryDirectory() as d, _quiet():
-        (Path(d)/'graph.onnx').write_bytes(data)
-        quant_pre_process(f'{d}/graph.onnx', f'{d}/ready.onnx', skip_symbolic_shape=True)
-        Q.quantize_static(f'{d}/ready.onnx', f'{d}/int8.onnx', batches, per_channel=True, calibrate_method=methods[method])
-        model = onnx.load(f'{d}/int8.onnx')
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {k: json.dumps(v) for k,v in student.meta.items()})
-        small = model.SerializeToString()
+    model = _eight_bits(data, lambda Q: _calibration_batches(Q, student, images, bs), method, per_channel)
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k,v in student.meta.items()})
+    small = model.SerializeToString()
     agree = float((student(images).argmax(1) == Predictor(small)(images).argmax(1)).mean())
     write_whole(out, small)
     return agree

@@ -1,4 +1,4 @@
-"""A folder that the Hugging Face hub takes: weights, timm's configuration, a model card, an ONNX graph
+"""A folder that the Hugging Face hub takes: weights, timm's configuration, a model card, an ONNX graph, and an app
 
 Docs: https://distill-nb.github.io/distill_nb/publish.html.md"""
 
@@ -8,13 +8,15 @@ Docs: https://distill-nb.github.io/distill_nb/publish.html.md"""
 __all__ = ['escape_markdown', 'save_hub']
 
 # %% ../nbs/40_publish.ipynb #hs000075
-import math, re, unicodedata
+import json, math, re, unicodedata
 from pathlib import Path
 import tempfile
 from importlib.util import find_spec
 import yaml
 from fastcore.basics import ifnone
 from timm.models._hub import save_for_hf
+from . import infer
+from .core import Flag, checked
 from .files import write_whole
 from .networks import create_network
 from .deploy import deployed_copy, save_student, student_meta
@@ -55,11 +57,12 @@ def _use(meta, graph):
     return '```python\n' + '\n'.join(lines) + '\n```'
 
 # %% ../nbs/40_publish.ipynb #pub00003
-def _card(meta, title, results, teachers, license, graph):
+def _card(meta, title, results, teachers, license, graph, app):
     "The text of a model card"
     front = dict(library_name='timm' if _of_timm(meta) else 'distill_nb', pipeline_tag='image-classification',
                  tags=['image-classification','distill_nb'])
     if license: front['license'] = ' '.join(str(license).split())
+    if app: front |= dict(title=' '.join(title.split()), sdk='gradio', sdk_version=_gradio, app_file='app.py')
     show = lambda v: f'{v:.4g}' if isinstance(v, float) else v
     images = [(k, meta[k]) for k in ('input_size','mean','std','crop_pct','crop_mode','interpolation') if meta.get(k) is not None]
     parts = {'Use': _use(meta, graph), 'Images': _table(['how they are prepared',''], images)}
@@ -74,6 +77,52 @@ def _card(meta, title, results, teachers, license, graph):
             "distilled with [distill_nb](https://distill-nb.github.io/distill_nb/).\n\n"
             + '\n\n'.join(f'## {k}\n\n{v}' for k,v in parts.items()) + '\n')
 
+# %% ../nbs/40_publish.ipynb #rt400002
+_app = '''"A page that classifies pictures with the student in this folder: `pip install -r requirements.txt && python app.py`"
+import json
+from html import escape
+from pathlib import Path
+from infer import Predictor
+
+here = Path(__file__).resolve().parent
+title = json.loads((here/'app.json').read_text(encoding='utf-8'))['title']
+predictor = Predictor(here/'student.onnx')
+
+def classify(path):
+    "Class -> probability of the picture in the file `path`; nothing without a picture"
+    if path is None: return {}
+    probs = predictor([path])[0]
+    return {predictor.labels[i]: float(probs[i]) for i in probs.argsort()}
+
+def answer(path):
+    "`classify` for the page, on which an error is shown"
+    import gradio as gr
+    try: return classify(path)
+    except ValueError as e: raise gr.Error('This file cannot be read as a picture.') from e
+
+def page():
+    "The page"
+    import gradio as gr
+    with gr.Blocks(title=title) as res:
+        gr.HTML(f'<h1 style="overflow-wrap: anywhere">{escape(title)}</h1>')
+        with gr.Row():
+            picture = gr.Image(type='filepath', image_mode=None, label='Picture', sources=['upload','clipboard','webcam'])
+            classes = gr.Label(num_top_classes=min(5, len(predictor.labels)), label='Classes')
+        picture.change(answer, picture, classes)
+    return res
+
+if __name__ == '__main__': page().launch()
+'''
+
+# %% ../nbs/40_publish.ipynb #rt400008
+_gradio = '6.31.0' # that the app was tried with
+_requirements = 'gradio>=6,<7\nnumpy\npillow\nonnxruntime\n'
+
+def _app_files(title):
+    "name -> content of what makes a folder with student.onnx an app"
+    return {'app.py': _app, 'app.json': json.dumps(dict(title=title)), 'requirements.txt': _requirements,
+            'infer.py': Path(infer.__file__).read_text(encoding='utf-8')}
+
 # %% ../nbs/40_publish.ipynb #pub00005
 def _timm_config(meta, folder):
     "Write timm's config.json"
@@ -85,6 +134,8 @@ def _timm_config(meta, folder):
         save_for_hf(model, d, model_config=dict(label_names=names), model_args=meta['kwargs'], safe_serialization=True)
         write_whole(folder/'config.json', (Path(d)/'config.json').read_bytes())
 
+def _can_export(meta): return find_spec('onnx') and find_spec('onnxscript') and meta['input_size'] and meta['mean']
+
 def _teachers(learn, sources):
     "(name, weight, metadata) of what taught a Learner's student"
     known = {s.name: s.meta for s in zoo_of(sources)}
@@ -95,6 +146,7 @@ def _teachers(learn, sources):
 # %% ../nbs/40_publish.ipynb #0a1d0012
 _files = 'model.safetensors','config.json','student.onnx','README.md'
 
+@checked(app=Flag())
 def save_hub(
     learn, # a Learner of a `Student`, or the `Student`
     folder, # created if it does not exist
@@ -103,23 +155,25 @@ def save_hub(
     title:str=None, # of the card, by default the folder's name
     license:str=None, # of the student, as the hub abbreviates it: 'apache-2.0'
     onnx:bool=None, # write student.onnx too; by default where it can be written
+    app:bool=False, # write app.py, app.json, infer.py and requirements.txt too: the folder is then a Space, with a Gradio app
     **kwargs # metadata that the Learner does not know, see `student_meta`
 )->Path: # `folder`
     """Write a folder for a model hub: model.safetensors, timm's config.json, a model card, student.onnx. All are made before one
     is written; of these four, a file that is not made is removed, since it would be another student's"""
+    if app and onnx is False: raise ValueError("`app` runs student.onnx: leave `onnx=False` out, or the app")
     folder,teachers = Path(folder),_teachers(learn, sources)
+    title = str(title or folder.resolve().name or 'student')
     with tempfile.TemporaryDirectory() as d:
         made = Path(d)
         meta,graph = student_meta(save_student(learn, made/'model.safetensors', **kwargs)),None
         if _of_timm(meta): _timm_config(meta, made)
-        if onnx or onnx is None and find_spec('onnx') and find_spec('onnxscript') and meta['input_size'] and meta['mean']:
+        if onnx or app or onnx is None and _can_export(meta):
             graph,bare = 'student.onnx',deployed_copy(learn)
             bare.meta = meta
             to_onnx(bare, made/graph)
-        card = _card(meta, title or folder.resolve().name or 'student', results, teachers, license, graph)
-        write_whole(made/'README.md', card)
+        write_whole(made/'README.md', _card(meta, title, results, teachers, license, graph, app))
         files = {o: (made/o).read_bytes() if (made/o).exists() else None for o in _files}
-    for name,data in files.items():
+    for name,data in {**files, **(_app_files(title) if app else {})}.items():
         if data is None: (folder/name).unlink(missing_ok=True)
         else: write_whole(folder/name, data)
     return folder

@@ -1,4 +1,4 @@
-"A notebook served by Voila or JupyterLab, and a headless Chromium that looks at it"
+"A page served by a program, such as Voila or JupyterLab, and a headless Chromium that looks at it"
 import contextlib, os, shutil, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 import pytest
@@ -10,30 +10,36 @@ def chromium():
     if path is None: pytest.skip('browser tests need Chromium: apt-get install chromium, or name one in $CHROMIUM')
     return path
 
-def _port():
+def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
 @contextlib.contextmanager
-def serve(app, *args, cwd):
-    "`python -m app ARGS` on a port of its own, in folders of its own; yields its address"
+def started(*args, cwd, port, **env):
+    "`python ARGS`, until it has opened the port; yields its address"
     with tempfile.TemporaryDirectory() as d:
-        port,log = _port(),Path(d)/'log'
-        env = {**os.environ, **{k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}}
+        log = Path(d)/'log'
         with open(log, 'w') as f:
-            p = subprocess.Popen([sys.executable, '-m', app, *args, f'--port={port}', '--no-browser'], cwd=cwd, env=env, stdout=f, stderr=f)
-        url = f'http://127.0.0.1:{port}'
+            p = subprocess.Popen([sys.executable, *args], cwd=cwd, env={**os.environ, **env}, stdout=f, stderr=f)
         try:
             for _ in range(6000):
-                if p.poll() is not None: raise RuntimeError(f'{app} has ended:\n{log.read_text()[-2000:]}')
+                if p.poll() is not None: raise RuntimeError(f'{args} has ended:\n{log.read_text()[-2000:]}')
                 with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1): break
                 time.sleep(.1)
-            yield url
+            yield f'http://127.0.0.1:{port}'
         finally:
             p.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired): p.wait(60)
             p.kill()
+
+@contextlib.contextmanager
+def serve(app, *args, cwd):
+    "`python -m app ARGS` on a port of its own, in folders of its own; yields its address"
+    with tempfile.TemporaryDirectory() as d:
+        port = free_port()
+        env = {k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}
+        with started('-m', app, *args, f'--port={port}', '--no-browser', cwd=cwd, port=port, **env) as url: yield url
 
 @contextlib.contextmanager
 def browser(path):

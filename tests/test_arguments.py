@@ -62,7 +62,7 @@ free = { # why a parameter has neither
                                                                          'Ranking.browse.images Ranking.browse.dls '
         'RankExplorer.learner Ranking.explore.learner Ranking.by.metric preprocessing.size paper_suite.start '
         'few_labels.classes find_classifier.classifier SourceNet.classifier Resume.path quantize_onnx.out to_onnx.path '
-        'to_export.path save_hub.folder Store.path load_student.backbone calibrate.dl',
+        'to_export.path to_openvino.path to_litert.path save_hub.folder Store.path load_student.backbone calibrate.dl',
     'a part of the loss or of a step, handed over by the training': 'softmax_segments.logits distill_loss.logits '
                                                                     'distill_loss.targets distill_loss.alpha '
                                                                     'StoredTeachers.to.device LiveTeachers.to.device '

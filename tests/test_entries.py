@@ -54,6 +54,7 @@ from distill_nb.report import *
 from distill_nb.plots import *
 from distill_nb.deploy import *
 from distill_nb.export import *
+from distill_nb.runtimes import *
 from distill_nb.publish import *
 from distill_nb.plots import *
 from distill_nb.explore import *
@@ -304,6 +305,10 @@ entries = {
                          path=tmp/'s.onnx', size=16),
  'to_export': lambda: call(to_export, dict(learn='learn', size='count', mean='vector', std='vector'), learn=learn(),
                            path=tmp/'s.pt2', size=16),
+ 'to_openvino': lambda: call(to_openvino, dict(learn='learn', size='count', mean='vector', std='vector'), learn=learn(),
+                             path=tmp/'s.xml', size=16),
+ 'to_litert': lambda: call(to_litert, dict(learn='learn', size='count', mean='vector', std='vector'), learn=learn(),
+                           path=tmp/'s.tflite', size=16),
  'quantize_onnx': lambda: call(quantize_onnx, dict(path='file', images='images', method='choice'), path=tmp/'s.onnx',
                                out=tmp/'q.onnx', images=list(pics)),
  'save_hub': lambda: call(save_hub, dict(learn='learn', sources='sources'), learn=learn(), folder=tmp/'hub', onnx=False),
@@ -381,11 +386,11 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
         ('half_samples|probe_set|nested_probes','labels','few'): 'there are so many images, then',
     ('half_samples|replicate_scores|null_scores|rank_sources','times','zero'): 'none are asked for',
     ('strong_augment','n_ops','zero'): 'none', ('Watch','n','zero'): 'none are shown',
-    ('Source.from_module|to_onnx','mean','number'): 'the same for all colours',
+    ('Source.from_module|to_onnx|to_openvino|to_litert','mean','number'): 'the same for all colours',
     ('Source.from_module','std','number'): 'the same for all colours',
-    ('to_onnx|to_export','mean','none'): "the Learner's", ('to_onnx|to_export','std','none'): "the Learner's",
+    ('to_onnx|to_export|to_openvino|to_litert','mean','none'): "the Learner's", ('to_onnx|to_export|to_openvino|to_litert','std','none'): "the Learner's",
     ('to_export','mean','number'): 'the same for all colours',
-    ('to_onnx|to_export','std','number'): 'the same for all colours',
+    ('to_onnx|to_export|to_openvino|to_litert','std','number'): 'the same for all colours',
     ('pool_images','unlabeled','missing'): 'files are opened in the loop, and named there',
     ('image_dls','vocab','mixed'): 'names of any kind', ('image_dls','vocab','none'): 'from the labels',
     ('create_student|student_learner','start','none'): '`pretrained` decides',

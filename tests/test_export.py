@@ -80,3 +80,46 @@ def test_any_network(learn, tmp_path):
     pytest.importorskip('onnxscript')
     net = Learner(learn.dls, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)), loss_func=nn.CrossEntropyLoss())
     assert to_onnx(net, tmp_path/'net.onnx') < 1e-4
+
+# opsets
+
+def test_an_opset_is_what_the_graph_says(tmp_path):
+    pytest.importorskip('onnxscript')
+    onnx,ort = pytest.importorskip('onnx'),pytest.importorskip('onnxruntime')
+    net,x = student(),torch.rand(3, 3, 32, 32)
+    with torch.no_grad(): want = net((x-.5)/.5).numpy()
+    for n in (18,20):
+        assert to_onnx(net, tmp_path/f'{n}.onnx', size=32, mean=.5, std=.5, opset=n) < 1e-4
+        assert [(o.domain, o.version) for o in onnx.load(tmp_path/f'{n}.onnx').opset_import] == [('',n)]
+        got, = ort.InferenceSession(str(tmp_path/f'{n}.onnx')).run(None, {'image': x.numpy()})
+        np.testing.assert_allclose(got, want, atol=1e-4)
+
+@pytest.mark.parametrize('opset', [7,99])
+def test_an_opset_that_torch_cannot_write(opset, tmp_path):
+    pytest.importorskip('onnxscript')
+    with pytest.raises(ValueError, match=f'`opset`: torch .* cannot write opset {opset} of this network'):
+        to_onnx(student(), tmp_path/'x.onnx', size=32, mean=.5, std=.5, opset=opset)
+    assert not list(tmp_path.iterdir())
+
+def test_an_opset_that_the_runtime_does_not_know(tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
+    def old(*_, **__): raise ValueError('opset 18 is under development')
+    monkeypatch.setattr('distill_nb.export.Predictor', old)
+    with pytest.raises(ValueError, match='`opset`: the installed ONNX Runtime cannot open'):
+        to_onnx(student(), tmp_path/'x.onnx', size=32, mean=.5, std=.5, opset=18)
+    with pytest.raises(ValueError, match='^opset 18'): to_onnx(student(), tmp_path/'x.onnx', size=32, mean=.5, std=.5)
+    assert not list(tmp_path.iterdir())
+
+def test_a_scale_per_channel_or_one(tmp_path):
+    pytest.importorskip('onnxscript')
+    onnx = pytest.importorskip('onnx')
+    net,images = student(),list(np.random.default_rng(0).integers(0, 256, (8,32,32,3), np.uint8))
+    with torch.no_grad(): net.backbone.conv_stem.weight.mul_(torch.logspace(-4, 0, len(net.backbone.conv_stem.weight))[:,None,None,None])
+    to_onnx(net, tmp_path/'s.onnx', size=32, mean=.5, std=.5)
+    sizes = {}
+    for each in (True,False):
+        quantize_onnx(tmp_path/'s.onnx', tmp_path/'q.onnx', images, per_channel=each)
+        scales = [list(o.dims) for o in onnx.load(tmp_path/'q.onnx').graph.initializer if o.name.endswith('_scale')]
+        sizes[each] = max((o[0] for o in scales if o), default=1)
+    assert sizes[True] > 8 and sizes[False] == 1
+    with pytest.raises(ValueError, match='`per_channel`'): quantize_onnx(tmp_path/'s.onnx', tmp_path/'q.onnx', images, per_channel='yes')
