@@ -142,7 +142,7 @@ def demo(
     out:str='distill_nb_demo', # folder for tables, figures and the page
     seeds:_whole(high=1000)=3 # number of splits
 ):
-    "Run the whole method on a small embedded task: no network, no GPU, a minute and a half"
+    "Run the whole method on a small embedded task: no network, no GPU, half a minute"
     from distill_nb.demo import demo
     demo(out, seeds=seeds)
 
@@ -475,12 +475,14 @@ def train(
 # %% ../nbs/50_cli.ipynb #cli10035
 @command
 def predict(
-    student:str, # graph that `train` or `to_onnx` wrote (.onnx)
-    folder:str, # folder of images, with its subfolders
+    student:str, # graph that `to_onnx` wrote (.onnx), or the folder of a run of `train`
+    folder:str, # folder of images, with its subfolders; or one image; folders named after the classes give an accuracy
     csv:str=None, # write the answers to this file, by default to the screen
     min_prob:float=0., # leave the label empty below this probability
     top:int=1, # so many classes for each image
-    threads:int=None # threads of ONNX Runtime, by default its own choice
+    threads:int=None, # threads of ONNX Runtime, by default its own choice
+    json:bool=False, # write one JSON object to the screen, with the accuracy if there is one
+    quiet:bool=False # no summary beside the answers
 ):
     "Classify the images of a folder with an exported student: ONNX Runtime, no torch"
     args = SimpleNamespace(**locals())

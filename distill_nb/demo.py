@@ -1,4 +1,4 @@
-"""The complete method in a minute and a half: rank a small zoo, weight it, distil a student, compare it with its baselines
+"""The complete method in half a minute: rank a small zoo, weight it, distil a student, compare it with its baselines
 
 Docs: https://distill-nb.github.io/distill_nb/demo.html.md"""
 
@@ -8,10 +8,10 @@ Docs: https://distill-nb.github.io/distill_nb/demo.html.md"""
 __all__ = ['run_digits', 'write_report', 'demo']
 
 # %% ../nbs/44_demo.ipynb #4fcd4e2d
-import base64, io, os, sys, time
+import base64, io, sys, time
 from pathlib import Path
 import matplotlib.pyplot as plt
-from fastcore.xml import A, B, Code, H1, H2, Html, I, Img, Meta, P, Safe, Style, Title, to_xml
+from fastcore.xml import A, B, Code, H1, H2, Html, I, Img, Meta, P, Pre, Safe, Style, Title, to_xml
 from .core import check_count
 from .files import check_place, write_whole
 from .images import open_image
@@ -36,9 +36,10 @@ digits_recipe = dict(n_epoch=5, lr=6e-3, freeze_stats=False, bs_u=64)
 def run_digits(
     zoo=None, # sources, by default the embedded ones
     seeds=range(3), # splits
-    methods=('scratch','transfer','nearest','equal','weighted'), # see `compare`
+    methods=('scratch','transfer','weighted','distill'), # see `compare`
     start:str='objects', # source that the student starts from
-    n_jobs:int=None, # runs at a time, by default one per core
+    n_epoch:int=4, # passes over the pool
+    n_jobs:int=1, # runs at a time, each in a process of its own
     store=None, # where outputs are kept, see `get_outputs`
     progress:bool=True, # show a progress bar
     **kwargs # for `compare`, in place of the demonstration's own
@@ -47,22 +48,31 @@ def run_digits(
     if not len(seeds): raise ValueError("`seeds` is empty: give at least one split")
     zoo = zoo or Zoo.embedded()
     rank = rank_sources(digits(seeds[0])[0], zoo, store=store, progress=False)
-    n_jobs = n_jobs or max(1, min(os.cpu_count() or 1, len(seeds)*len(methods)))
     return rank, compare(digits, zoo, start=zoo[start], methods=methods, seeds=seeds, store=store, progress=progress,
-                         n_jobs=n_jobs, **{**digits_recipe, **kwargs})
+                         n_jobs=n_jobs, **{**digits_recipe, 'n_epoch': n_epoch, **kwargs})
+
+# %% ../nbs/44_demo.ipynb #demdem02
+_own_zoo = 'mobilenetv3_large_100,resnet50.a1_in1k,vit_small_patch14_dinov2'
+own_images = {
+    f'distill_nb rank LABELED {_own_zoo}': 'which of these models know something about your images?',
+    f'distill_nb train LABELED UNLABELED {_own_zoo} --arch mobilenetv3_small_100 --out student': 'all of them teach one small network',
+    'distill_nb predict student FOLDER': 'what it says of other images, and how many it gets right if they lie in folders of their classes'}
 
 # %% ../nbs/44_demo.ipynb #bba02ee6
 _style = """
+:root {color-scheme: light dark}
 body {font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 52rem; margin: 3rem auto; padding: 0 1.2rem}
 h1 {font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem} h2 {font-size: 1.15rem; margin: 2.4rem 0 .4rem}
 .big {font-size: 1.15rem; color: #444} img {max-width: 100%; margin: .6rem 0} .small {font-size: .85rem; color: #666}
-table {border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums}
-th, td {padding: .25rem .9rem .25rem 0; text-align: right; border: 0} th {border-bottom: 1px solid #999; font-weight: 600}
+table {border-collapse: collapse; margin: .6rem 0; border: 0; font-variant-numeric: tabular-nums}
+th, td {padding: .25rem .9rem .25rem 0; text-align: right; border: 0} th {font-weight: 600} thead th {border-bottom: 1px solid #999}
 td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) {text-align: left}
 table.results td, table.results th {text-align: right} table.results th:first-child {text-align: left}
-code {background: #f2f2f2; padding: .1rem .3rem; border-radius: .2rem}
+code, pre {background: #f2f2f2; padding: .1rem .3rem; border-radius: .2rem}
+pre {padding: .7rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; line-height: 1.6}
+@media (max-width: 32rem) {body {margin: 1.5rem auto} table {font-size: .8rem} th, td {padding-right: .5rem}}
 @media (prefers-color-scheme: dark) {img {background: #fff; border-radius: .4rem; padding: .4rem}
- body {color: #ddd; background: #16181c} .big {color: #bbb} .small {color: #999} code {background: #2a2d33}}
+ body {color: #ddd; background: #16181c} .big {color: #bbb} .small {color: #999} code, pre {background: #2a2d33}}
 """
 
 # %% ../nbs/44_demo.ipynb #1e9e7a51
@@ -94,12 +104,18 @@ def _headline(comparison):
     return P(*res, '.', cls='big')
 
 # %% ../nbs/44_demo.ipynb #dmo00002
+_own_words = ("LABELED is a folder with one folder of images per class; five images of each are a beginning. UNLABELED is a folder of more "
+              "images of the same kind, the more the better. The weights of the sources are downloaded the first time.")
+_is = dict(scratch='from random weights, on the labels alone', transfer='fine-tuned from the start, on the labels alone',
+    weighted="the paper's: the sources teach their own classes, each by its weight",
+    distill="the default of this package: probes on the sources' features teach the target's classes, each by its weight")
 _linked = 'ranking.csv','runs.csv','table.csv','ranking.png','weights.png','comparison.png'
 
-def _page(rank, comparison, pngs, title, about, command):
+def _page(rank, comparison, pngs, title, about, command, own):
     "The report as HTML"
     def fig(name): return Img(alt=name, src=f'data:image/png;base64,{base64.b64encode(pngs[name]).decode()}')
     n,p = comparison.table().runs.iloc[0],I('p')
+    known = [o for k in comparison.table().index if k in _is for o in ('; ', B(k), f' is {_is[k]}')][1:]
     links = [o for f in _linked for o in (', ', A(f, href=f))][1:]
     body = [H1(title), P(about, cls='big'), _headline(comparison), *([fig('images')] if 'images' in pngs else []),
         H2('Which source is like this task?'),
@@ -112,8 +128,10 @@ def _page(rank, comparison, pngs, title, about, command):
         H2('How good is the student?'),
         P(f'{int(n)} splits; a dot is a run, the diamond their mean, the bar its standard error. Every method had the same splits, '
           'the same number of steps and, except scratch, the same start.'),
+        *([P(*known, '.')] if known else []),
         fig('comparison'),
         Safe(comparison._repr_html_().replace('class="dataframe"', 'class="results"')),
+        *([H2('Next: images of your own'), P(_own_words), Pre('\n'.join(f'# {what}\n{line}' for line,what in own.items()))] if own else []),
         H2('Files'), P(*links, *(['. Made by ', Code(command)] if command else []), '.', cls='small')]
     viewport = Meta(name='viewport', content='width=device-width, initial-scale=1')
     return to_xml(Html(Meta(charset='utf-8'), viewport, Title(title), Style(_style), *body, lang='en'), indent=False)
@@ -126,14 +144,15 @@ def write_report(
     images=(), # some of the target's images, for a picture
     title:str='Distilling from similar tasks', # heading of the page
     about:str='', # a sentence on the task
-    again:str='' # the command that makes it again
+    again:str='', # the command that makes it again
+    own:dict=None # command line -> what it does: what to do next
 )->Path: # the page
     "Write tables, figures and index.html into `out`, each complete, after all of them are made"
     weighted = rank.to_frame(weight=rank.weights().values)
     files = {'ranking.csv': weighted.to_csv(), 'runs.csv': comparison.rows.to_csv(index=False), 'table.csv': comparison.table().to_csv()}
     pngs = {'images': _png(_show_images(images))} if len(images) else {}
     pngs |= {'ranking': _png(plot_ranking(rank)), 'weights': _png(plot_weights(rank)), 'comparison': _png(plot_comparison(comparison))}
-    page = _page(rank, comparison, pngs, title, about, again).encode(errors='xmlcharrefreplace')
+    page = _page(rank, comparison, pngs, title, about, again, own).encode(errors='xmlcharrefreplace')
     files |= {f'{k}.png': v for k,v in pngs.items()} | {'index.html': page}
     for name,data in files.items(): write_whole(Path(out)/name, data)
     return Path(out)/'index.html'
@@ -142,23 +161,22 @@ def write_report(
 def demo(
     out='distill_nb_demo', # folder for tables, figures and the page
     seeds:int=3, # number of splits
-    n_epoch:int=None, # passes over the pool, by default 5
-    n_jobs:int=None, # runs at a time, by default one per core
+    n_epoch:int=4, # passes over the pool
+    n_jobs:int=1, # runs at a time, each in a process of its own
     store=None, # where outputs are kept, see `get_outputs`
     say=print # called with each report
 )->Path: # the page
     "Rank, weight, distil and compare on scikit-learn's digits with the embedded zoo; no network, no GPU"
-    seeds,out = check_count('seeds', seeds),check_place('out', out)
-    if n_epoch is not None: check_count('n_epoch', n_epoch)
+    seeds,n_epoch,out = check_count('seeds', seeds),check_count('n_epoch', n_epoch),check_place('out', out)
     start = time.perf_counter()
     zoo = Zoo.embedded()
     say(f"Target: scikit-learn's handwritten digits, 5 labels per class. Sources: {', '.join(zoo.names)}.\n")
-    own = {} if n_epoch is None else dict(n_epoch=n_epoch)
-    rank,comp = run_digits(zoo, range(seeds), n_jobs=n_jobs, store=store, progress=sys.stderr.isatty(), **own)
+    rank,comp = run_digits(zoo, range(seeds), n_epoch=n_epoch, n_jobs=n_jobs, store=store, progress=sys.stderr.isatty())
     say(rank.to_frame(weight=rank.weights().values).round(3).to_string(), '\n')
     say(comp, '\n')
     about = ("A small network learns to read scanned digits from five labels of each and a thousand scans without a label, "
              "helped by models that were trained for other tasks. None of them has seen these scans.")
-    page = write_report(out, rank, comp, digits(0)[1][:12], about=about, again=f'distill_nb demo --seeds {seeds}')
-    say(f'{time.perf_counter()-start:.0f} seconds. Look at {page}')
+    page = write_report(out, rank, comp, digits(0)[1][:12], about=about, again=f'distill_nb demo --seeds {seeds}', own=own_images)
+    say(f'{time.perf_counter()-start:.0f} seconds. Look at {page}\n\nNext, with images of your own:\n')
+    for line,what in own_images.items(): say(f'  # {what}\n  {line}')
     return page

@@ -381,11 +381,12 @@ def _predict(predictor, items, bs):
 
 # %% ../nbs/03_infer.ipynb #4ceb7e40
 def find_images(
-    folder # searched with all its subfolders; links are not followed
+    folder # searched with all its subfolders, links are not followed; or one image
 )->list: # paths, sorted
     "The files with an image's extension. Raises `ValueError` if there is none"
-    if not Path(folder).is_dir(): raise ValueError(f"`folder`: there is no folder '{folder}'")
     ends = {k for k,v in Image.registered_extensions().items() if v in Image.OPEN and v not in _programs}
+    if Path(folder).is_file() and Path(folder).suffix.lower() in ends: return [Path(folder)]
+    if not Path(folder).is_dir(): raise ValueError(f"`folder`: there is no folder or image '{folder}'")
     paths = (Path(d)/f for d,_,fs in os.walk(folder) for f in fs if Path(f).suffix.lower() in ends)
     files = sorted(o for o in paths if o.is_file() or not o.exists())          # a pipe would never end
     if not files: raise ValueError(f"`folder`: there is no image in '{folder}'")
@@ -417,6 +418,42 @@ def predict_files(
         good = [o for _,o in opened if not isinstance(o, dict)]
         probs = iter(predictor.run(np.stack(good)) if good else ())
         for f,o in opened: yield dict(file=str(f)) | (o if isinstance(o, dict) else _answer(predictor, next(probs), top, min_prob))
+
+# %% ../nbs/03_infer.ipynb #deminf02
+def _share(right):
+    "How many of a list of bools are true, and the 95 % interval of their share"
+    n,k,z = len(right),sum(right),1.96
+    mid,half = k/n + z*z/(2*n),z*math.sqrt(k/n*(1-k/n)/n + z*z/(4*n*n))
+    low,high = (round((mid+o)/(1 + z*z/n), 4) for o in (-half,half))
+    return dict(images=n, right=k, accuracy=round(k/n, 4), low=low, high=high)
+
+def _summary(folder, files, labels, known):
+    "What the answers come to; a file's class is the folder in `folder` that it lies in"
+    parts = [f.relative_to(folder).parts for f in files]
+    truths,right = [p[0] if len(p) > 1 else None for p in parts],{}
+    res = dict(images=len(files), answered=sum(map(bool, labels)))
+    if strange := sorted({*truths} - {*known,None}): return {**res, 'not_classes': strange} if None not in truths else res
+    for truth,label in zip(truths, labels):
+        if truth is not None and label: right.setdefault(truth, []).append(truth == label)
+    if not right: return res
+    classes = {k: _share(v) for k,v in sorted(right.items())}
+    balanced = round(sum(o['accuracy'] for o in classes.values())/len(classes), 4)
+    return res | dict(measured=_share(sum(right.values(), [])) | dict(balanced=balanced, classes=classes))
+
+def _in_lines(res, known):
+    "`_summary` for a reader"
+    silent = res['images']-res['answered']
+    lines = [f"{res['images']} images, {res['answered']} answered" + (f", {silent} not: see the notes" if silent else '')]
+    def few(names): return ', '.join(names[:5]) + (f" and {len(names)-5} more" if len(names) > 5 else '')
+    if s := res.get('not_classes'):
+        lines.append(f"no accuracy: {few(s)} {'is' if len(s) == 1 else 'are'} not among the student's classes, {few(known)}")
+    if m := res.get('measured'):
+        interval = f"between {m['low']:.4f} and {m['high']:.4f} with 95 % confidence"
+        lines.append(f"accuracy {m['accuracy']:.4f}, {interval}, on {m['images']} images")
+        wide = max(map(len, ('class',*m['classes'])))
+        lines += [f"{'class':{wide}}  images  accuracy  low     high"]
+        lines += [f"{k:{wide}}  {o['images']:6}  {o['accuracy']:.4f}    {o['low']:.4f}  {o['high']:.4f}" for k,o in m['classes'].items()]
+    return '\n'.join(lines)
 
 # %% ../nbs/03_infer.ipynb #inf00032
 def _as_named(e):
@@ -481,29 +518,46 @@ def parser(
 )->argparse.ArgumentParser: # of `distill_nb predict`, and of this file alone
     "The command line"
     res = argparse.ArgumentParser(prog, description='Classify each image in a folder with a student.')
-    res.add_argument('student', help='graph that to_onnx wrote (.onnx)')
-    res.add_argument('folder', help='images, with all subfolders')
+    res.add_argument('student', help='graph that to_onnx wrote (.onnx), or the folder of a run, which has student.onnx')
+    res.add_argument('folder', help='images, with all subfolders; or one image; folders named after classes give an accuracy')
     res.add_argument('--csv', help='write the answers to this file (default: to the screen)')
     res.add_argument('--min-prob', type=float, default=0., help='withhold an answer whose probability is lower')
     res.add_argument('--top', type=int, default=1, help='number of classes for each image')
     res.add_argument('--threads', type=int, help='threads of ONNX Runtime (default: its own choice)')
+    res.add_argument('--json', action='store_true', help='write one JSON object to the screen, with the accuracy if there is one')
+    res.add_argument('--quiet', action='store_true', help='no summary beside the answers')
     return res
 
+def _find_student(path):
+    "The graph of a run's folder; of a file, its path"
+    graph = Path(path)/'student.onnx'
+    if not Path(path).is_dir() or graph.is_file(): return graph if Path(path).is_dir() else path
+    raise ValueError(f"`student`: there is no student.onnx in '{path}': name a graph (.onnx), or the folder of a run that wrote one")
+
+def _write_rows(f, rows, labels, top):
+    "Write the lines; returns the label of each"
+    nth = [k if k > 1 else '' for k in range(1, min(top, len(labels))+1)]
+    w = csv.DictWriter(_Lines(f), ['file', *(f'{o}{k}' for k in nth for o in ('label','probability')), 'note'], lineterminator='\r\n')
+    w.writeheader()
+    return [w.writerow(r) and r['label'] for r in rows]
+
+# %% ../nbs/03_infer.ipynb #deminf06
 def predict(
     a # arguments, as `parser` names them
 ):
-    "Write the answers for all images of a folder, as comma-separated lines"
-    predictor,files = Predictor(a.student, a.threads),find_images(a.folder)
-    nth = [k if k > 1 else '' for k in range(1, min(a.top, len(predictor.labels))+1)]
-    names = ['file', *(f'{o}{k}' for k in nth for o in ('label','probability')), 'note']
-    rows,silent = predict_files(predictor, files, a.min_prob, a.top),0
-    with whole_file(a.csv) if a.csv else _screen() as f:
-        w = csv.DictWriter(_Lines(f), names, lineterminator='\r\n')
-        w.writeheader()
-        for r in rows:
-            w.writerow(r)
-            silent += not r['label']
-    print(f"{len(files)} images, {len(files)-silent} answered" + (f", {silent} not: see the notes" if silent else ''), file=sys.stderr)
+    "Write the answers for all images of a folder as comma-separated lines, and how many are right where its folders are classes"
+    if a.quiet: warnings.simplefilter('ignore')
+    predictor,files = Predictor(_find_student(a.student), a.threads),find_images(a.folder)
+    rows,known,answers = predict_files(predictor, files, a.min_prob, a.top),predictor.labels,{}
+    if a.json and not a.csv:
+        answers = dict(answers=list(rows))
+        labels = [r['label'] for r in answers['answers']]
+    else:
+        with whole_file(a.csv) if a.csv else _screen() as f: labels = _write_rows(f, rows, known, a.top)
+    res = _summary(a.folder, files, labels, known)
+    if a.json: print(json.dumps(dict(student=str(a.student), folder=str(a.folder)) | res | answers, indent=1))
+    elif not a.quiet: print(_in_lines(res, known), file=sys.stderr)
+    elif a.csv and 'measured' in res: print(res['measured']['accuracy'])
 
 # %% ../nbs/03_infer.ipynb #inf00058
 def main(

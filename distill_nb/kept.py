@@ -337,6 +337,27 @@ def hold(self:KeptDL):
     others = fa_collate([tuple(tl[i] for tl in self.dataset.tls[1:]) for i in idx])
     self._held = (view,device),HeldImages(images, view.size, device),to_device(others, device)
 
+# %% ../nbs/05_kept.ipynb #demkep02
+@patch(as_prop=True)
+def plain_arrays(self:KeptDL)->bool:
+    "Are the images arrays in RGB to which nothing is done but `ToTensor`?"
+    if self.opener is None or not len(self.dataset) or self.bs is None or self.before_batch.fs: return False
+    (tl,*_),fs,usual = self.dataset.tls,self.after_item.fs,('create_item','do_item','create_batch','do_batch')
+    return len(tl.tfms.fs) == 1 and len(fs) == 1 and type(fs[0]) is ToTensor and not set(usual) & set(vars(self)) and _is_rgb(tl._get(0))
+
+def _is_rgb(o): return type(o) is ndarray and o.dtype == np.uint8 and o.ndim == 3 and o.shape[2] == 3
+
+@patch
+def array_batch(self:KeptDL,
+    idx, # numbers of the samples, a list
+)->tuple: # what `create_batch` makes of the samples
+    "A batch of images that are arrays; each is opened where their shapes differ"
+    first,*others = self.dataset.tls
+    images = [first._get(i) for i in idx]
+    if not all(map(_is_rgb, images)) or len({o.shape for o in images}) > 1: return self.do_batch([self.do_item(i) for i in idx])
+    x = torch.from_numpy(np.stack(images)).permute(0,3,1,2).contiguous()
+    return TensorImage(x),*fa_collate([tuple(tl[i] for tl in others) for i in idx])
+
 # %% ../nbs/05_kept.ipynb #lft50021
 @patch
 def held_batch(self:KeptDL,
@@ -356,7 +377,7 @@ def held_batch(self:KeptDL,
 def create_batches(self:KeptDL,
     samps, # numbers of the samples, an iterator
 )->Iterator: # of batches
-    "Batches of the samples, made on the device if the images are held there"
-    if not self.on_device: return super(KeptDL, self).create_batches(samps)
-    self.hold()
-    return map(self.held_batch, self.chunkify(samps))
+    "Batches of the samples, made on the device if the images are held there, and of whole arrays where that is the same"
+    if self.on_device: self.hold()
+    elif not self.plain_arrays: return super(KeptDL, self).create_batches(samps)
+    return map(self.held_batch if self.on_device else self.array_batch, self.chunkify(samps))

@@ -1,6 +1,6 @@
 """The command line: every mistake is reported in one line, before anything expensive runs; the folder of a run holds its complete history,
 that of an interrupted one included."""
-import argparse, csv, json, shlex, shutil, time
+import argparse, csv, json, shlex, shutil, subprocess, sys, time
 from functools import wraps
 from importlib import resources
 import pytest
@@ -122,7 +122,9 @@ bad = {
         csv=['{}/empty','{}/notes.txt/x.csv'],
         min_prob=['2',*shares],
         top=['0','3',*numbers],
-        threads=['0','x','1.5','-1']),
+        threads=['0','x','1.5','-1'],
+        json=[('--json=1',)],
+        quiet=[('--quiet=1',)]),
     'bench': dict(
         suite=['nine','eight'],
         tier=['tiny'],
@@ -169,6 +171,39 @@ def student(files, tmp_path_factory):
     out = tmp_path_factory.mktemp('out')/'run'
     main(train(files, out))
     return out
+
+def typed(*args):
+    "What `distill_nb ARGS` prints in a process of its own: exit code, stdout, stderr"
+    line = [sys.executable, '-c', 'from distill_nb.cli import main; main()', *map(str, args)]
+    run = subprocess.run(line, capture_output=True, text=True)
+    return run.returncode,run.stdout,run.stderr
+
+def test_predict_measures_on_a_folder_of_classes(files, student, tmp_path):
+    "From the folder of a run: answers on the screen, the accuracy beside them, or both in one JSON object"
+    code,out,err = typed('predict', student, files/'labeled')
+    rows = list(csv.DictReader(out.splitlines()))
+    right = sum(r['label'] in r['file'].split('/')[-2] for r in rows)
+    assert code == 0 and len(rows) == 24 and err.startswith(f'24 images, 24 answered\naccuracy {right/24:.4f}, between 0.'), err
+    assert [l.split()[0] for l in err.splitlines()[2:]] == ['class','class0','class1']
+    code,out,err = typed('predict', student, files/'labeled', '--json', '--csv', tmp_path/'a.csv')
+    told = json.loads(out)
+    assert (code, err, len(rows)) == (0, '', len((tmp_path/'a.csv').read_text().splitlines())-1) and 'answers' not in told
+    m = told['measured']
+    assert m['right'] == right and sum(o['images'] for o in m['classes'].values()) == 24 and m['low'] < m['accuracy'] <= m['high']
+    assert json.loads(typed('predict', student/'student.onnx', files/'labeled', '--json')[1])['answers'][0]['file'] == rows[0]['file']
+
+def test_predict_says_which_folders_are_no_classes(files, student):
+    code,out,err = typed('predict', student, files/'more')
+    assert code == 0 and len(out.splitlines()) == 37 and "no accuracy: class9 is not among the student's classes, class0, class1" in err
+    assert json.loads(typed('predict', student, files/'more', '--json')[1])['not_classes'] == ['class9']
+
+def test_predict_on_one_image_and_quietly(files, student):
+    code,out,err = typed('predict', student, files/'unlabeled'/'0.png', '--quiet')
+    assert (code, err) == (0, '') and len(out.splitlines()) == 2
+    code,out,err = typed('predict', student, files/'broken', '--quiet')
+    assert (code, err) == (0, '') and out.count('cannot be read') == 2 and len(out.splitlines()) == 13
+    code,out,err = typed('predict', files/'empty', files/'unlabeled')
+    assert code == 1 and not out and err.count('\n') == 1 and 'student.onnx' in err
 
 @pytest.mark.parametrize('command,dest', [(c,d) for c,o in bad.items() for d in o])
 def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path):

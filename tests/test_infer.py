@@ -4,6 +4,7 @@ from copy import deepcopy
 import csv, io, json, shutil, subprocess, venv
 import numpy as np, pytest, torch
 from PIL import Image
+from scipy.stats import binomtest
 from torch import nn
 from fastai.vision.all import Learner, Normalize, PILImageBW, Resize, ToTensor, accuracy, imagenet_stats
 import distill_nb.infer
@@ -17,6 +18,7 @@ from distill_nb.deploy import *
 from distill_nb.export import *
 from distill_nb.publish import *
 from distill_nb.student import create_student, student_splitter
+from distill_nb.infer import _share as infer_share
 from distill_nb.infer import Predictor, check_fields, main, predict_files, prepare, read_rgb, strict_json
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -141,6 +143,34 @@ def test_lines_of_a_folder(graph, tmp_path, capsys):
     assert rows[1]['label'] == '' and 'cannot be read' in rows[1]['note'] and rows[0]['label3'] and '1 not' in err
     main([str(graph), str(tmp_path), '--min-prob', '1', '--csv', str(tmp_path/'a.csv')])
     assert not any(r['label'] for r in csv.DictReader(open(tmp_path/'a.csv', encoding='utf-8')))
+
+@pytest.mark.parametrize('n,k', [(1,0), (1,1), (7,3), (40,40), (2000,1234)])
+def test_the_interval_is_wilsons(n, k):
+    ours,theirs = infer_share([True]*k + [False]*(n-k)),binomtest(k, n).proportion_ci(.95, 'wilson')
+    assert (ours['images'], ours['right']) == (n,k)
+    np.testing.assert_allclose([ours['low'],ours['high']], theirs, atol=2e-4)
+
+def test_what_is_counted(graph, tmp_path, capsys):
+    "Images in folders of classes whose answer was not withheld; and nothing where a folder is no class"
+    for k in '12':
+        (tmp_path/'p'/k/'deep').mkdir(parents=True)
+        for i in range(4): picture('RGB').save(tmp_path/'p'/k/'deep'/f'{i}.png')
+    (tmp_path/'p'/'1'/'x.jpg').write_bytes(b'?')
+    def told(*args):
+        main([str(graph), str(tmp_path/'p'), '--json', *args])
+        return json.loads(capsys.readouterr().out)
+    res = told()
+    assert (res['images'], res['answered'], res['measured']['images'], len(res['answers'])) == (9,8,8,9)
+    assert res['measured']['balanced'] == pytest.approx(np.mean([o['accuracy'] for o in res['measured']['classes'].values()]), abs=1e-4)
+    assert 'measured' not in told('--min-prob', '1')
+    picture('RGB').save(tmp_path/'p'/'loose.png')
+    assert told()['measured']['images'] == 8
+    (tmp_path/'p'/'2').rename(tmp_path/'p'/'two')
+    assert not {'measured','not_classes'} & set(told())
+    (tmp_path/'p'/'loose.png').unlink()
+    assert told()['not_classes'] == ['two']
+    main([str(graph), str(tmp_path/'p'/'1'), '--csv', str(tmp_path/'a.csv'), '--quiet'])
+    assert capsys.readouterr() == ('','')
 
 @pytest.mark.parametrize('args,match', [(['none.onnx','.'], 'no file'), (['{g}','none'], 'no folder'),
                                         (['{g}','.'], 'no image'), (['{g}','{p}','--top','11'], '`top`'),

@@ -332,3 +332,37 @@ def test_nothing_is_kept_of_what_is_small_or_decoded(tmp_path):
 def test_what_pays_needs_counts(name):
     for v in pays.rules[name].bad.values():
         with pytest.raises(ValueError, match=f'`{name}` must be'): pays([], None, **{name: v})
+
+# Arrays
+
+def opened_one_by_one(dl, monkeypatch):
+    with monkeypatch.context() as m:
+        m.setattr(KeptDL, 'plain_arrays', property(lambda self: False))
+        return list(dl)
+
+@pytest.mark.parametrize('odd', [None, (8,8)], ids=str)
+@pytest.mark.parametrize('workers', [0,1])
+def test_arrays_are_stacked_to_the_same_batches(odd, workers, monkeypatch):
+    "Where one array has another shape, its batch is made as before; random numbers are drawn in the same places"
+    rng = np.random.default_rng(0)
+    arrays = list(rng.integers(0, 256, (10,8,8,3), dtype=np.uint8))
+    if odd: arrays[7] = rng.integers(0, 256, odd, dtype=np.uint8)
+    dls = image_dls(arrays, list('ababababab'), arrays[:4], list('abab'), bs=4, num_workers=workers, batch_tfms=aug_transforms(size=6))
+    def batches(f):
+        set_seed(0)
+        dls.rng = dls.train.rng = random.Random(0)
+        return f(dls.train.new(shuffle=False))
+    assert dls.train.plain_arrays
+    ours,theirs = batches(list),batches(lambda dl: opened_one_by_one(dl, monkeypatch))
+    for a,b in zip(ours, theirs, strict=True):
+        assert [type(o) for o in a] == [type(o) for o in b] and all(torch.equal(x, y) for x,y in zip(a, b))
+
+@pytest.mark.parametrize('change', ['Resize','more transforms','files','grey','own item'])
+def test_what_is_not_stacked(change, folder):
+    arrays = list(np.zeros((4,8,8,3), np.uint8))
+    if change == 'files': arrays = list(folder.rglob('*.jpg'))[:4]
+    if change == 'grey': arrays = [o[...,0] for o in arrays]
+    kw = {'Resize': dict(size=8), 'more transforms': dict(item_tfms=[FlipItem()])}.get(change, {})
+    train = image_dls(arrays, list('abab'), arrays[:2], list('ab'), bs=2, **kw).train
+    if change == 'own item': train.create_item = lambda s: s
+    assert not train.plain_arrays
