@@ -351,12 +351,14 @@ def _begin(out, arguments):
     write_whole(out/'run.json', json.dumps(dict(arguments=arguments), indent=1))
 
 # %% ../nbs/50_cli.ipynb #5e3a0ffc
+def _valid_part(parts): return parts.get('valid') or next(iter(parts.values()))
+
 def _valid(a):
     "What `--valid` means to `train_student`"
     if a.valid is None: return None
     try: share = float(a.valid)
     except ValueError:
-        if a.valid and Path(a.valid).exists(): return _train_part({'train': None} | dict(train=next(iter(_labeled(a, a.valid, 'valid').values()))))
+        if a.valid and Path(a.valid).exists(): return _valid_part(_labeled(a, a.valid, 'valid'))
         share = math.nan
     if 0<share<=.5: return share
     raise ValueError(f"`valid`: {a.valid!r} is neither labelled images nor a share of them up to 0.5, such as 0.2")
@@ -387,14 +389,20 @@ def _prepared(a):
     pool,sources = _unlabeled(a.unlabeled, a.skip_broken),parse_zoo(a.zoo, a.source_size)
     source_weights([1.]*len(sources), a.p, top=a.top)
     _check_hub(sources, None if a.start or a.scratch else a.arch)
-    return dict(labeled=labeled, unlabeled=pool, sources=sources, arch=a.arch, valid=valid, start=_start(a, sources), pretrained=not a.scratch,
-                stages=a.stages, teach=teach)
+    return dict(labeled=labeled, unlabeled=pool, sources=sources, arch=a.arch, valid=valid, start=_start(a, sources),
+                pretrained=not a.scratch, stages=a.stages, teach=teach)
 
 # %% ../nbs/50_cli.ipynb #cli10031
 def _versions():
     "Versions of what decides a result"
     import fastai, timm, torch
     return {'distill_nb': __version__, **{m.__name__: m.__version__ for m in (torch, timm, fastai)}}
+
+def _exclude(a, **pairs):
+    "A line that makes no sense if both options of a pair are given"
+    for k,other in pairs.items():
+        if getattr(a, k) and getattr(a, other):
+            raise argparse.ArgumentError(None, f'argument {_option(k)}: not allowed with argument {_option(other)}')
 
 def _train(a):
     "`train` with the arguments `a`"
@@ -468,8 +476,7 @@ def train(
 ):
     "Rank, weight and distil all sources into one student, and say how good it is"
     a = SimpleNamespace(**locals())
-    if start and scratch: raise argparse.ArgumentError(None, 'argument --scratch: not allowed with argument --start')
-    if valid and folds: raise argparse.ArgumentError(None, 'argument --folds: not allowed with argument --valid')
+    _exclude(a, scratch='start', folds='valid')
     _train(a)
 
 # %% ../nbs/50_cli.ipynb #cli10035

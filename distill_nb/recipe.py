@@ -10,7 +10,7 @@ __all__ = ['suggested_lr', 'suggested_epochs', 'suggested_size', 'native_size', 
 # %% ../nbs/32_recipe.ipynb #rec00010
 from fastai.vision.all import *
 import timm
-from .core import Count, checked
+from .core import Count, Maybe, checked
 from .items import get_images
 from .kept import pixel_size
 from .sources import Source
@@ -27,22 +27,24 @@ def suggested_lr(
     return float(f'{min(5e-3, max(1e-4, lr)):.1e}')
 
 # %% ../nbs/32_recipe.ipynb #rec00031
-@checked(n_batches=Count(), steps=Count())
+@checked(n_batches=Count())
 def suggested_epochs(
     n_batches:int, # batches in an epoch: those of a pass over the pool
-    steps:int=400, # that a training should have
-)->int: # from 5 to 50
-    "Passes that add up to about `steps` steps, but at least 5, so that the schedule has a shape, and at most 50"
-    return min(50, max(5, round(steps/n_batches)))
+    steps:int=None, # that a training should have, by default 600 on a GPU and 300 on a CPU
+)->int: # from 5 to 100
+    "Passes that add up to about `steps` steps, but at least 5, so that the schedule has a shape, and at most 100"
+    if steps is None: steps = 600 if default_device().type != 'cpu' else 300
+    return min(100, max(5, round(steps/n_batches)))
 
 # %% ../nbs/32_recipe.ipynb #rec00041
-@checked(native=Count(8), most=Count(8))
+@checked(native=Count(8), most=Maybe(Count(8)))
 def suggested_size(
     images, # the labelled images: whatever `get_images` takes
     native:int=224, # side in px that the student's start was trained for
-    most:int=160, # the largest side to suggest
+    most:int=None, # the largest side to suggest, by default 160 on a GPU and 128 on a CPU
 )->int: # side in px, a multiple of 16
     "The smallest of `native`, `most` and twice the typical shorter side of the images; at least 32"
+    if most is None: most = 160 if default_device().type != 'cpu' else 128
     known = [min(o) for o in map(pixel_size, get_images(images)[:100]) if o]
     side = min([native, most, *([2*int(np.median(known))] if known else [])])
     return max(32, side//16*16)
@@ -75,11 +77,11 @@ def _worse(began, ended, truth):
     return f"the student is right on {_share(now.sum(), len(truth))}, and its start was on {was.sum()}"
 
 def _idle(losses):
-    "Has the training loss not fallen by a hundredth?"
+    "Has the training loss not moved by a hundredth?"
     if len(losses) < 20: return
     k = len(losses)//5
     first,last = np.mean(losses[:k]),np.mean(losses[-k:])
-    if last > .99*first: return f"the training loss went from {first:.3f} to {last:.3f}: nothing was learned"
+    if abs(last-first) < .01*first: return f"the training loss went from {first:.3f} to {last:.3f}: nothing was learned"
 
 # %% ../nbs/32_recipe.ipynb #rec00052
 def fit_warnings(

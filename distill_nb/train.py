@@ -276,7 +276,8 @@ def refitted(self:Run,
 )->Learner:
     "The student of all labels, at the epoch that was best where labels were held out"
     self.tell(f'the student: all {len(self.labels)} labels')
-    dls = self.dls(np.arange(len(self.labels)), (self.images, self.labels))           # a Learner wants a validation set; nothing is read off it
+    # a Learner wants a validation set; nothing is read off it
+    dls = self.dls(np.arange(len(self.labels)), (self.images, self.labels))
     return self.fit(partial(self.distilled, dls, chosen), 'student', 'student', ValidateNever(), n_epoch=epoch)
 
 class ValidateNever(Callback):
@@ -329,7 +330,8 @@ def costs(self:Run,
     t = profile(learn, live, n=10)
     own = [c for c in ('parameters','MB','CPU ms') if c in t]
     seconds = {k: float(np.mean(v)) for k,v in self.seconds.items()}
-    rows = {k: {**t.loc['student', own], 'train seconds': seconds.get(k)} for k in ('student','fine-tuning') if k in seconds or k == 'student'}
+    rows = {k: {**t.loc['student', own], 'train seconds': seconds.get(k)} for k in ('student','fine-tuning')
+            if k in seconds or k == 'student'}
     rows[candidates['start']] = dict(t.loc['student', own])
     if best.name in t.index: rows[candidates['source'] + best.name] = dict(t.loc[best.name, own])
     if all(s.name in t.index for s in chosen): rows[candidates['teachers']] = dict(t.loc[[s.name for s in chosen], own].sum())
@@ -367,12 +369,15 @@ def findings(self:Run,
     "What the run found out"
     probs = {candidates['student']: softmax(calibration.attrs['logits']), candidates['start']: softmax(asked.logits[0]), **asked.others}
     if not learns_from_start(self.student): del probs[candidates['start']]
-    warned = fit_warnings(*(asked.logits[i].argmax(1) for i in (0,-1)), asked.labels, (), learn.lr if self.lr is None else self.lr, self.vocab)
+    warned = fit_warnings(*(asked.logits[i].argmax(1) for i in (0,-1)), asked.labels, (),
+                          learn.lr if self.lr is None else self.lr, self.vocab)
     images,disputed = self.disputed(learn.dls, chosen)
-    facts = {'student': str(learn.model.arch or type(self.arch).__name__), 'image size': f'{self.size} px', 'labelled images': len(self.labels),
+    facts = {'student': str(learn.model.arch or type(self.arch).__name__), 'image size': f'{self.size} px',
+             'labelled images': len(self.labels),
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
     return Findings(facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(), held_out=held_out, folds=folds,
-                    probs=probs, costs=self.costs(learn, chosen, ranking.best), ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
+                    probs=probs, costs=self.costs(learn, chosen, ranking.best), ranking=ranking, n_pool=len(self.pool),
+                    sentences=ranking_words(ranking),
                     weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed, history=asked.history,
                     calibration=calibration, temperature=calibration.attrs['temperature'], warnings=warned, **kwargs)
 

@@ -62,7 +62,8 @@ def grid():
     some = targets[:4]
     return [*cells('small', 'distill', [5e-4,2e-3], 200), *cells('whole', 'distill', [5e-4,1e-3], 200, only=some[:3]),
             *cells('small', 'distill', [5e-3], 200, only=some), *cells('small', 'distill', [2e-3], 600, only=some),
-            *cells('small', 'distill', [slice(2e-4, 2e-3)], 200, only=some), *cells('small', 'distill', [2e-3], 200, freeze=False, only=some),
+            *cells('small', 'distill', [slice(2e-4, 2e-3)], 200, only=some),
+            *cells('small', 'distill', [2e-3], 200, freeze=False, only=some),
             *cells('whole', 'distill', [2e-4], 200, only=some[:3]), *cells('whole', 'distill', [5e-4], 600, only=some[:2])]
 
 if __name__ == '__main__':

@@ -92,7 +92,8 @@ long = '{}/' + 'x'*300
 bad = {
     'demo': dict(out=['{}/notes.txt','{}/notes.txt/deeper'], seeds=['0',*numbers]),
     'zoo': dict(size=['tiny','0','1000',''], domain=['cats','']),
-    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv',long], out=['{}/notes.txt','{}/notes.txt/deeper'], **ranked),
+    'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv',long], out=['{}/notes.txt','{}/notes.txt/deeper'],
+                 **ranked),
     'train': dict(
         labeled=[*labeled,'{}/broken'],
         unlabeled=['{}/nowhere','{}/empty','{}/notes.txt','{}/broken'],
@@ -141,7 +142,8 @@ bad = {
         jobs=['0',*numbers],
         store=['{}/notes.txt']),
 }
-least = {'demo': [], 'zoo': [], 'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']} # the least that a line needs
+least = {'demo': [], 'zoo': [],
+         'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']} # the least that a line needs
 
 def subparsers():
     "Name -> parser of each command"
@@ -310,7 +312,8 @@ def test_only_the_result_is_printed(files, tmp_path, capsys):
     out,err = capsys.readouterr()
     found = json.loads(out)
     assert found['candidates'][0]['candidate'] == 'student' and 'left)' not in err and 'distilling' not in err
-    main(['rank', str(files/'labeled'), str(files/'zoo'), '--json', '--quiet', '--size', '32', '--store', str(files/'store'), '--out', str(tmp_path/'page')])
+    main(['rank', str(files/'labeled'), str(files/'zoo'), '--json', '--quiet', '--size', '32', '--store', str(files/'store'),
+          '--out', str(tmp_path/'page')])
     out,err = capsys.readouterr()
     assert [o['source'] for o in json.loads(out)['ranking']] == ['digits','objects'] and not err
     assert (tmp_path/'page'/'report.html').stat().st_size > 10000

@@ -1,11 +1,10 @@
 "Training by cross-validation: nothing that is held out is learned from, what was stopped goes on, and wrong input is refused first"
-import json, warnings
 import numpy as np, pytest, torch
-from fastai.vision.all import CancelFitException, Callback, accuracy
+from fastai.vision.all import Callback
 from distill_nb import train as room
 from distill_nb.items import image_items, item_labels
 from distill_nb.packs import digits_dls
-from distill_nb.train import Clock, Run, StopAfter, best_epoch, held_out_folds, make_run, train_student
+from distill_nb.train import Clock, Run, StopAfter, held_out_folds, make_run, train_student
 from distill_nb.teach import Probes
 from distill_nb.zoo import Zoo
 
