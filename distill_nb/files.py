@@ -189,7 +189,8 @@ def read_table(
     with reading(file, 'the table', f'{name} is a CSV or TSV file with a line of column names') as f:
         text = read_text(f)
         head = text.strip().partition('\n')[0]
-        how = dict(sep=max(',;\t|', key=head.count), dtype=str, keep_default_na=False, na_values=['','nan','NaN'], skipinitialspace=True)
+        how = dict(sep=max(',;\t|', key=head.count), dtype=str, keep_default_na=False, na_values=['','nan','NaN'])
+        how |= dict(skipinitialspace=True, index_col=False)                    # a delimiter may end each row
         df = pd.read_csv(io.StringIO(text), **how)
         if not any(map(names_image, df.columns)): return df
         df = pd.read_csv(io.StringIO(text), header=None, **how)                # the first line is an image already
@@ -217,6 +218,7 @@ def choose_column(
     "The column `given`, or the only one with a usual name. Raises `ValueError` if there is none, or several"
     columns = list(columns)
     shown = first_few(columns, 20)
+    if len(set(columns)) < len(columns): raise ValueError(f"{name}: two columns have the same name: rename one. The table has {shown}")
     if given is not None and given not in columns:
         raise ValueError(f"{name}: there is no column {given!r}. The table has {shown}")
     if given is not None or len(columns)==1: return columns[0] if given is None else given
@@ -258,8 +260,10 @@ _suffixes = '.jpg','.jpeg','.png','.webp','.bmp','.tif','.tiff','.gif','.JPG','.
 def _named_file(text, root):
     "The file below `root` that a table calls `text`, perhaps with backslashes or without its suffix; None if there is none"
     for o in dict.fromkeys((str(text), str(text).strip().replace('\\', '/'))):
-        for suffix in ('', *(() if names_image(o) else _suffixes)):
-            if os.path.isfile(f'{root/o}{suffix}'): return Path(f'{root/o}{suffix}')
+        path = os.path.join(root, o)
+        if os.path.isfile(path): return Path(path)
+        found = [] if names_image(o) else [s for s in _suffixes if os.path.isfile(path + s)]
+        if found: return Path(path + found[0])
 
 def _in_subfolders(names, root, name):
     "`{name: file}` of the `names` that are one file's name or stem somewhere below `root`"

@@ -147,7 +147,8 @@ def _one_row_each(df, a):
 # %% ../nbs/07_labeled.ipynb #labe0020
 def _columns(df, a):
     "(column of the images, column of the labels) of a table"
-    image = choose_column(df.columns, image_columns, f'`{a.name}`', a.path)
+    image = choose_column(df.columns, image_columns, f'`{a.name}`', a.path, remedy="Name it by `path`, as in path='{}'")
+    if not len(df): raise ValueError(f"`{a.name}`: there is no row in the table; give at least one")
     rest = [c for c in df.columns if c == a.label or row_parts(df[[c]]) is None]
     label = _label_column(rest, a, image)
     if label == image:
@@ -293,6 +294,8 @@ def labeled_images(
     Raises `ValueError` for anything but one class per image, and where `x` has other parts: take those from `labeled_parts`"""
     parts = labeled_parts(x, name, label, path, root, on_error)
     if list(parts)==['train'] or isinstance(x, (Pack,DataLoaders,Datasets)): return first(parts.values())
-    folder = f"'{x}'" if isinstance(x, (str,Path)) else type(x).__name__
-    raise ValueError(f"`{name}`: {folder} holds parts of a data set ({', '.join(parts)}), not classes: name one of them, "
-                     f"or take one of `labeled_parts`, such as labeled_parts(x)[{first(parts)!r}]")
+    part,folder = 'train' if 'train' in parts else first(parts),isinstance(x, (str,Path)) and Path(x).is_dir()
+    known = [o for o in sorted(Path(x).iterdir()) if part_names.get(o.name.lower())==part] if folder else []
+    one = f"name one of them, such as '{known[0]}', or " if known else ''
+    raise ValueError(f"`{name}`: {repr(str(x)) if isinstance(x, (str,Path)) else type(x).__name__} holds parts of a data set "
+                     f"({', '.join(parts)}), not classes: {one}take one of `labeled_parts`, such as labeled_parts(x)[{part!r}]")

@@ -50,9 +50,10 @@ promises = {
  'pool::test_other_loaders_are_carried_along_or_refused_by_name': ('labels', 'loaders of other classes',
         'carried along, or refused by name with a remedy'),
  'labeled::test_a_table_of_any_writer': ('labels', 'tables by pandas, by Excel, without a header', 'images and their classes'),
- 'labeled::test_paths_as_tables_have_them': ('labels', 'paths of a table: relative, absolute, with backslashes, ids without a suffix',
-                                             'the files are found'),
- 'labeled::test_files_that_are_not_there_are_counted': ('labels', 'rows of a table without a file', 'refused with their number, or left out'),
+ 'labeled::test_paths_as_tables_have_them': (
+        'labels', 'paths of a table: relative, absolute, with backslashes, ids without a suffix', 'the files are found'),
+ 'labeled::test_files_that_are_not_there_are_counted': (
+        'labels', 'rows of a table without a file', 'refused with their number, or left out'),
  'labeled::test_other_targets_are_refused': ('labels', 'several labels per image, numbers or ids as labels of a table',
                                              'refused before any image is opened'),
  'labeled::test_learners_and_rankings_want_one_class': ('labels', 'several labels or numbers, for every learner and for rankings',

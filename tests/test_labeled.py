@@ -214,6 +214,19 @@ def test_a_file_that_is_not_a_table(tmp_path):
     (tmp_path/'l.csv').write_text('path,label\nhttps://host/1.jpg,cat\n')
     with pytest.raises(ValueError, match='download these images'): labeled_images(tmp_path/'l.csv')
 
+@pytest.mark.parametrize('text,match', [
+    ('path,label\n', 'there is no row in the table'), ('a,b,c\n1,2,3\n', 'Name it by `path`, as in path='),
+    ('path,label\na.jpg,b,c,d\n', '1 of 1 files')])
+def test_a_table_that_does_not_fit(text, match, tmp_path):
+    (tmp_path/'l.csv').write_text(text)
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=match):
+        warnings.simplefilter('ignore')                                                # of pandas, about the length of a row
+        labeled_images(tmp_path/'l.csv')
+
+def test_columns_of_one_name():
+    df = pd.DataFrame([['a.jpg','b','c']], columns=['path','label','label'])
+    with pytest.raises(ValueError, match='two columns have the same name'): labeled_images(df)
+
 # Unlabelled images
 
 def test_unlabelled_images_in_every_form(photos, tmp_path):
