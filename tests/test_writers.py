@@ -57,8 +57,8 @@ known = { # what else writes, and why it may
     'plots': {('figure_png','fig.savefig')},
     'resume': {('write_state','torch.save')},
     # into memory, or a temporary folder
-    'export': {('to_onnx','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'),
-               ('quantize_onnx',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},
+    'export': {('onnx_graph','torch.onnx.export'), ('to_export','torch.export.save'), ('to_export','torch.export.export'),
+               ('_eight_bits',"(Path(d) / 'graph.onnx').write_bytes"), ('_file_mb','safetensors.torch.save_model')},
 }
 
 def test_no_writer_is_forgotten():
