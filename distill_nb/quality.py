@@ -60,7 +60,8 @@ def wilson_interval(
 )->tuple: # low, high; NaN where `n` is 0
     "Interval of a share (Wilson 1927). Raises `ValueError` unless `right` is from 0 to `n`"
     k,m = number_array('right', right),number_array('n', n)
-    if k.ndim and m.ndim and k.shape != m.shape: raise ValueError(f"`right` has shape {k.shape}, `n` {m.shape}: one `n` for each, or one for all")
+    if k.ndim and m.ndim and k.shape != m.shape:
+        raise ValueError(f"`right` has shape {k.shape}, `n` {m.shape}: one `n` for each, or one for all")
     if not np.isfinite(k).all() or not np.isfinite(m).all() or (k < 0).any() or (k > m).any():
         raise ValueError("`right` must be finite numbers from 0 to `n`")
     with np.errstate(invalid='ignore', divide='ignore'): low,high = _wilson(k/m, m, level)
@@ -183,7 +184,8 @@ def most_disputed(
     names = list(check_type('probs', probs, dict, 'a dict, source -> probabilities [n,C]'))
     if not names: raise ValueError("`probs` is empty: give at least one source")
     if weights is not None: check_type('weights', weights, (dict,pd.Series), 'a dict or a Series, source -> weight')
-    if lost := [s for s in names if weights is not None and s not in weights]: raise ValueError(f"`weights` lack {', '.join(map(str, lost))}")
+    lost = [str(s) for s in names if weights is not None and s not in weights]
+    if lost: raise ValueError(f"`weights` lack {', '.join(lost)}")
     alpha = np.array([1. if weights is None else weights[s] for s in names], dtype=float)
     if not np.isfinite(alpha).all() or (alpha < 0).any() or not alpha.sum() > 0:
         raise ValueError("`weights` must be finite, none negative, not all 0")
