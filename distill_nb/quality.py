@@ -184,8 +184,8 @@ def most_disputed(
     names = list(check_type('probs', probs, dict, 'a dict, source -> probabilities [n,C]'))
     if not names: raise ValueError("`probs` is empty: give at least one source")
     if weights is not None: check_type('weights', weights, (dict,pd.Series), 'a dict or a Series, source -> weight')
-    if lost := [s for s in names if weights is not None and s not in weights]:
-        raise ValueError(f"`weights` lack {', '.join(map(str, lost))}")
+    lost = [str(s) for s in names if weights is not None and s not in weights]
+    if lost: raise ValueError(f"`weights` lack {', '.join(lost)}")
     alpha = np.array([1. if weights is None else weights[s] for s in names], dtype=float)
     if not np.isfinite(alpha).all() or (alpha < 0).any() or not alpha.sum() > 0:
         raise ValueError("`weights` must be finite, none negative, not all 0")

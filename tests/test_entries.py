@@ -483,7 +483,8 @@ elsewhere = { # why a public name is not in `entries`
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
-    'what other tests are about': 'advice findings_json wilson_interval open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
+    'what other tests are about': 'advice findings_json wilson_interval '
+                                  'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
