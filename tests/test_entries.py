@@ -63,7 +63,7 @@ from distill_nb.watch import *
 from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.resume import Resume
-from distill_nb import calibrate as cal, cli, explore, infer, kept, pseudo_labels as pseudo, resume, similarity, tasks
+from distill_nb import calibrate as cal, cli, infer, kept, pseudo_labels as pseudo, resume, similarity, tasks
 from distill_nb.estimators import core, counts, covariances, kernels, pairs, probes, trust
 
 _tmp = tempfile.TemporaryDirectory()
@@ -475,7 +475,6 @@ elsewhere = { # why a public name is not in `entries`
                                                 'resize_view Pack Suite Outputs Student ImageView OpenedBy Opener '
                                                 'OpenByOwn RepeatDL PoolCallback write_state student_meta '
                                                 'load_backbone cut_stages feature_hints Findings',
-                                                'load_backbone cut_stages feature_hints',
     'its packages ask for an environment of their own; it does as `to_openvino`, see `test_runtimes`': 'to_litert',
     'what `test_arguments` is about': 'rules Range Count OneOf Maybe Kind Each Flag checked',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',

@@ -1,8 +1,9 @@
 "The lines of the README run as they are typed, on a folder of pictures and with stand-ins for what a hub would send"
-import os, re
+import re
 from importlib import resources
 from pathlib import Path
-import numpy as np, pytest, shutil, timm
+import shutil
+import numpy as np, pytest, timm
 from PIL import Image
 from distill_nb import networks
 

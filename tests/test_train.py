@@ -1,10 +1,11 @@
 "Training by cross-validation: nothing that is held out is learned from, what was stopped goes on, and wrong input is refused first"
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback
-from distill_nb import train as room
+from distill_nb import folds
 from distill_nb.items import image_items, item_labels
 from distill_nb.packs import digits_dls
-from distill_nb.train import Clock, Run, StopAfter, held_out_folds, make_run, train_student
+from distill_nb.folds import Clock, Run, StopAfter, held_out_folds
+from distill_nb.train import make_run, train_student
 from distill_nb.teach import Probes
 from distill_nb.zoo import Zoo
 
@@ -133,7 +134,7 @@ def test_clock():
     (dict(stages=99), '`stages`')])
 def test_what_is_wrong_is_refused_first(data, tmp_path, monkeypatch, wrong, words):
     def ran(*args, **kwargs): raise AssertionError('too late')
-    monkeypatch.setattr(room, 'rank_sources', ran)
+    monkeypatch.setattr(folds, 'rank_sources', ran)
     with pytest.raises((ValueError,TypeError), match='(?s)' + words.replace('(', r'\(')): trained(data, tmp_path/'run', **wrong)
     assert not list(tmp_path.rglob('*.json'))
 
