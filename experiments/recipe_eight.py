@@ -5,7 +5,7 @@ Five labels per class (three of pets, which has six) are trained on; half of the
 the rest is the pool. The test images are not touched. Both kinds of student start from the ImageNet weights of EfficientNet-Lite0:
 `small` is its first four stages on images of 64 px, `whole` is all of it on 96 px. The five models of DATA teach. Every run keeps its
 accuracy and loss at the start and after each fifth of its steps. One thread per run; runs that are in OUT.csv are not made again."""
-import argparse, time, warnings
+import argparse, sys, time, warnings
 from collections import Counter
 warnings.simplefilter('ignore')
 from pathlib import Path
@@ -17,6 +17,9 @@ from distill_nb.learner import distill_learner, transfer_learner
 from distill_nb.packs import load_pack
 from distill_nb.similarity import rank_sources
 from distill_nb.zoo import Zoo
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
+from common import machine # noqa: E402
 
 kinds = dict(small=dict(stages=4, size=64), whole=dict(size=96))
 targets = ['textures','flowers','birds','pets','aerial','corn','skin','chestxray']
@@ -53,7 +56,7 @@ def run(folder, store, kind, target, method, lr, steps, freeze, size, seed):
     curve = [start] + [[v[names.index(k)] for k in ('valid_loss','accuracy')] for v in learn.recorder.values]
     row = dict(kind=kind, target=target, method=method, lr=str(lr), steps=steps, freeze=freeze, size=size, seed=seed)
     row |= {f'acc{i}': round(c[1], 4) for i,c in enumerate(curve)} | {f'loss{i}': round(c[0], 4) for i,c in enumerate(curve)}
-    return dict(row, seconds=round(time.perf_counter()-began))
+    return dict(row, seconds=round(time.perf_counter()-began), **machine())
 
 def grid():
     "What is tried, the most telling first"
