@@ -473,7 +473,7 @@ def in_terminal(*argv, **kwargs):
 
 def test_ctrl_c_in_a_terminal_and_on(files, tmp_path):
     "Ctrl-C while it trains ends in one line and exit code 130; the same command goes on, and predicts"
-    argv = train(files, tmp_path/'run', '--no-baselines', epochs=60)
+    argv = train(files, tmp_path/'run', '--no-baselines', epochs=30)
     p = in_terminal(*argv, cwd=tmp_path)
     said = []
     for line in p.stderr:
