@@ -426,6 +426,13 @@ def _train(a):
         raise ValueError(f"{str(e).rstrip('.')}. {_other}") from e
     _conclude(a, res)
 
+# %% ../nbs/52_cli.ipynb #cli24020
+def _as_options(text):
+    "A sentence whose `arch`, `top=1` are the options of `train`"
+    import inspect
+    known = inspect.signature(train).parameters
+    return re.sub('`([a-z_]+)(=[^`]*)?`', lambda m: _option(m[1]) + (m[2] or '') if m[1] in known else m[0], text)
+
 def _conclude(a, res):
     "Print what came out"
     from distill_nb.report import advice, findings_json
@@ -433,7 +440,7 @@ def _conclude(a, res):
     if a.json: return print(findings_json(res.findings))
     first,*more = advice(res.findings)
     print(f'\n{first}\n\nWhat to try next:')
-    for i,o in enumerate(more[:3], 1): print(f"{i}. {re.sub('`([a-z_]+)`', lambda m: _option(m[1]), o)}")
+    for i,o in enumerate(more[:3], 1): print(f'{i}. {_as_options(o)}')
     print(f"\nThe page is {res.out/'report.html'}. Student, ranking and log are beside it")
 
 # %% ../nbs/52_cli.ipynb #cli10030
