@@ -312,7 +312,8 @@ def _found(ranking, vocab, command):
 
 def _report(a, found):
     "Write the page into `a.out`, and print the JSON, where these are asked for"
-    from distill_nb.report import findings_json, write_report
+    from distill_nb.advice import findings_json
+    from distill_nb.report import write_report
     if a.out: _say(a)(f'The page is {write_report(found, a.out)}')
     if a.json: print(findings_json(found))
 
@@ -404,6 +405,7 @@ def _exclude(a, **pairs):
         if getattr(a, k) and getattr(a, other):
             raise argparse.ArgumentError(None, f'argument {_option(k)}: not allowed with argument {_option(other)}')
 
+# %% ../nbs/52_cli.ipynb #grn00022
 def _train(a):
     "`train` with the arguments `a`"
     from distill_nb.files import check_place
@@ -428,7 +430,7 @@ def _train(a):
 
 def _conclude(a, res):
     "Print what came out"
-    from distill_nb.report import advice, findings_json
+    from distill_nb.advice import advice, findings_json
     for name,why in res.findings.ranking.failed.items(): print(f'failed: {name} ({_shell_words(why)})', file=sys.stderr)
     if a.json: return print(findings_json(res.findings))
     first,*more = advice(res.findings)

@@ -73,7 +73,8 @@ def _warn_of_empty(labels, root, name):
     "Warn of class folders without an image"
     folders = {o.name for o in os.scandir(root) if o.is_dir() and not o.name.startswith('.')}
     if not (empty := sorted(folders - set(labels))): return
-    warn(f"`{name}`: no image in {', '.join(map(repr, empty))}, so {'they are not classes' if len(empty)>1 else 'it is not a class'} here")
+    are = 'they are not classes' if len(empty)>1 else 'it is not a class'
+    warn(f"`{name}`: no image in {', '.join(map(repr, empty))}, so {are} here")
 
 def _class_folders(root, name):
     "(files, classes) of a folder with a folder of images for each class"
@@ -180,7 +181,8 @@ def _hf_labels(ds, image, a):
     known = [c for c,f in ds.features.items() if isinstance(f, datasets.ClassLabel)]
     column = known[0] if len(known)==1 and a.label is None else _label_column(known or ds.column_names, a, image)
     labels,feature = list(ds.with_format(None)[column]),ds.features[column]
-    if isinstance(feature, datasets.ClassLabel): return [None if o is None or o<0 else feature.int2str(o) for o in labels]
+    if isinstance(feature, datasets.ClassLabel):
+        return [None if o is None or o<0 else feature.int2str(o) for o in labels]
     if any(o is not None for o in labels):
         class_names(labels, a.name)
         _check_few(labels, column, a)
@@ -229,7 +231,8 @@ def _parts_of(x, a):
 def _(x, a):
     x = Path(x)
     if x.is_dir(): return _of_folder(x, a)
-    if x.is_file() and x.suffix.lower() in ('.csv','.tsv','.txt'): return _of_table(read_table(x, f'`{a.name}`'), a, x.parent)
+    if x.is_file() and x.suffix.lower() in ('.csv','.tsv','.txt'):
+        return _of_table(read_table(x, f'`{a.name}`'), a, x.parent)
     raise ValueError(f"`{a.name}`: '{x}' is not a folder; give a folder with one folder of images per class, "
                      "or a table (.csv, .tsv)")
 
