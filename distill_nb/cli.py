@@ -153,6 +153,8 @@ def parse_zoo(
 )->'Zoo': # its sources are not loaded yet
     "The `Zoo` that `s` names. Raises `ValueError` if there is none"
     from distill_nb.catalogue import Zoo
+    if not isinstance(s, (str,Path)): raise TypeError(f"zoo: must be a folder, a file or names, got {type(s).__name__}")
+    s = str(s)
     if s == 'embedded': return Zoo.embedded()
     if s.partition(':')[0] == 'recommended': return Zoo.recommended(*s.split(':')[1:], px=size)
     if Path(s).exists(): return Zoo.checkpoints(s, size=size)

@@ -14,6 +14,7 @@ import pandas as pd
 from fastai.vision.all import *
 from fastcore.xtras import ContextManagers
 from .core import Count, checked
+from .estimators.core import class_codes
 from .items import Images, item_labels
 from .data import image_dls
 from .zoo import Zoo
@@ -29,12 +30,12 @@ from .calibrate import fit_temperature
 # %% ../nbs/38_folds.ipynb #trn00021
 @checked(folds=Count(2))
 def held_out_folds(
-    labels, # class index of each image [n]
+    labels, # class of each image [n]: a name or an index
     folds:int=5, # number of parts
     seed:int=42, # of the deal
 )->list: # of `folds` pairs (training indices, held-out indices); fewer if no class has so many images
     "Stratified folds of few labels: every image is held out once, save those that are alone in their class"
-    labels = np.asarray(labels)
+    labels = class_codes(labels).numpy()
     rng,n = np.random.default_rng(seed),np.bincount(labels)
     classes = rng.permutation(np.flatnonzero(n > 1))
     shuffled = np.concatenate([rng.permutation(np.flatnonzero(labels == c)) for c in classes])

@@ -10,7 +10,7 @@ __all__ = ['suggested_lr', 'suggested_epochs', 'suggested_size', 'native_size', 
 # %% ../nbs/32_recipe.ipynb #rec00010
 from fastai.vision.all import *
 import timm
-from .core import Count, Maybe, checked
+from .core import Count, Kind, checked
 from .items import get_images
 from .kept import pixel_size
 from .sources import Source
@@ -18,6 +18,7 @@ from .student import Student
 from .callbacks import FitCallback
 
 # %% ../nbs/32_recipe.ipynb #rec00021
+@checked(student=Kind('a Student, as `create_student` makes it', ('backbone',)))
 def suggested_lr(
     student:Student, # as `create_student` made it
 )->float: # peak of the one-cycle schedule
@@ -27,7 +28,7 @@ def suggested_lr(
     return float(f'{min(5e-3, max(1e-4, lr)):.1e}')
 
 # %% ../nbs/32_recipe.ipynb #rec00031
-@checked(n_batches=Count())
+@checked(n_batches=Count(), steps=Count())
 def suggested_epochs(
     n_batches:int, # batches in an epoch: those of a pass over the pool
     steps:int=None, # that a training should have, by default 600 on a GPU and 300 on a CPU
@@ -37,7 +38,7 @@ def suggested_epochs(
     return min(100, max(5, round(steps/n_batches)))
 
 # %% ../nbs/32_recipe.ipynb #rec00041
-@checked(native=Count(8), most=Maybe(Count(8)))
+@checked(native=Count(8), most=Count(8))
 def suggested_size(
     images, # the labelled images: whatever `get_images` takes
     native:int=224, # side in px that the student's start was trained for
