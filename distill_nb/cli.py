@@ -178,8 +178,9 @@ def _on_error(skip_broken): return 'skip' if skip_broken else 'raise'
 
 def _labeled(a, x=None, name='labeled'):
     "The parts of a labelled data set: name -> (images, their classes)"
-    from distill_nb.labeled import labeled_parts
-    return labeled_parts(x or a.labeled, name, label=a.label, path=a.path, on_error=_on_error(a.skip_broken))
+    from distill_nb.labeled import has_columns, labeled_parts
+    columns = dict(label=a.label, path=a.path) if x is None or has_columns(x) else {}
+    return labeled_parts(x or a.labeled, name, on_error=_on_error(a.skip_broken), **columns)
 
 def _unlabeled(folder, skip_broken=False):
     "Images of a pool"

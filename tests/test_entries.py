@@ -166,7 +166,7 @@ entries = {
  'get_images': lambda: call(get_images, dict(x='folder'), x=list(pics)),
  'image_dls': lambda: call(image_dls, dict(items='images', labels='labels', valid_pct='share', size='count',
                                            bs='count', vocab='vector'), items=pics, labels=Y, valid_pct=.4),
- 'held_out_folds': lambda: call(held_out_folds, dict(labels='labels', folds='count', seed='count'), labels=Y, folds=3),
+ 'held_out_folds': lambda: call(held_out_folds, dict(labels='labels', folds='count'), labels=Y, folds=3),
  'check_metric': lambda: call(check_metric, dict(metric='choice'), metric='cka'),
  'suggested_lr': lambda: call(suggested_lr, dict(student='module'), student=create_student('test_efficientnet', 3, pretrained=False)),
  'suggested_epochs': lambda: call(suggested_epochs, dict(n_batches='count', steps='count'), n_batches=10),
@@ -413,7 +413,7 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
                                                                                                    ('Ranking','metric',
         '*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
     ('read_state','path','*'): 'no state: training begins', ('suggested_size','images','missing'): 'what cannot be read has no size',
-    ('held_out_folds','labels','few'): 'there are so many images, then', ('held_out_folds','seed','zero'): 'a seed like any other', ('nested_probes','sizes','beyond'): 'all images',
+    ('held_out_folds','labels','few'): 'there are so many images, then', ('nested_probes','sizes','beyond'): 'all images',
     ('Zoo|check_download','sources','empty'): 'a zoo to be filled',
     ('ranking_words','alpha','none'): 'those at p=4', ('dissimilarity','x','empty'): 'no pair of images'}
 

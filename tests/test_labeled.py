@@ -8,7 +8,7 @@ from fastai.vision.all import (
 from distill_nb import items
 from distill_nb.items import Images, Pack, check_labels, get_images, item_labels
 from distill_nb.images import open_image
-from distill_nb.labeled import labeled_images, labeled_parts
+from distill_nb.labeled import has_columns, labeled_images, labeled_parts
 from distill_nb.learner import distill_learner, student_learner, transfer_learner
 from distill_nb.pool import pool_images
 from distill_nb.similarity import rank_sources
@@ -66,6 +66,13 @@ def test_parts_by_folder(tmp_path):
         assert set(labeled_parts(tree(tmp_path, 'train/a/1.png','val/a/1.png','models/x.png','test/1.png')))=={'train','valid'}
     with pytest.raises(ValueError, match='two of the folders .* join'): labeled_parts(tree(tmp_path, 'val/a/1.png','valid/a/1.png'))
     with pytest.raises(ValueError, match='no image'): labeled_parts(tree(tmp_path, 'train/a/1.png','valid'))
+
+@pytest.mark.parametrize('column', ['label','path'])
+def test_class_folders_have_no_columns(photos, tmp_path, column):
+    with pytest.raises(ValueError, match=f"`{column}`: .* has no columns"): labeled_parts(photos, **{column: 'kind'})
+    table = pd.DataFrame(dict(file=names, label=labels))
+    table.to_csv(tmp_path/'l.csv', index=False)
+    assert has_columns(tmp_path/'l.csv') and not has_columns(photos)
 
 def test_loose_images_beside_a_table_point_to_it(tmp_path):
     root = tree(tmp_path, 'train/1.jpg','train/2.jpg')
