@@ -106,28 +106,26 @@ def _part_folders(root, name):
     return res
 
 # %% ../nbs/07_labeled.ipynb #labe0017
-def has_columns(
-    x # path of labelled images
-)->bool:
-    "Is it a table, a folder with one, or a Hugging Face data set? Then `label` and `path` may name its columns"
-    x = Path(x)
-    return not x.is_dir() or (x/'metadata.csv').is_file() or open_hf(x, '`x`') is not None
-
-def _without_columns(found, root, a):
-    "`found`. ValueError if a column was named"
-    for k in ('label','path'):
-        if getattr(a, k) is not None:
-            raise ValueError(f"`{k}`: '{root}' has no columns, its folders are the classes: leave `{k}` out, or give a table")
-    return found
-
 def _of_folder(root, a):
     "Parts of a folder: of classes, of parts, with `metadata.csv`, or of Hugging Face data"
     ds = open_hf(root, f'`{a.name}`')
     if ds is not None: return _of_hf(ds, a)
     if (root/'metadata.csv').is_file(): return _of_table(read_table(root/'metadata.csv', f'`{a.name}`'), a, root)
     folders = _part_folders(root, a.name)
-    if folders is None: return {None: _without_columns(_class_folders(root, a.name), root, a)}
+    odd = [k for k in ('label','path') if getattr(a, k) is not None]
+    if folders is None and odd:
+        raise ValueError(f"`{odd[0]}`: '{root}' is a folder of images, which has no columns: leave it out, or name the table of "
+                         "the labels")
+    if folders is None: return {None: _class_folders(root, a.name)}
     return {k: first(_of_folder(v, a).values()) for k,v in folders.items()}
+
+# %% ../nbs/07_labeled.ipynb #grn00031
+def has_columns(
+    x # path of labelled images
+)->bool:
+    "Is it a table, a folder with one, or a Hugging Face data set? Then `label` and `path` may name its columns"
+    x = Path(x)
+    return not x.is_dir() or (x/'metadata.csv').is_file() or open_hf(x, '`x`') is not None
 
 # %% ../nbs/07_labeled.ipynb #labe0019
 label_columns = [o.split() for o in ('label labels class classes classname classlabel category target labelname',

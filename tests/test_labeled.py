@@ -67,13 +67,6 @@ def test_parts_by_folder(tmp_path):
     with pytest.raises(ValueError, match='two of the folders .* join'): labeled_parts(tree(tmp_path, 'val/a/1.png','valid/a/1.png'))
     with pytest.raises(ValueError, match='no image'): labeled_parts(tree(tmp_path, 'train/a/1.png','valid'))
 
-@pytest.mark.parametrize('column', ['label','path'])
-def test_class_folders_have_no_columns(photos, tmp_path, column):
-    with pytest.raises(ValueError, match=f"`{column}`: .* has no columns"): labeled_parts(photos, **{column: 'kind'})
-    table = pd.DataFrame(dict(file=names, label=labels))
-    table.to_csv(tmp_path/'l.csv', index=False)
-    assert has_columns(tmp_path/'l.csv') and not has_columns(photos)
-
 def test_loose_images_beside_a_table_point_to_it(tmp_path):
     root = tree(tmp_path, 'train/1.jpg','train/2.jpg')
     (root/'train.csv').write_text('id,label\n1,a\n2,b\n')
@@ -264,6 +257,12 @@ def test_images_that_cannot_be_read_are_skipped_at_every_door(photos, tmp_path):
     with pytest.warns(UserWarning): assert labeled_images(photos, on_error='skip')[1]==labels
     with pytest.raises(ValueError, match='1 of 7 images cannot be read .first: .*bad.jpg'): items.readable(get_images(photos), 'images')
     assert items.readable(good, 'images')==[True]*6
+
+def test_a_folder_has_no_columns(photos):
+    for k in ('label','path'):
+        with pytest.raises(ValueError, match=f'`{k}`: .*no columns'): labeled_images(photos, **{k: 'kind'})
+    pd.DataFrame(dict(file=names, label=labels)).to_csv(photos/'l.csv', index=False)
+    assert has_columns(photos/'l.csv') and not has_columns(photos)
 
 # Objects
 
