@@ -14,6 +14,7 @@ from distill_nb.sources import *
 from distill_nb.networks import *
 from distill_nb.checkpoints import *
 from distill_nb.zoo import *
+from distill_nb.catalogue import *
 from distill_nb.store import *
 from distill_nb.outputs import *
 from distill_nb.pseudo_labels import *
@@ -28,13 +29,19 @@ from distill_nb.distill import *
 from distill_nb.fixmatch import *
 from distill_nb.optimizer import FusedAdam
 from distill_nb.resume import Resume
+from distill_nb.recipe import *
 from distill_nb.learner import *
 from distill_nb.compare import *
+from distill_nb.quality import *
+from distill_nb.advice import *
 from distill_nb.calibrate import *
 from distill_nb.deploy import *
 from distill_nb.export import *
+from distill_nb.runtimes import *
 from distill_nb.publish import *
 from distill_nb.plots import *
+from distill_nb.report import *
+from distill_nb.train import *
 from distill_nb.demo import *
 from distill_nb.bench import *
 from distill_nb.suites import *
