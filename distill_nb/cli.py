@@ -322,34 +322,6 @@ def _identity(a):
     plain = lambda v: str(v) if isinstance(v, float) and not math.isfinite(v) else v
     return {k: plain(v) for k,v in vars(a).items() if k not in ('force','out','store','quiet','json','device')}
 
-# %% ../nbs/52_cli.ipynb #cli00010
-_other = 'Name another folder with --out, or start over in this one with --force'
-
-def _unfinished(out, arguments):
-    "Is this very run in `out`, unfinished? ValueError if that holds another run, or one that has ended"
-    import json
-    from distill_nb.files import reading
-    if not (out/'run.json').exists():
-        if (out/'student.safetensors').exists(): raise ValueError(f"`out`: '{out}' holds a student already. {_other}")
-        return False
-    with reading(out/'run.json', "a run's record", _other) as file:
-        run = json.loads(file.read_text(encoding='utf-8'))
-        was,ended = dict(run['arguments']),run.get('headline')
-    if ended is not None: raise ValueError(f"`out`: the run in '{out}' has ended. {str(ended).partition(':')[0].rstrip('.')}. {_other}")
-    if not (out/'resume').is_dir(): return False
-    if differ := [_option(k) for k in {**was, **arguments} if was.get(k) != arguments.get(k)]:
-        raise ValueError(f"`out`: '{out}' holds an unfinished run, and {', '.join(differ)} differ. {_other}")
-    return True
-
-def _begin(out, arguments):
-    "Delete what another run left in `out`, and write the arguments of this one"
-    import json, shutil
-    from distill_nb.files import write_whole
-    written = 'run.json','ranking.csv','log.csv','report.html','student.safetensors','student.onnx'
-    for o in written: (out/o).unlink(missing_ok=True)
-    if (out/'resume').exists(): shutil.rmtree(out/'resume')
-    write_whole(out/'run.json', json.dumps(dict(arguments=arguments), indent=1))
-
 # %% ../nbs/52_cli.ipynb #5e3a0ffc
 def _valid_part(parts): return parts.get('valid') or next(iter(parts.values()))
 
@@ -393,6 +365,16 @@ def _prepared(a):
                 pretrained=not a.scratch, stages=a.stages, teach=teach)
 
 # %% ../nbs/52_cli.ipynb #cli10031
+_other = 'Name another folder with --out, or start over in this one with --force'
+
+def _unfinished(out, arguments):
+    "Is this very run in `out`, unfinished? The library's refusal in the words of a shell"
+    from distill_nb.train import unfinished
+    try: return unfinished(out, arguments)
+    except ValueError as e:
+        said = str(e).partition(' Name another folder')[0]
+        raise ValueError(f"{re.sub('`([a-z_]+)`(?=[, ])', lambda m: _option(m[1]), said)} {_other}") from e
+
 def _versions():
     "Versions of what decides a result"
     import fastai, timm, torch
@@ -414,17 +396,22 @@ def _train(a):
     given = _prepared(a)
     from distill_nb.train import train_student
     if goes_on: _note('goes on where it was stopped')
-    command = _shell_line(train, a)
-    begin = (lambda: None) if goes_on else lambda: _begin(out, _identity(a))
+    record = dict(command=_shell_line(train, a), arguments=_identity(a), versions=_versions())
     try:
-        res = train_student(**given, out=out, folds=a.folds, n_epoch=a.epochs, lr=a.lr, size=a.size, bs=a.bs, p=a.p, top=a.top, lam=a.lam,
-                            metric=a.metric, n=a.probe, halving=a.halving, baselines=not a.no_baselines, seed=a.seed, store=a.store,
-                            progress=sys.stderr.isatty() and not a.quiet, say=_say(a), command=command, begin=begin,
-                            record=dict(command=command, arguments=_identity(a), versions=_versions()))
+        res = train_student(**given, out=out, force=a.force, folds=a.folds, n_epoch=a.epochs, lr=a.lr, size=a.size, bs=a.bs, p=a.p,
+                            top=a.top, lam=a.lam, rank=dict(metric=a.metric, n=a.probe, halving=a.halving), baselines=not a.no_baselines,
+                            seed=a.seed, store=a.store, progress=sys.stderr.isatty() and not a.quiet, say=_say(a), record=record)
     except ValueError as e:
         if not goes_on: raise
         raise ValueError(f"{str(e).rstrip('.')}. {_other}") from e
     _conclude(a, res)
+
+# %% ../nbs/52_cli.ipynb #cli24020
+def _as_options(text):
+    "A sentence whose `arch`, `top=1` are the options of `train`"
+    import inspect
+    known = inspect.signature(train).parameters
+    return re.sub('`([a-z_]+)(=[^`]*)?`', lambda m: _option(m[1]) + (m[2] or '') if m[1] in known else m[0], text)
 
 def _conclude(a, res):
     "Print what came out"
@@ -433,7 +420,7 @@ def _conclude(a, res):
     if a.json: return print(findings_json(res.findings))
     first,*more = advice(res.findings)
     print(f'\n{first}\n\nWhat to try next:')
-    for i,o in enumerate(more[:3], 1): print(f"{i}. {re.sub('`([a-z_]+)`', lambda m: _option(m[1]), o)}")
+    for i,o in enumerate(more[:3], 1): print(f'{i}. {_as_options(o)}')
     print(f"\nThe page is {res.out/'report.html'}. Student, ranking and log are beside it")
 
 # %% ../nbs/52_cli.ipynb #cli10030

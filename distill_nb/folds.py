@@ -135,18 +135,19 @@ class Run:
     distil:dict # how it is taught: lam, teach, ...
     rank:dict # how sources are scored: metric, n, halving
     size:int # side of the student's images in px
-    bs:int # labelled images in a batch, and as many of the pool
     n_epoch:int # passes over the pool
-    lr:float # peak of the schedule; None: the Learner's own
-    p:float # power of the scores
-    top:int # distil from so many of the best sources only; None: all
-    seed:int # of the folds, the student and the batches
-    store:object # where outputs of sources are kept
-    progress:bool # show progress bars
-    say:callable # called with a line when something begins
+    bs:int=32 # labelled images in a batch, and as many of the pool
+    lr:float=None # peak of the schedule, by default the Learner's own
+    p:float=4. # power of the scores
+    top:int=None # distil from so many of the best sources only
+    seed:int=42 # of the folds, the student and the batches
+    store:object=None # where outputs of sources are kept
+    progress:bool=True # show progress bars
+    say:callable=noop # called with a line when something begins
     clock:object=None # counts the images that have gone through the student
     seconds:dict=field(default_factory=lambda: defaultdict(list)) # kind of fit -> how long each took
 
+# %% ../nbs/38_folds.ipynb #trn24010
 @patch
 def dls(self:Run,
     train, # indices of the labelled images that are learned from

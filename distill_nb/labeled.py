@@ -111,6 +111,8 @@ def _of_folder(root, a):
     if ds is not None: return _of_hf(ds, a)
     if (root/'metadata.csv').is_file(): return _of_table(read_table(root/'metadata.csv', f'`{a.name}`'), a, root)
     folders = _part_folders(root, a.name)
+    if odd := [k for k in ('label','path') if getattr(a, k) is not None]:
+        raise ValueError(f"`{odd[0]}`: '{root}' is a folder of images, which has no columns: leave it out, or name the table of the labels")
     if folders is None: return {None: _class_folders(root, a.name)}
     return {k: first(_of_folder(v, a).values()) for k,v in folders.items()}
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import pandas as pd
 from fastai.vision.all import *
 from .core import Count, check_number, checked
-from .files import check_place, write_whole
+from .files import check_place, reading, write_whole
 from .items import get_images
 from .labeled import labeled_parts
 from .pool import images_in
@@ -24,7 +24,7 @@ from .similarity import check_metric
 from .teachers import probe_labels
 from .teach import Probes, Teach
 from .recipe import fit_warnings, native_size, suggested_epochs, suggested_size
-from .learner import check_args, student_learner
+from .learner import check_args
 from .quality import Findings, candidates, headline, most_disputed
 from .calibrate import calibrate_logits, divide_head
 from .folds import Clock, Run, best_epoch, learns_from_start
@@ -147,21 +147,60 @@ def _labeled(labeled, valid, on_error, say):
     held,truth = held.get('valid') or first(held.values())
     return images,_classes(labels, vocab),vocab,(held, _classes(truth, vocab))
 
+# %% ../nbs/45_train.ipynb #trn24001
+_of_student = 'start','pretrained','stages','arch_kwargs','freeze_stats','normalize','cache','opt_func'
+
 def make_run(
-    labeled, unlabeled, sources, arch, out, valid, n_epoch, lr, size, bs, p, top, rank, student, distil, seed, store, progress, say,
-    on_error='raise', # of images that cannot be read
+    labeled, unlabeled, sources, arch, out, valid, size, n_epoch, bs, # as in `train_student`
+    student:dict, rank:dict, # how the student is made, and how sources are scored
+    on_error:str, say, # as in `train_student`
+    **kwargs, # further fields of `Run`
 )->tuple: # (`Run`, what is held out, as `Run.splits` takes it)
     "The run of these arguments, all checked"
+    if odd := sorted(set(student) - set(_of_student)):
+        raise TypeError(f"`{odd[0]}` is no argument of train_student. Of a student it takes {', '.join(_of_student)}")
     images,labels,vocab,valid = _labeled(labeled, valid, on_error, say)
     pool = _apart(get_images(unlabeled, '`unlabeled`', on_error=on_error), images, 'labelled images', say)
     if isinstance(valid, tuple): pool = _apart(pool, valid[0], 'validation images', say)
-    check_metric(rank['metric'])
+    check_metric(rank.get('metric', 'cka'))
     size = size or suggested_size(images, native_size(arch, student.get('start')))
     n_epoch = n_epoch or suggested_epochs(max(1, len(pool)//bs))
-    run = Run(images, labels, vocab, pool, Zoo(sources), check_place('out', out), arch, student, distil, rank, size, bs, n_epoch, lr, p,
-              top, seed, store, progress, say)
+    run = Run(images, labels, vocab, pool, Zoo(sources), check_place('out', out), arch, student, rank=rank, size=size, n_epoch=n_epoch,
+              bs=bs, say=say, **kwargs)
     check_args(run.dls(np.arange(len(images)), (images, labels)), arch, **{k: v for k,v in student.items() if k != 'pretrained'})
     return run,valid
+
+# %% ../nbs/45_train.ipynb #trn24003
+_results = 'run.json','ranking.csv','log.csv','report.html','student.safetensors','student.onnx'
+_other = 'Name another folder; or start over in this one with force=True'
+
+def unfinished(
+    out, # folder
+    arguments:dict=None, # of the run, as JSON holds them; None: not compared
+)->bool:
+    "Is a run in `out` that was stopped? Raises `ValueError` if that is another run, or one that has ended"
+    out = Path(out)
+    if not (out/'run.json').exists():
+        if (out/'student.safetensors').exists(): raise ValueError(f"`out`: '{out}' holds a student already. {_other}")
+        return False
+    with reading(out/'run.json', "a run's record", _other) as file:
+        run = json.loads(file.read_text(encoding='utf-8'))
+        was,ended = dict(run.get('arguments') or {}),run.get('headline')
+    if ended is not None:
+        raise ValueError(f"`out`: the run in '{out}' has ended. {str(ended).partition(':')[0].rstrip('.')}. {_other}")
+    if not (out/'resume').is_dir(): return False
+    if arguments is not None and (differ := [k for k in {**was, **arguments} if was.get(k) != arguments.get(k)]):
+        raise ValueError(f"`out`: '{out}' holds an unfinished run, and {', '.join(f'`{k}`' for k in differ)} differ. {_other}")
+    return True
+
+def begin_run(
+    out:Path, # folder
+    record:dict, # what run.json begins with
+):
+    "Delete what another run left in `out`, and write the record of this one"
+    for o in _results: (out/o).unlink(missing_ok=True)
+    if (out/'resume').exists(): shutil.rmtree(out/'resume')
+    write_whole(out/'run.json', json.dumps(record, indent=1))
 
 # %% ../nbs/45_train.ipynb #trn00082
 @patch
@@ -175,7 +214,7 @@ def n_images(self:Run,
     bs = min(self.bs, len(self.labels))
     return self.n_epoch*batches*((2*bs + bs*baselines)*len(splits) + 2*bs*refit)
 
-def _held_out(splits, n, valid):
+def held_out_words(splits, n, valid):
     "How accuracy was measured, in words"
     if isinstance(valid, tuple): return f'{len(valid[1])} validation images'
     if len(splits) > 1: return f'{len(splits)}-fold cross-validation of {n} labelled images'
@@ -215,7 +254,6 @@ class Trained:
     def __repr__(self): return f"{headline(self.findings)} Report: {self.out/'report.html'}"
 
 # %% ../nbs/45_train.ipynb #trn00083
-@delegates(student_learner, but=['dls','epoch_len','probe_head','cbs','lr'])
 @checked(valid=None, size=Count(8))
 def train_student(
     labeled, # labelled images: a folder of class folders, a table, ... (whatever `labeled_images` takes)
@@ -223,6 +261,7 @@ def train_student(
     sources, # a `Zoo`, or a list of sources
     arch=None, # the student: a timm name, a fastai function, a module; by default that of `start`
     out='distilled', # folder for the student, the report, and the state of a run that was stopped
+    force:bool=False, # start over in a folder that holds another run
     valid=None, # a share to hold out once, or labelled images of your own; by default cross-validation
     folds:int=None, # of the cross-validation, by default 5; of more than 500 labels a fifth is held out once
     n_epoch:int=None, # passes over the pool, by default `suggested_epochs`
@@ -233,30 +272,25 @@ def train_student(
     top:int=None, # distil from so many of the best sources only
     teach:Teach=Probes(), # what teaches, see `distill_learner`
     lam:float=.5, # share of the target loss
-    metric:str='cka', # how sources are scored
-    n:int=500, # labelled images to score on, at most
-    halving:int=None, # images of a first round, see `rank_sources`
+    rank:dict=None, # how sources are scored: metric, n, halving, as in `rank_sources`
     baselines:bool=True, # fine-tune in each fold, to compare with
     seed:int=42, # of the folds, the student and the batches
     store=None, # where outputs of sources are kept, see `get_outputs`
     on_error:str='raise', # images that cannot be read: 'raise', or 'skip', which leaves them out with a warning
     progress:bool=True, # show progress bars
     say=noop, # called with a line when something begins
-    command:str='', # what repeats the run, for the page
-    record:dict=None, # further fields of run.json
-    begin=noop, # called when all arguments are checked and nothing has been written
-    **kwargs,
+    record:dict=None, # further fields of run.json; its `command` is shown on the page
+    **kwargs, # of the student: start, pretrained, stages, arch_kwargs, freeze_stats, normalize, cache, opt_func
 )->Trained: # the Learner of the student, the findings, the folder
     "Rank, weight and distil all sources into a student of all labels, and report how good it is; a run that was stopped goes on"
-    began = time.perf_counter()
-    rank,distil = dict(metric=metric, n=n, halving=halving),dict(lam=lam, teach=teach)
-    run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, n_epoch, lr, size, bs, p, top, rank, kwargs, distil, seed, store,
-                         progress, say, on_error)
-    begin()
+    began,record = time.perf_counter(),record or {}
+    run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, size, n_epoch, bs, kwargs, rank or {}, on_error, say,
+                         distil=dict(lam=lam, teach=teach), lr=lr, p=p, top=top, seed=seed, store=store, progress=progress)
+    if force or not unfinished(run.out, record.get('arguments')): begin_run(run.out, record)
     if folds is None and valid is None and len(run.labels) > 500: valid = .2
     splits,refit = run.splits(valid, folds or 5),not isinstance(valid, tuple)
     run.clock = Clock(run.n_images(splits, baselines, refit), say)
-    held_out = _held_out(splits, len(run.labels), valid)
-    learn,found = run.trained(splits, held_out, baselines, refit, command=command)
+    held_out = held_out_words(splits, len(run.labels), valid)
+    learn,found = run.trained(splits, held_out, baselines, refit, command=record.get('command', ''))
     found.seconds = time.perf_counter()-began
-    return Trained(learn, found, run.write(learn, found, **(record or {})))
+    return Trained(learn, found, run.write(learn, found, **record))

@@ -1,6 +1,6 @@
 """The command line: every mistake is reported in one line, before anything expensive runs; the folder of a run holds its complete history,
 that of an interrupted one included."""
-import argparse, csv, json, shlex, shutil, subprocess, sys, time
+import argparse, csv, json, shlex, shutil, signal, subprocess, sys, time
 from functools import wraps
 from importlib import resources
 import pytest
@@ -463,3 +463,31 @@ def test_distill_learner_looks_before_it_ranks(files, monkeypatch):
              dict(teach=Probes(views=('upside',)))]
     for kw in wrong:
         with pytest.raises((ValueError,TypeError)): distill_learner(**{**good, **kw})
+
+# In a process of its own, as a person has it
+
+def in_terminal(*argv, **kwargs):
+    "The command line in a process"
+    line = [sys.executable, '-W', 'ignore', '-c', 'from distill_nb.cli import main; main()', *map(str, argv)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+def test_ctrl_c_in_a_terminal_and_on(files, tmp_path):
+    "Ctrl-C while it trains ends in one line and exit code 130; the same command goes on, and predicts"
+    argv = train(files, tmp_path/'run', '--no-baselines', epochs=30)
+    p = in_terminal(*argv, cwd=tmp_path)
+    said = []
+    for line in p.stderr:
+        said.append(line)
+        if 'for the whole run' in line: break                                  # an epoch has ended
+    time.sleep(.3)
+    p.send_signal(signal.SIGINT)
+    out,err = p.communicate(timeout=120)
+    assert p.returncode == 130, (said, err)
+    assert err.strip().splitlines()[-1] == 'distill_nb train: stopped; the same command goes on after the last complete epoch' and not out
+    p = in_terminal(*argv, cwd=tmp_path)
+    out,err = p.communicate(timeout=300)
+    assert p.returncode == 0 and 'goes on where it was stopped' in err and out.strip().startswith('The student is right on'), err
+    assert 'What to try next:' in out and str(tmp_path/'run'/'report.html') in out
+    p = in_terminal('predict', tmp_path/'run', files/'labeled', cwd=tmp_path)
+    out,err = p.communicate(timeout=60)
+    assert p.returncode == 0 and 'accuracy 1.0000, between' in err and 'class0/' in out, (out, err)

@@ -258,6 +258,10 @@ def test_images_that_cannot_be_read_are_skipped_at_every_door(photos, tmp_path):
     with pytest.raises(ValueError, match='1 of 7 images cannot be read .first: .*bad.jpg'): items.readable(get_images(photos), 'images')
     assert items.readable(good, 'images')==[True]*6
 
+def test_a_folder_has_no_columns(photos):
+    for k in ('label','path'):
+        with pytest.raises(ValueError, match=f'`{k}`: .*no columns'): labeled_images(photos, **{k: 'kind'})
+
 # Objects
 
 def test_torchvision_data(photos):

@@ -1,4 +1,5 @@
 "Training by cross-validation: nothing that is held out is learned from, what was stopped goes on, and wrong input is refused first"
+import json
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback
 from distill_nb import folds
@@ -27,8 +28,8 @@ def trained(data, out, labeled=None, pool=None, **kwargs):
 
 def a_run(data, out, labels=None):
     x,y = data['few']
-    run,_ = make_run((x, labels or y), data['pool'], data['zoo'], None, out, None, 2, None, 32, 10, 4., None, dict(metric='cka'),
-                     dict(start=data['zoo']['objects']), dict(lam=.5, teach=Probes()), 42, data['store'], False, lambda s: None)
+    run,_ = make_run((x, labels or y), data['pool'], data['zoo'], None, out, None, 32, 2, 10, dict(start=data['zoo']['objects']),
+                     dict(metric='cka'), 'raise', lambda s: None, distil=dict(lam=.5, teach=Probes()), store=data['store'], progress=False)
     run.clock = Clock(1000)
     return run
 
@@ -85,10 +86,16 @@ def test_a_run_that_was_stopped_goes_on(data, tmp_path, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(Run, 'fit', stopped)
         with pytest.raises(KeyboardInterrupt): trained(data, tmp_path/'run')
-    assert not (tmp_path/'run'/'run.json').exists()
+    assert json.loads((tmp_path/'run'/'run.json').read_text()) == {}
     res = trained(data, tmp_path/'run')
     for k,p in whole.findings.probs.items(): assert np.array_equal(p, res.findings.probs[k]), k
     for a,b in zip(whole.learn.model.parameters(), res.learn.model.parameters()): assert torch.equal(a, b)
+
+def test_a_folder_is_not_overwritten(data, tmp_path):
+    trained(data, tmp_path/'run', n_epoch=1)
+    with pytest.raises(ValueError, match='has ended.*force=True'): trained(data, tmp_path/'run', n_epoch=1)
+    assert trained(data, tmp_path/'run', n_epoch=1, lr=.01, force=True).learn.opt.hypers[0]['lr'] < .01
+    with pytest.raises(TypeError, match='`metrics` is no argument of train_student'): trained(data, tmp_path/'other', metrics=[])
 
 def test_the_start_is_kept_where_training_harms(data, tmp_path):
     "At a rate that ruins it the student is the linear probe of its start, and the page says so"
@@ -130,7 +137,7 @@ def test_clock():
 @pytest.mark.parametrize('wrong,words', [
     (dict(labeled=([np.zeros((8,8), np.uint8)]*3, ['a']*3)), "all images are of class 'a'"),
     (dict(valid=.9), '`valid`'), (dict(valid=([np.zeros((8,8), np.uint8)], ['zebra'])), "`valid`: class 'zebra'"),
-    (dict(metric='ckaa'), 'Nearest: cka'), (dict(folds=1), '`folds`'), (dict(n_epoch=0), '`n_epoch`'), (dict(arch='resnet5o'), 'resnet50'),
+    (dict(rank=dict(metric='ckaa')), 'Nearest: cka'), (dict(folds=1), '`folds`'), (dict(n_epoch=0), '`n_epoch`'), (dict(arch='resnet5o'), 'resnet50'),
     (dict(stages=99), '`stages`')])
 def test_what_is_wrong_is_refused_first(data, tmp_path, monkeypatch, wrong, words):
     def ran(*args, **kwargs): raise AssertionError('too late')
