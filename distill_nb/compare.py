@@ -135,7 +135,6 @@ def run_method(
         start = time.perf_counter()
         learn = ask(method, offered, **given)
         learn.remove_cbs(learn.cbs.filter(risinstance(CheckFit)))                      # it would look at the start, for one run of many
-        learn.remove_cbs(learn.cbs.filter(risinstance(CheckFit)))                      # it would look at the start, for one run of many
         with learn.no_bar(), learn.no_logging():
             if getattr(getattr(method, 'func', method), 'n_epoch', n_epoch):
                 learn.fit_one_cycle(n_epoch, lr, cbs=None if given.get('cbs') else _ValidateOnce())
