@@ -193,7 +193,8 @@ def _of_callback(cb):
     if isinstance(cb, FreezeStats): return {'`freeze_stats`': True}
     own,kind = isinstance(cb, (PoolCallback,EMA)),type(cb).__name__
     parts = [(k, v) for k,v in parts_of(cb)[1] if k not in ('pool','type')]
-    if isinstance(cb, PoolCallback): parts.append(('pool', cb.pool))
+    if isinstance(cb, PoolCallback): # both are properties
+        parts += [(k, getattr(cb, k)) for k in ('pool','teacher') if hasattr(type(cb), k)]
     res = {}
     for k,v in parts:
         name = f'`{_called.get(k, k)}`' if own else f'`cbs`: `{kind}` (`{k}`)'

@@ -192,8 +192,8 @@ def test_probabilities_are_probabilities(tmp_path):
 # Writers
 
 def far(monkeypatch):
-    monkeypatch.setattr(distill_nb.export, '_close', lambda got, want, path, tol: distill_nb_close(got, want+1, path, tol))
-distill_nb_close = distill_nb.export._close
+    monkeypatch.setattr(distill_nb.export, 'largest_difference', lambda got, want, path, tol: largest(got, want+1, path, tol))
+largest = distill_nb.export.largest_difference
 
 def test_what_is_refused_leaves_the_old_file(files, tmp_path, monkeypatch):
     writers = {'s.onnx': to_onnx, 's.pt2': to_export}
