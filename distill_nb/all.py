@@ -35,6 +35,7 @@ from distill_nb.compare import *
 from distill_nb.quality import *
 from distill_nb.advice import *
 from distill_nb.calibrate import *
+from distill_nb.folds import *
 from distill_nb.deploy import *
 from distill_nb.export import *
 from distill_nb.runtimes import *

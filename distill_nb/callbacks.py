@@ -13,7 +13,7 @@ from fastai.vision.all import *
 from timm.layers import convert_sync_batchnorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from .core import Range, checked
-from .items import get_images
+from .items import Images, get_images
 from .pool import unlabeled_dl
 
 # %% ../nbs/27_callbacks.ipynb #fit00002
@@ -78,7 +78,7 @@ class PoolCallback(FitCallback):
         self._images,self.bs = get_images(pool, '`pool`'),bs
 
     @property
-    def pool(self): return self._images # under the name of the argument a logger would take it for a setting
+    def pool(self)->Images: return self._images # under the name of the argument a logger would take it for a setting
 
     def views(self,
         x:Tensor # pool images, augmented and normalised by the loader [N,3,H,W]

@@ -63,7 +63,8 @@ def _lines_for(domain):
     "(kind, why, names that the installed timm has weights for) of each line; a warning tells the others"
     have,lines = set(timm.list_pretrained()),[o for o in _lines if domain is None or _check_domain(domain) in o[2].split()]
     lost = [n for *_,names in lines for n in names.split() if n not in have]
-    if lost: warnings.warn(f"timm {timm.__version__} has no weights {', '.join(lost)}: left out of the catalogue", stacklevel=4)
+    if lost:
+        warnings.warn(f"timm {timm.__version__} has no weights {', '.join(lost)}: left out of the catalogue", stacklevel=4)
     return [(kind, why, [n for n in names.split() if n in have]) for kind,why,_,names in lines]
 
 # %% ../nbs/17_catalogue.ipynb #cata0010

@@ -153,6 +153,8 @@ def parse_zoo(
 )->'Zoo': # its sources are not loaded yet
     "The `Zoo` that `s` names. Raises `ValueError` if there is none"
     from distill_nb.catalogue import Zoo
+    if not isinstance(s, (str,Path)): raise TypeError(f"zoo: must be a folder, a file or names, got {type(s).__name__}")
+    s = str(s)
     if s == 'embedded': return Zoo.embedded()
     if s.partition(':')[0] == 'recommended': return Zoo.recommended(*s.split(':')[1:], px=size)
     if Path(s).exists(): return Zoo.checkpoints(s, size=size)
@@ -176,8 +178,9 @@ def _on_error(skip_broken): return 'skip' if skip_broken else 'raise'
 
 def _labeled(a, x=None, name='labeled'):
     "The parts of a labelled data set: name -> (images, their classes)"
-    from distill_nb.labeled import labeled_parts
-    return labeled_parts(x or a.labeled, name, label=a.label, path=a.path, on_error=_on_error(a.skip_broken))
+    from distill_nb.labeled import has_columns, labeled_parts
+    columns = dict(label=a.label, path=a.path) if x is None or has_columns(x) else {}
+    return labeled_parts(x or a.labeled, name, on_error=_on_error(a.skip_broken), **columns)
 
 def _unlabeled(folder, skip_broken=False):
     "Images of a pool"
@@ -312,7 +315,8 @@ def _found(ranking, vocab, command):
 
 def _report(a, found):
     "Write the page into `a.out`, and print the JSON, where these are asked for"
-    from distill_nb.report import findings_json, write_report
+    from distill_nb.advice import findings_json
+    from distill_nb.report import write_report
     if a.out: _say(a)(f'The page is {write_report(found, a.out)}')
     if a.json: print(findings_json(found))
 
@@ -415,7 +419,7 @@ def _as_options(text):
 
 def _conclude(a, res):
     "Print what came out"
-    from distill_nb.report import advice, findings_json
+    from distill_nb.advice import advice, findings_json
     for name,why in res.findings.ranking.failed.items(): print(f'failed: {name} ({_shell_words(why)})', file=sys.stderr)
     if a.json: return print(findings_json(res.findings))
     first,*more = advice(res.findings)

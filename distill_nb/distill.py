@@ -33,7 +33,7 @@ class Distill(PoolCallback):
                              f"images in the same order")
 
     @property
-    def teacher(self): return self._teacher
+    def teacher(self)->Teacher: return self._teacher
     @property
     def names(self)->list: return self.teacher.names
     @property

@@ -55,7 +55,8 @@ def deployed_network(
     given = dict(input_size=None if size is None else [input_channels(model), *height_width(size)], mean=mean, std=std)
     meta = _known(learn, **{k:v for k,v in given.items() if v is not None}) | dict(normalize=normalize, softmax=softmax)
     if meta['input_size'] is None:
-        raise ValueError("`size`: this network does not know how large its images are; give their side, or (height, width), in px")
+        raise ValueError("`size`: this network does not know how large its images are; give their side, or (height, width), "
+                         "in px")
     if normalize and (meta['mean'] is None or meta['std'] is None):
         raise ValueError("`mean`, `std`: this network does not know how its images are normalised. Give both, or take "
                          "normalised images with `normalize=False`")
@@ -115,7 +116,8 @@ def onnx_graph(
         if opset is None: raise
         raise ValueError(f"{said} of this network ({first_line(e)}). Leave it out, or give a lower one") from e
     written = prog.model.opset_imports['']
-    if opset not in (None,written): raise ValueError(f"{said} of this network, it wrote {written} instead. Leave it out, or give another")
+    if opset not in (None,written):
+        raise ValueError(f"{said} of this network, it wrote {written} instead. Leave it out, or give another")
     return data
 
 # %% ../nbs/40_export.ipynb #rt380005
@@ -271,7 +273,8 @@ def _profile_row(model, kind, shape, n, bs):
     size = shape[1] if shape[1] == shape[2] else f'{shape[1]}×{shape[2]}'
     row = {'kind': kind, 'size': size, 'parameters': sum(p.numel() for p in model.parameters()),
            'MB': _file_mb(model, False), 'MB fp16': _file_mb(model, True), 'million MACs': _macs(model, noise_images(1, *shape))}
-    for d in [torch.device('cpu')] + [torch.device('cuda')]*torch.cuda.is_available(): row.update(_speed(model, shape, n, bs, d))
+    for d in [torch.device('cpu')] + [torch.device('cuda')]*torch.cuda.is_available():
+        row.update(_speed(model, shape, n, bs, d))
     return row
 
 # %% ../nbs/40_export.ipynb #712db75d
@@ -294,7 +297,8 @@ def profile(
     for name,kind,load in nets:
         model,sides = load()
         if not sides:
-            raise ValueError(f"`size`: {name} does not know how large its images are; give their side, or (height, width), in px")
+            raise ValueError(f"`size`: {name} does not know how large its images are; give their side, or (height, width), "
+                             "in px")
         rows[name] = _profile_row(model, kind, (input_channels(model), *sides), n, bs)
     res = pd.DataFrame.from_dict(rows, orient='index')
     return res if accuracy is None else res.assign(accuracy=pd.Series(dict(accuracy)).reindex(res.index))

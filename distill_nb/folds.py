@@ -14,9 +14,11 @@ import pandas as pd
 from fastai.vision.all import *
 from fastcore.xtras import ContextManagers
 from .core import Count, checked
+from .estimators.core import class_codes
 from .items import Images, item_labels
 from .data import image_dls
 from .zoo import Zoo
+from .ranking import Ranking, WeightedSources
 from .similarity import rank_sources
 from .teachers import probe_labels
 from .callbacks import PoolCallback
@@ -28,20 +30,21 @@ from .calibrate import fit_temperature
 # %% ../nbs/38_folds.ipynb #trn00021
 @checked(folds=Count(2))
 def held_out_folds(
-    labels, # class index of each image [n]
+    labels, # class of each image [n]: a name or an index
     folds:int=5, # number of parts
     seed:int=42, # of the deal
 )->list: # of `folds` pairs (training indices, held-out indices); fewer if no class has so many images
     "Stratified folds of few labels: every image is held out once, save those that are alone in their class"
-    labels = np.asarray(labels)
+    labels = class_codes(labels).numpy()
     rng,n = np.random.default_rng(seed),np.bincount(labels)
-    shuffled = np.concatenate([rng.permutation(np.flatnonzero(labels == c)) for c in rng.permutation(np.flatnonzero(n > 1))])
+    classes = rng.permutation(np.flatnonzero(n > 1))
+    shuffled = np.concatenate([rng.permutation(np.flatnonzero(labels == c)) for c in classes])
     parts = [np.sort(shuffled[k::folds]) for k in range(min(folds, len(shuffled)))]
     return [(np.setdiff1d(np.arange(len(labels)), o), o) for o in parts]
 
 # %% ../nbs/38_folds.ipynb #trn00031
 class HeldOut(Callback):
-    "Keeps the student's logits for the validation images, at the start and after each epoch, and the weights of the best epoch if asked"
+    "Keeps the student's logits for the validation images, at the start and after each epoch; if asked, the best weights too"
     order,silent,kept = 95,True,('logits','best','weights')
     def __init__(self,
         keep=False, # keep the weights of the epoch with the least loss
@@ -154,19 +157,22 @@ def dls(self:Run,
     held, # (images, class indices) that are held out
 )->DataLoaders:
     "The labelled images of a fit"
-    return image_dls(self.images[train], self.labels[train], *held, vocab=self.vocab, size=self.size, bs=self.bs, seed=self.seed,
-                     batch_tfms=aug_transforms())
+    return image_dls(self.images[train], self.labels[train], *held, vocab=self.vocab, size=self.size, bs=self.bs,
+                     seed=self.seed, batch_tfms=aug_transforms())
 
 @patch
 def ranked(self:Run,
     dls, # labelled images
     **kwargs, # for `rank_sources`
-):
+)->Ranking: # of all sources
     "The ranking of the sources on these labels"
-    return rank_sources(dls, self.zoo, store=self.store, seed=self.seed, progress=self.progress, **{**self.rank, **kwargs})
+    options = {**self.rank, **kwargs}
+    return rank_sources(dls, self.zoo, store=self.store, seed=self.seed, progress=self.progress, **options)
 
 @patch
-def chosen(self:Run, ranking):
+def chosen(self:Run,
+    ranking, # of all sources
+)->WeightedSources: # in the order of the zoo
     "The sources that teach"
     return ranking.choose(self.p, top=self.top and min(self.top, len(ranking)))
 
@@ -201,16 +207,22 @@ def learns_from_start(
     return student.get('start') is not None or student.get('pretrained', True)
 
 @patch
-def distilled(self:Run, dls, chosen):
+def distilled(self:Run,
+    dls, # labelled images
+    chosen, # the sources that teach
+)->Learner:
     "A Learner that the chosen sources teach on the pool"
-    return distill_learner(dls, self.pool, chosen, self.arch, store=self.store, progress=self.progress, metrics=accuracy,
-                           **self.student, **self.distil)
+    return distill_learner(dls, self.pool, chosen, self.arch, store=self.store, progress=self.progress,
+                           metrics=accuracy, **self.student, **self.distil)
 
 @patch
-def fine_tuned(self:Run, dls):
+def fine_tuned(self:Run,
+    dls, # labelled images
+)->Learner:
     "A Learner of the labels alone, from the same start, in as many steps"
     length = pool_epoch(dls, self.pool)
-    return transfer_learner(dls, self.arch, epoch_len=length, probe_head=learns_from_start(self.student), metrics=accuracy, **self.student)
+    probe = learns_from_start(self.student)
+    return transfer_learner(dls, self.arch, epoch_len=length, probe_head=probe, metrics=accuracy, **self.student)
 
 @patch
 def tell(self:Run,
@@ -235,7 +247,8 @@ def fold(self:Run,
     answers = HeldOut(keep)
     self.tell(f'{name}: distilling from {len(chosen)} sources')
     learn = self.fit(partial(self.distilled, dls, chosen), 'student', f'{name}-student', answers)
-    ask = partial(probe_labels, dls=dls, images=held[0], C=getattr(self.distil['teach'], 'C', .1), store=self.store, progress=False)
+    C = getattr(self.distil['teach'], 'C', .1)
+    ask = partial(probe_labels, dls=dls, images=held[0], C=C, store=self.store, progress=False)
     res = {'teachers together': ask(list(chosen), chosen.alpha).numpy(),
            f'best source: {best}': ask([self.zoo[best]], [1.]).numpy()}
     if baselines:
@@ -252,7 +265,7 @@ def best_epoch(
 )->int: # 0: the start
     "The epoch whose answers, each at its best temperature, are the likeliest; the later one of equals"
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                                                # where all are right, any temperature will do
+        warnings.simplefilter('ignore') # where all are right, any temperature will do
         loss = [F.cross_entropy(tensor(z/fit_temperature(z, labels)), tensor(labels)).item() for z in logits]
     return len(loss)-1 - int(np.argmin(loss[::-1]))
 
@@ -299,7 +312,8 @@ class Asked:
 def _history(learn):
     "A Learner's records, a row per epoch"
     names = list(learn.recorder.metric_names)[1:-1]
-    return pd.DataFrame(list(learn.recorder.values), columns=names).rename_axis('epoch').reset_index().assign(epoch=lambda t: t.epoch+1)
+    t = pd.DataFrame(list(learn.recorder.values), columns=names).rename_axis('epoch').reset_index()
+    return t.assign(epoch=t.epoch+1)
 
 @patch
 def ask(self:Run,

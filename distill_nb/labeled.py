@@ -73,7 +73,8 @@ def _warn_of_empty(labels, root, name):
     "Warn of class folders without an image"
     folders = {o.name for o in os.scandir(root) if o.is_dir() and not o.name.startswith('.')}
     if not (empty := sorted(folders - set(labels))): return
-    warn(f"`{name}`: no image in {', '.join(map(repr, empty))}, so {'they are not classes' if len(empty)>1 else 'it is not a class'} here")
+    are = 'they are not classes' if len(empty)>1 else 'it is not a class'
+    warn(f"`{name}`: no image in {', '.join(map(repr, empty))}, so {are} here")
 
 def _class_folders(root, name):
     "(files, classes) of a folder with a folder of images for each class"
@@ -111,10 +112,20 @@ def _of_folder(root, a):
     if ds is not None: return _of_hf(ds, a)
     if (root/'metadata.csv').is_file(): return _of_table(read_table(root/'metadata.csv', f'`{a.name}`'), a, root)
     folders = _part_folders(root, a.name)
-    if odd := [k for k in ('label','path') if getattr(a, k) is not None]:
-        raise ValueError(f"`{odd[0]}`: '{root}' is a folder of images, which has no columns: leave it out, or name the table of the labels")
+    odd = [k for k in ('label','path') if getattr(a, k) is not None]
+    if folders is None and odd:
+        raise ValueError(f"`{odd[0]}`: '{root}' is a folder of images, which has no columns: leave it out, or name the table of "
+                         "the labels")
     if folders is None: return {None: _class_folders(root, a.name)}
     return {k: first(_of_folder(v, a).values()) for k,v in folders.items()}
+
+# %% ../nbs/07_labeled.ipynb #grn00031
+def has_columns(
+    x # path of labelled images
+)->bool:
+    "Is it a table, a folder with one, or a Hugging Face data set? Then `label` and `path` may name its columns"
+    x = Path(x)
+    return not x.is_dir() or (x/'metadata.csv').is_file() or open_hf(x, '`x`') is not None
 
 # %% ../nbs/07_labeled.ipynb #labe0019
 label_columns = [o.split() for o in ('label labels class classes classname classlabel category target labelname',
@@ -182,7 +193,8 @@ def _hf_labels(ds, image, a):
     known = [c for c,f in ds.features.items() if isinstance(f, datasets.ClassLabel)]
     column = known[0] if len(known)==1 and a.label is None else _label_column(known or ds.column_names, a, image)
     labels,feature = list(ds.with_format(None)[column]),ds.features[column]
-    if isinstance(feature, datasets.ClassLabel): return [None if o is None or o<0 else feature.int2str(o) for o in labels]
+    if isinstance(feature, datasets.ClassLabel):
+        return [None if o is None or o<0 else feature.int2str(o) for o in labels]
     if any(o is not None for o in labels):
         class_names(labels, a.name)
         _check_few(labels, column, a)
@@ -231,7 +243,8 @@ def _parts_of(x, a):
 def _(x, a):
     x = Path(x)
     if x.is_dir(): return _of_folder(x, a)
-    if x.is_file() and x.suffix.lower() in ('.csv','.tsv','.txt'): return _of_table(read_table(x, f'`{a.name}`'), a, x.parent)
+    if x.is_file() and x.suffix.lower() in ('.csv','.tsv','.txt'):
+        return _of_table(read_table(x, f'`{a.name}`'), a, x.parent)
     raise ValueError(f"`{a.name}`: '{x}' is not a folder; give a folder with one folder of images per class, "
                      "or a table (.csv, .tsv)")
 

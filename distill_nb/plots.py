@@ -233,7 +233,8 @@ def plot_entropy(
     "Entropy of each source's pseudo-labels, on the first 2,000 images at most. Raises `ValueError` unless each source has a name"
     check_type('labels', labels, PseudoLabels, 'PseudoLabels, see `pseudo_labels`')
     names = [str(o) for o in check_type('names', names, (list,tuple,L), 'the names of the sources')]
-    if len(names) != len(labels.sizes): raise ValueError(f"`names`: {len(names)} of them for {len(labels.sizes)} sources")
+    if len(names) != len(labels.sizes):
+        raise ValueError(f"`names`: {len(names)} of them for {len(labels.sizes)} sources")
     t = pd.DataFrame(dict(enumerate(map(_entropy, labels[:2000].split(list(labels.sizes), 1)))))
     order = t.median().sort_values().index
     ax = _axes(ax, 4 + _room(names), .9 + .26*len(names))

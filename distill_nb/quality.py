@@ -25,7 +25,8 @@ def number_array(
 )->np.ndarray: # float64; a NaN if it does not hold numbers
     "`x` as float64. Raises `ValueError` if it is ragged"
     try: return np.asarray(x, dtype=np.float64) if np.asarray(x).dtype.kind in 'biuf' else np.array(math.nan)
-    except (TypeError,ValueError,OverflowError): raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
+    except (TypeError,ValueError,OverflowError):
+        raise ValueError(f"`{name}` must be numbers [n,C], got {type(x).__name__}") from None
 
 def check_probs(
     probs, # predicted probabilities
@@ -92,7 +93,8 @@ def accuracy_summary(
     right = p.argmax(1) == y
     low,high = wilson_interval(right.sum(), len(y), level)
     names = 'n accuracy low high balanced balanced_low balanced_high'.split()
-    return pd.Series([len(y), right.mean(), low, high, *_balanced(*_recalls(right, y, p.shape[1]), level)], names, dtype=float)
+    balanced = _balanced(*_recalls(right, y, p.shape[1]), level)
+    return pd.Series([len(y), right.mean(), low, high, *balanced], names, dtype=float)
 
 # %% ../nbs/35_quality.ipynb #qual0031
 def class_names(
@@ -300,19 +302,20 @@ def check(self:Findings)->Findings: # itself
             raise ValueError(f"`probs` of {k}: {np.shape(p)[1]} classes, but `vocab` names {c}")
     if len(self.images) not in (0,n): raise ValueError(f"`images` of the findings: {len(self.images)} for {n} `labels`")
     for k,p in self.disputed_probs.items():
-        if len(p) != len(self.disputed): raise ValueError(f"`disputed_probs` of {k}: {len(p)} rows for {len(self.disputed)} images")
+        if len(p) != len(self.disputed):
+            raise ValueError(f"`disputed_probs` of {k}: {len(p)} rows for {len(self.disputed)} images")
     return self
 
 # %% ../nbs/35_quality.ipynb #qual0069
 @patch(as_prop=True)
 def table(self:Findings)->pd.DataFrame: # index candidate; `accuracy_summary`, lead, lead_low, lead_high, needed, verdict, `costs`
     "Candidates, what they reach and cost, and the subject's lead over each of them"
-    rows,first = {},self.probs.get(self.subject)
+    rows,first,cols = {},self.probs.get(self.subject),['lead','lead_low','lead_high','needed','verdict']
     for k,p in self.probs.items():
         lead = paired_comparison(first, p, self.labels)[['difference','low','high','needed','verdict']]
-        rows[k] = {**accuracy_summary(p, self.labels), **dict(zip(('lead','lead_low','lead_high','needed','verdict'), lead))}
+        rows[k] = {**accuracy_summary(p, self.labels), **dict(zip(cols, lead))}
     res = pd.DataFrame.from_dict(rows, orient='index').rename_axis('candidate')
-    if self.subject: res.loc[self.subject, ['lead','lead_low','lead_high','needed','verdict']] = [math.nan]*4 + ['']
+    if self.subject: res.loc[self.subject, cols] = [math.nan]*4 + ['']
     return res if self.costs is None else res.join(self.costs, how='left' if len(res) else 'right')
 
 @patch(as_prop=True)
@@ -387,8 +390,8 @@ def _verdicts(f, t):
     for k,o in t.drop(f.subject).iterrows():
         c = pd.Series(dict(difference=o.lead, low=o.lead_low, high=o.lead_high))
         groups.setdefault(o.verdict, []).append(f'{called(k)} {span_words(c, n)}')
-    parts = [f'{v} {listed(groups[v], 6)}' for v in ('better than','no worse than','not to be told apart from','worse than') if v in groups]
-    return listed(parts)
+    order = 'better than','no worse than','not to be told apart from','worse than'
+    return listed([f'{v} {listed(groups[v], 6)}' for v in order if v in groups])
 
 def _enough(f, s):
     "The answer to the question whether it is good enough"

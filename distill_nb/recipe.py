@@ -10,7 +10,7 @@ __all__ = ['suggested_lr', 'suggested_epochs', 'suggested_size', 'native_size', 
 # %% ../nbs/32_recipe.ipynb #rec00010
 from fastai.vision.all import *
 import timm
-from .core import Count, Maybe, checked
+from .core import Count, Kind, checked
 from .items import get_images
 from .kept import pixel_size
 from .sources import Source
@@ -18,16 +18,17 @@ from .student import Student
 from .callbacks import FitCallback
 
 # %% ../nbs/32_recipe.ipynb #rec00021
+@checked(student=Kind('a Student, as `create_student` makes it', ('backbone',)))
 def suggested_lr(
     student:Student, # as `create_student` made it
 )->float: # peak of the one-cycle schedule
-    "A rate that does not ruin the start: 5e-4 for 3.4 million weights, falling with their number to the power 3/4; from 1e-4 to 5e-3"
+    "A rate that does not ruin the start: 5e-4 for 3.4 million weights, less for more (power -3/4); from 1e-4 to 5e-3"
     n = sum(p.numel() for p in student.backbone.parameters())
     lr = 5e-4*(3.4e6/max(n, 1))**.75
     return float(f'{min(5e-3, max(1e-4, lr)):.1e}')
 
 # %% ../nbs/32_recipe.ipynb #rec00031
-@checked(n_batches=Count())
+@checked(n_batches=Count(), steps=Count())
 def suggested_epochs(
     n_batches:int, # batches in an epoch: those of a pass over the pool
     steps:int=None, # that a training should have, by default 600 on a GPU and 300 on a CPU
@@ -37,7 +38,7 @@ def suggested_epochs(
     return min(100, max(5, round(steps/n_batches)))
 
 # %% ../nbs/32_recipe.ipynb #rec00041
-@checked(native=Count(8), most=Maybe(Count(8)))
+@checked(native=Count(8), most=Count(8))
 def suggested_size(
     images, # the labelled images: whatever `get_images` takes
     native:int=224, # side in px that the student's start was trained for
@@ -94,10 +95,13 @@ def fit_warnings(
 )->list: # sentences, each with its remedy
     "What went wrong in a training, as far as its losses and the answers for the validation images tell"
     slower = f"Make the Learner again and train it at a lower rate, such as {lr/10:.0e}"
-    if len(losses) and not np.isfinite(losses[-1]): return [f"the loss is NaN or infinite: the training has diverged. {slower}"]
+    if len(losses) and not np.isfinite(losses[-1]):
+        return [f"the loss is NaN or infinite: the training has diverged. {slower}"]
     if one := _collapsed(ended, truth, vocab): return [f"{one}. {slower}"]
-    if began is not None and (worse := _worse(began, ended, truth)): return [f"{worse}: the training has done harm. {slower}"]
-    if idle := _idle(losses): return [f"{idle}. Check that layers are not frozen (`learn.unfreeze()`), and raise the rate of {lr:.0e}"]
+    if began is not None and (worse := _worse(began, ended, truth)):
+        return [f"{worse}: the training has done harm. {slower}"]
+    if idle := _idle(losses):
+        return [f"{idle}. Check that layers are not frozen (`learn.unfreeze()`), and raise the rate of {lr:.0e}"]
     return []
 
 # %% ../nbs/32_recipe.ipynb #rec00061
@@ -117,11 +121,11 @@ class CheckFit(FitCallback):
     first = last = truth = None # answers at the start and after the last epoch, and the right ones; set during a fit
 
     @property
-    def off(self):
+    def off(self)->bool:
         "Is there nothing to judge? `validate` and `get_preds` hold the Learner's lock"
         learn = self.learn
-        return (learn.lock.locked() or hasattr(learn, 'lr_finder') or len(learn.dls.loaders) < 2 or not len(learn.dls.valid_ds)
-                or num_distrib() > 1)
+        none_held = len(learn.dls.loaders) < 2 or not len(learn.dls.valid_ds)
+        return learn.lock.locked() or hasattr(learn, 'lr_finder') or none_held or num_distrib() > 1
 
     def before_fit(self):
         super().before_fit()
@@ -129,7 +133,8 @@ class CheckFit(FitCallback):
 
     def before_validate(self): self.last = []
     def after_pred(self):
-        if not self.training and self.first is not None: self.last.append(self.pred.detach().argmax(1).as_subclass(Tensor).cpu())
+        if self.training or self.first is None: return
+        self.last.append(self.pred.detach().argmax(1).as_subclass(Tensor).cpu())
 
     def after_fit(self):
         if not self.learn.lock.locked() and self.first is not None and self.last: self.judge()
@@ -141,6 +146,7 @@ class CheckFit(FitCallback):
         if len(ended) != len(self.truth): return
         losses = [float(o) for o in self.learn.recorder.losses] if hasattr(self.learn, 'recorder') else []
         lr = max(h['lr'] for h in self.opt.hypers) if not losses else max(self.learn.recorder.lrs)
-        for o in fit_warnings(self.first, ended, self.truth, losses, lr, list(getattr(self.dls, 'vocab', None) or ())): warn(o)
+        vocab = list(getattr(self.dls, 'vocab', None) or ())
+        for o in fit_warnings(self.first, ended, self.truth, losses, lr, vocab): warn(o)
 
     def end_fit(self): self.first = self.last = self.truth = None

@@ -121,7 +121,7 @@ class Probe:
 # %% ../nbs/23_similarity.ipynb #rnk20006
 def check_metric(
     metric, # name in `metrics`, or a function (features, labels) -> float
-):
+)->object: # `metric`
     "`metric`. Raises `ValueError` for an unknown name"
     if callable(metric) or metric in metrics: return metric
     raise ValueError(f"metric '{metric}' is unknown.{nearest(str(metric), metrics, 1)} "

@@ -26,11 +26,12 @@ from .teach import Probes, Teach
 from .recipe import fit_warnings, native_size, suggested_epochs, suggested_size
 from .learner import check_args
 from .quality import Findings, candidates, headline, most_disputed
+from .advice import findings_json
 from .calibrate import calibrate_logits, divide_head
 from .folds import Clock, Run, best_epoch, learns_from_start
 from .deploy import save_student
 from .export import profile, to_onnx
-from .report import findings_json, write_report
+from .report import write_report
 
 # %% ../nbs/45_train.ipynb #trn00063
 def softmax(z): return tensor(z).softmax(-1).numpy()
@@ -50,7 +51,8 @@ def costs(self:Run,
             if k in seconds or k == 'student'}
     rows[candidates['start']] = dict(t.loc['student', own])
     if best.name in t.index: rows[candidates['source'] + best.name] = dict(t.loc[best.name, own])
-    if all(s.name in t.index for s in chosen): rows[candidates['teachers']] = dict(t.loc[[s.name for s in chosen], own].sum())
+    if all(s.name in t.index for s in chosen):
+        rows[candidates['teachers']] = dict(t.loc[[s.name for s in chosen], own].sum())
     return pd.DataFrame.from_dict(rows, orient='index')
 
 @patch
@@ -83,7 +85,8 @@ def findings(self:Run,
     **kwargs, # of `Findings`
 )->Findings:
     "What the run found out"
-    probs = {candidates['student']: softmax(calibration.attrs['logits']), candidates['start']: softmax(asked.logits[0]), **asked.others}
+    probs = {candidates['student']: softmax(calibration.attrs['logits']), candidates['start']: softmax(asked.logits[0]),
+             **asked.others}
     if not learns_from_start(self.student): del probs[candidates['start']]
     warned = fit_warnings(*(asked.logits[i].argmax(1) for i in (0,-1)), asked.labels, (),
                           learn.lr if self.lr is None else self.lr, self.vocab)
@@ -91,11 +94,12 @@ def findings(self:Run,
     facts = {'student': str(learn.model.arch or type(self.arch).__name__), 'image size': f'{self.size} px',
              'labelled images': len(self.labels),
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
-    return Findings(facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(), held_out=held_out, folds=folds,
-                    probs=probs, costs=self.costs(learn, chosen, ranking.best), ranking=ranking, n_pool=len(self.pool),
-                    sentences=ranking_words(ranking),
-                    weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed, history=asked.history,
-                    calibration=calibration, temperature=calibration.attrs['temperature'], warnings=warned, **kwargs)
+    return Findings(facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(),
+                    held_out=held_out, folds=folds, probs=probs, costs=self.costs(learn, chosen, ranking.best),
+                    ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
+                    weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed,
+                    history=asked.history, calibration=calibration, temperature=calibration.attrs['temperature'],
+                    warnings=warned, **kwargs)
 
 # %% ../nbs/45_train.ipynb #trn00072
 @patch
@@ -108,7 +112,8 @@ def write(self:Run,
     save_student(learn, self.out/'student.safetensors')
     if find_spec('onnx') and find_spec('onnxscript'): to_onnx(learn, self.out/'student.onnx')
     else: self.say("no student.onnx: pip install 'distill_nb[onnx]'")
-    write_whole(self.out/'ranking.csv', findings.ranking.to_frame(weight=findings.ranking.weights(self.p).values).to_csv())
+    r = findings.ranking
+    write_whole(self.out/'ranking.csv', r.to_frame(weight=r.weights(self.p).values).to_csv())
     write_whole(self.out/'log.csv', findings.history.to_csv(index=False))
     write_report(findings, self.out)
     found = json.loads(findings_json(findings))
@@ -121,7 +126,8 @@ def _classes(labels, vocab):
     "Class index of each label"
     index = {c: i for i,c in enumerate(vocab)}
     if unknown := sorted(set(labels) - set(index)):
-        raise ValueError(f"`valid`: class {', '.join(map(repr, unknown[:5]))} has no labelled image: label one, or leave the class out")
+        raise ValueError(f"`valid`: class {', '.join(map(repr, unknown[:5]))} has no labelled image: label one, or leave the "
+                         "class out")
     return np.array([index[o] for o in labels])
 
 def _apart(pool, others, what, say):
@@ -134,15 +140,18 @@ def _apart(pool, others, what, say):
 def _labeled(labeled, valid, on_error, say):
     "(labelled images, class indices, class names, what is held out: None, a share, or (images, class indices))"
     parts = labeled_parts(labeled, on_error=on_error)
-    if 'train' not in parts: raise ValueError(f"`labeled` has no part 'train', only {', '.join(parts)}: name the folder to learn from")
+    if 'train' not in parts:
+        raise ValueError(f"`labeled` has no part 'train', only {', '.join(parts)}: name the folder to learn from")
     images,labels = parts['train']
     vocab = sorted(set(labels))
     if len(vocab) < 2: raise ValueError(f"`labeled`: all images are of class {vocab[0]!r}; a classifier needs two classes")
-    if isinstance(valid, (int,float)): return images,_classes(labels, vocab),vocab,check_number('valid', valid, 0, .5, above=True)
+    if isinstance(valid, (int,float)):
+        return images,_classes(labels, vocab),vocab,check_number('valid', valid, 0, .5, above=True)
     if valid is not None: held = labeled_parts(valid, 'valid', on_error=on_error)
     elif 'valid' in parts:
         held = {'valid': parts['valid']}
-        say(f"learning from the part 'train' ({len(images)} images), validating on the part 'valid' ({len(parts['valid'][0])})")
+        n = len(images),len(parts['valid'][0])
+        say(f"learning from the part 'train' ({n[0]} images), validating on the part 'valid' ({n[1]})")
     else: return images,_classes(labels, vocab),vocab,None
     held,truth = held.get('valid') or first(held.values())
     return images,_classes(labels, vocab),vocab,(held, _classes(truth, vocab))
@@ -158,7 +167,7 @@ def make_run(
 )->tuple: # (`Run`, what is held out, as `Run.splits` takes it)
     "The run of these arguments, all checked"
     if odd := sorted(set(student) - set(_of_student)):
-        raise TypeError(f"`{odd[0]}` is no argument of train_student. Of a student it takes {', '.join(_of_student)}")
+        raise TypeError(f"`{odd[0]}` is not an argument of train_student. Of a student it takes {', '.join(_of_student)}")
     images,labels,vocab,valid = _labeled(labeled, valid, on_error, say)
     pool = _apart(get_images(unlabeled, '`unlabeled`', on_error=on_error), images, 'labelled images', say)
     if isinstance(valid, tuple): pool = _apart(pool, valid[0], 'validation images', say)
@@ -167,7 +176,8 @@ def make_run(
     n_epoch = n_epoch or suggested_epochs(max(1, len(pool)//bs))
     run = Run(images, labels, vocab, pool, Zoo(sources), check_place('out', out), arch, student, rank=rank, size=size, n_epoch=n_epoch,
               bs=bs, say=say, **kwargs)
-    check_args(run.dls(np.arange(len(images)), (images, labels)), arch, **{k: v for k,v in student.items() if k != 'pretrained'})
+    given = {k: v for k,v in student.items() if k != 'pretrained'}
+    check_args(run.dls(np.arange(len(images)), (images, labels)), arch, **given)
     return run,valid
 
 # %% ../nbs/45_train.ipynb #trn24003
@@ -234,7 +244,7 @@ def trained(self:Run,
     chosen = self.chosen(ranking)
     asked = self.ask(splits, ranking.best.name, baselines, keep=not refit)
     epoch = best_epoch(asked.logits, asked.labels)
-    with warnings.catch_warnings(record=True) as seen:                                 # what is said of the temperature goes on the page
+    with warnings.catch_warnings(record=True) as seen: # what is said of the temperature goes on the page
         warnings.simplefilter('always')
         calibration = calibrate_logits(asked.logits[epoch], asked.labels, folds=max(2, min(5, len(asked.labels)//2)))
     learn = self.refitted(chosen, epoch) if refit else asked.learn
@@ -282,7 +292,7 @@ def train_student(
     record:dict=None, # further fields of run.json; its `command` is shown on the page
     **kwargs, # of the student: start, pretrained, stages, arch_kwargs, freeze_stats, normalize, cache, opt_func
 )->Trained: # the Learner of the student, the findings, the folder
-    "Rank, weight and distil all sources into a student of all labels, and report how good it is; a run that was stopped goes on"
+    "Rank, weight and distil all sources into a student of all labels, and report how good it is; a stopped run goes on"
     began,record = time.perf_counter(),record or {}
     run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, size, n_epoch, bs, kwargs, rank or {}, on_error, say,
                          distil=dict(lam=lam, teach=teach), lr=lr, p=p, top=top, seed=seed, store=store, progress=progress)

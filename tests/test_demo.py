@@ -3,13 +3,13 @@ import inspect, re, shlex
 import numpy as np, pytest, timm
 from distill_nb.cli import parser
 from distill_nb.compare import Comparison
-from distill_nb.demo import demo, own_images, run_digits, write_report
+from distill_nb.demo import demo, own_images, run_digits, write_demo
 from distill_nb.ranking import Ranking
 
 def test_the_page_holds_its_figures(tmp_path):
     rank = Ranking([f'source {i}' for i in range(3)], np.linspace(.5,.1,3), 'cka', 50)
     runs = [dict(method=m, seed=s, accuracy=.5+.1*k+.01*s, seconds=1.) for k,m in enumerate(('transfer','weighted')) for s in (0,1)]
-    page = write_report(tmp_path/'out', rank, Comparison(runs), np.zeros((12,8,8,3), np.uint8), about='a & b', again='distill_nb demo',
+    page = write_demo(tmp_path/'out', rank, Comparison(runs), np.zeros((12,8,8,3), np.uint8), about='a & b', again='distill_nb demo',
                         own={'distill_nb rank A B': 'a < b'})
     assert {o.name for o in page.parent.iterdir()} == {'index.html','ranking.csv','runs.csv','table.csv','images.png','ranking.png',
                                                        'weights.png','comparison.png'}

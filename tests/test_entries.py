@@ -63,6 +63,9 @@ from distill_nb.watch import *
 from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.resume import Resume
+from distill_nb.recipe import *
+from distill_nb.folds import *
+from distill_nb.similarity import check_metric
 from distill_nb import calibrate as cal, cli, infer, kept, pseudo_labels as pseudo, resume, similarity, tasks
 from distill_nb.estimators import core, counts, covariances, kernels, pairs, probes, trust
 
@@ -163,6 +166,11 @@ entries = {
  'get_images': lambda: call(get_images, dict(x='folder'), x=list(pics)),
  'image_dls': lambda: call(image_dls, dict(items='images', labels='labels', valid_pct='share', size='count',
                                            bs='count', vocab='vector'), items=pics, labels=Y, valid_pct=.4),
+ 'held_out_folds': lambda: call(held_out_folds, dict(labels='labels', folds='count'), labels=Y, folds=3),
+ 'check_metric': lambda: call(check_metric, dict(metric='choice'), metric='cka'),
+ 'suggested_lr': lambda: call(suggested_lr, dict(student='module'), student=create_student('test_efficientnet', 3, pretrained=False)),
+ 'suggested_epochs': lambda: call(suggested_epochs, dict(n_batches='count', steps='count'), n_batches=10),
+ 'suggested_size': lambda: call(suggested_size, dict(images='images', native='count', most='count'), images=list(pics)),
  'few_label_dls': lambda: call(few_label_dls, dict(dls='dls', n='count', frac='share', bs='count'), dls=dls(), n=2),
  'unlabeled_dl': lambda: call(unlabeled_dl, dict(dls='dls', items='images', bs='count'), dls=dls(), items=pics),
  'repeat_dls': lambda: call(repeat_dls, dict(dls='dls', n='count', bs='count'), dls=dls(), n=3),
@@ -404,7 +412,8 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
                                                                                                    'named there',
                                                                                                    ('Ranking','metric',
         '*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
-    ('read_state','path','*'): 'no state: training begins', ('nested_probes','sizes','beyond'): 'all images',
+    ('read_state','path','*'): 'no state: training begins', ('suggested_size','images','missing'): 'what cannot be read has no size',
+    ('held_out_folds','labels','few'): 'there are so many images, then', ('nested_probes','sizes','beyond'): 'all images',
     ('Zoo|check_download','sources','empty'): 'a zoo to be filled',
     ('ranking_words','alpha','none'): 'those at p=4', ('dissimilarity','x','empty'): 'no pair of images'}
 
@@ -463,7 +472,7 @@ elsewhere = { # why a public name is not in `entries`
     'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading '
                                      'identity parts_of is_installed Unidentified is_encoded opener_at opening_at '
                                      'opens fastai_class image_types program_formats bare_item item_name images_in '
-                                     'grey_bits path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms '
+                                     'grey_bits path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms CheckFit '
                                      'student_splitter epoch_seed kept_attrs training_facts n_passes list_metrics '
                                      'SmallProbeWarning metrics palette faint either_page powers asked_for sketch '
                                      'agree differences file_stamp plain_label FitCallback '
@@ -482,7 +491,7 @@ elsewhere = { # why a public name is not in `entries`
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
-    'what other tests are about': 'advice findings_json wilson_interval '
+    'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '

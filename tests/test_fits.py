@@ -20,6 +20,7 @@ from distill_nb.watch import Watch
 from distill_nb.callbacks import EMA
 from distill_nb.fixmatch import FixMatch, Fixed, Flex, Free
 from distill_nb.resume import Resume
+from distill_nb.recipe import CheckFit
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
 
@@ -47,6 +48,7 @@ recipes = { # name -> callbacks of a Learner
     'both and hints':  lambda: [Distill(list(pool), several(SourceTeacher(stored(), [.7,.3]))), FreezeStats(), SyncNorms()],
     'labels last':     lambda: [Distill(list(pool), SourceTeacher(stored(), [.7,.3])), LabelsLast(.25)],
     'average':         lambda: [EMA(.9)],
+    'check of the fit':lambda: [CheckFit()],
     'all at once':     lambda: [FixMatch(list(pool), threshold=.1), Distill(list(pool), SourceTeacher(stored(), [.7,.3])), EMA(.9),
         Watch(), LabelsLast(.5), SyncNorms()],
     **{f'fixmatch, {threshold}, align {align}': lambda threshold=threshold,align=align:

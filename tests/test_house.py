@@ -106,4 +106,4 @@ def test_an_exported_cell_is_read_at_a_glance(path):
 def test_all_has_every_room_that_a_user_types_from():
     "`distill_nb.all` is written by hand: a room that it forgets is missing in every notebook of a user"
     known = {there for there,_ in imports(ast.parse((lib/'all.py').read_text(encoding='utf-8')), 'all')}
-    assert set(order) - known - {None} == {'core','files','identity','folds','cli'}
+    assert set(order) - known - {None} == {'core','files','identity','cli'}

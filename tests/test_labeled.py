@@ -8,7 +8,7 @@ from fastai.vision.all import (
 from distill_nb import items
 from distill_nb.items import Images, Pack, check_labels, get_images, item_labels
 from distill_nb.images import open_image
-from distill_nb.labeled import labeled_images, labeled_parts
+from distill_nb.labeled import has_columns, labeled_images, labeled_parts
 from distill_nb.learner import distill_learner, student_learner, transfer_learner
 from distill_nb.pool import pool_images
 from distill_nb.similarity import rank_sources
@@ -261,6 +261,8 @@ def test_images_that_cannot_be_read_are_skipped_at_every_door(photos, tmp_path):
 def test_a_folder_has_no_columns(photos):
     for k in ('label','path'):
         with pytest.raises(ValueError, match=f'`{k}`: .*no columns'): labeled_images(photos, **{k: 'kind'})
+    pd.DataFrame(dict(file=names, label=labels)).to_csv(photos/'l.csv', index=False)
+    assert has_columns(photos/'l.csv') and not has_columns(photos)
 
 # Objects
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from PIL import Image
 from distill_nb import infer
-from distill_nb.demo import write_report
+from distill_nb.demo import write_demo
 from distill_nb.calibrate import coverage_table, reliability
 from distill_nb.explore import RankExplorer, explore_runs
 from distill_nb.browse import LabelBrowser
@@ -144,7 +144,7 @@ def harmless(html): return not any(o in html for o in ('<img src=x','<script>ale
 
 def test_names_in_a_report(tmp_path):
     c = Comparison([r for r in runs(evil) if r['target']==evil[0]], evil[0])
-    page = write_report(tmp_path, ranking(evil, evil[0]), c, title=evil[0], about=evil[1], again=evil[2])
+    page = write_demo(tmp_path, ranking(evil, evil[0]), c, title=evil[0], about=evil[1], again=evil[2])
     assert harmless(page.read_text()) and pd.read_csv(tmp_path/'ranking.csv').source.tolist() == evil
     assert pd.read_csv(tmp_path/'table.csv').method.tolist() == evil
 

@@ -7,10 +7,11 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from PIL import Image
-from distill_nb import report
+from distill_nb import advice as rules, report
 from distill_nb.quality import Findings, confusion_counts
 from distill_nb.ranking import Ranking
-from distill_nb.report import advice, findings_json, plot_candidates, plot_confusion, plot_history, write_report
+from distill_nb.advice import advice, findings_json
+from distill_nb.report import plot_candidates, plot_confusion, plot_history, write_report
 
 def right(k, n=100, c=2, sure=1.):
     "Probabilities of `n` images, of which the first `k` are answered rightly; labels are i%c"
@@ -72,20 +73,20 @@ cases = dict(
 @pytest.mark.parametrize('rule', cases)
 def test_a_rule_speaks_and_is_silent(rule):
     speaks,words,silent = cases[rule]
-    said = getattr(report, rule)(speaks)
+    said = getattr(rules, rule)(speaks)
     assert said and re.search(words, said), said
-    assert said in advice(speaks) and getattr(report, rule)(silent) is None
+    assert said in advice(speaks) and getattr(rules, rule)(silent) is None
     assert said.endswith('.') and '..' not in said and '  ' not in said
 
-def test_every_rule_is_tried(): assert [o.__name__ for o in report.rules_of_advice] == list(cases)
+def test_every_rule_is_tried(): assert [o.__name__ for o in rules.rules_of_advice] == list(cases)
 
 def test_low_probabilities_and_cost_in_words():
-    assert 'too low: it is 61 % sure on average and right on 90 %' in report.miscalibrated(found(90, sure=.22))
+    assert 'too low: it is 61 % sure on average and right on 90 %' in rules.miscalibrated(found(90, sure=.22))
     f = with_(found(60, source=80), costs=pd.DataFrame({'CPU ms': [2.,30.]}, ['student','best source: x']))
-    assert 'It takes 30 ms per image, 15 times the student\'s 2.' in report.source_better(f)
+    assert 'It takes 30 ms per image, 15 times the student\'s 2.' in rules.source_better(f)
 
 def test_a_small_loss_that_is_not_known_is_said_so():
-    assert 'may be worse' in report.below_start(found(28, n=40, start=31)) and report.below_start(found(78, start=80)) is None
+    assert 'may be worse' in rules.below_start(found(28, n=40, start=31)) and rules.below_start(found(78, start=80)) is None
 
 class Balanced(HTMLParser):
     "Every element is closed in order; collects tags, links and text"

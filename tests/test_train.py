@@ -95,7 +95,7 @@ def test_a_folder_is_not_overwritten(data, tmp_path):
     trained(data, tmp_path/'run', n_epoch=1)
     with pytest.raises(ValueError, match='has ended.*force=True'): trained(data, tmp_path/'run', n_epoch=1)
     assert trained(data, tmp_path/'run', n_epoch=1, lr=.01, force=True).learn.opt.hypers[0]['lr'] < .01
-    with pytest.raises(TypeError, match='`metrics` is no argument of train_student'): trained(data, tmp_path/'other', metrics=[])
+    with pytest.raises(TypeError, match='`metrics` is not an argument of train_student'): trained(data, tmp_path/'other', metrics=[])
 
 def test_the_start_is_kept_where_training_harms(data, tmp_path):
     "At a rate that ruins it the student is the linear probe of its start, and the page says so"
@@ -137,7 +137,8 @@ def test_clock():
 @pytest.mark.parametrize('wrong,words', [
     (dict(labeled=([np.zeros((8,8), np.uint8)]*3, ['a']*3)), "all images are of class 'a'"),
     (dict(valid=.9), '`valid`'), (dict(valid=([np.zeros((8,8), np.uint8)], ['zebra'])), "`valid`: class 'zebra'"),
-    (dict(rank=dict(metric='ckaa')), 'Nearest: cka'), (dict(folds=1), '`folds`'), (dict(n_epoch=0), '`n_epoch`'), (dict(arch='resnet5o'), 'resnet50'),
+    (dict(rank=dict(metric='ckaa')), 'Nearest: cka'), (dict(folds=1), '`folds`'), (dict(n_epoch=0), '`n_epoch`'),
+    (dict(arch='resnet5o'), 'resnet50'),
     (dict(stages=99), '`stages`')])
 def test_what_is_wrong_is_refused_first(data, tmp_path, monkeypatch, wrong, words):
     def ran(*args, **kwargs): raise AssertionError('too late')

@@ -8,7 +8,7 @@ matplotlib.use('Agg')
 import numpy as np, pytest, torch
 import distill_nb
 from distill_nb import infer
-from distill_nb.demo import write_report
+from distill_nb.demo import write_demo
 from distill_nb.files import whole_file, write_whole
 from distill_nb.kept import KeptImages, ResizeView
 from distill_nb.compare import Comparison
@@ -96,7 +96,7 @@ def data(k, n=40): return list(np.random.default_rng(0).integers(0, 255, (n,16,1
 def report(d, k):
     rank = Ranking([f'source {i}' for i in range(3)], np.linspace(.5,.1,3)+.01*k, 'cka', 50)
     runs = [dict(method=m, seed=s, accuracy=.5+.1*k+.01*s, seconds=1.) for m in ('transfer','b') for s in (0,1)]
-    write_report(d, rank, Comparison(runs), title=str(k))
+    write_demo(d, rank, Comparison(runs), title=str(k))
 def answers(d, k):
     images = pictures/str(k)
     images.mkdir(exist_ok=True)
