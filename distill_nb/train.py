@@ -94,7 +94,7 @@ def findings(self:Run,
     facts = {'student': str(learn.model.arch or type(self.arch).__name__), 'image size': f'{self.size} px',
              'labelled images': len(self.labels),
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
-    return Findings(facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(),
+    return Findings('How good is the student?', facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(),
                     held_out=held_out, folds=folds, probs=probs, costs=self.costs(learn, chosen, ranking.best),
                     ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
                     weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed,
