@@ -11,6 +11,7 @@ __all__ = ['suggested_lr', 'suggested_epochs', 'suggested_size', 'native_size', 
 from fastai.vision.all import *
 import timm
 from .core import Count, Kind, checked
+from .images import is_encoded, open_image
 from .items import get_images
 from .kept import pixel_size
 from .sources import Source
@@ -38,6 +39,10 @@ def suggested_epochs(
     return min(100, max(5, round(steps/n_batches)))
 
 # %% ../nbs/32_recipe.ipynb #rec00041
+def _pixels(item):
+    "(width, height) of an image; None of a file that cannot be read"
+    return pixel_size(item) if is_encoded(item) else open_image(item).size
+
 @checked(native=Count(8), most=Count(8))
 def suggested_size(
     images, # the labelled images: whatever `get_images` takes
@@ -46,7 +51,7 @@ def suggested_size(
 )->int: # side in px, a multiple of 16
     "The smallest of `native`, `most` and twice the typical shorter side of the images; at least 32"
     if most is None: most = 160 if default_device().type != 'cpu' else 128
-    known = [min(o) for o in map(pixel_size, get_images(images)[:100]) if o]
+    known = [min(o) for o in map(_pixels, get_images(images)[:100]) if o]
     side = min([native, most, *([2*int(np.median(known))] if known else [])])
     return max(32, side//16*16)
 
