@@ -363,7 +363,7 @@ def interrupted(files, tmp_path, capsys, monkeypatch):
 
 def test_goes_on(files, student, interrupted, capsys):
     assert [o.name for o in interrupted.iterdir() if o.is_file()] == ['run.json']
-    assert list(json.loads((interrupted/'run.json').read_text())) == ['arguments']
+    assert list(json.loads((interrupted/'run.json').read_text())) == ['command','arguments','versions']
     refused(train(files, interrupted, '--lr', '.01', '--source-size', '64'), capsys, '--lr', '--source-size', 'differ', '--force')
     code,said = ends(train(files, interrupted), capsys)
     assert code == 0 and 'note: goes on where it was stopped' in said, said
