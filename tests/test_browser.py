@@ -24,7 +24,7 @@ def page(chrome, rank, tmp_path_factory):
     "The notebook as Voila shows it, with a shorter comparison: what the last widget does, it does with any runs"
     pytest.importorskip('voila', reason='browser tests need voila: pip install -e ".[dev]"')
     d = tmp_path_factory.mktemp('voila')
-    short,n = re.subn(r'n_epoch=\d+, lr=4e-3, epoch_len=\d+', 'n_epoch=1, lr=4e-3, epoch_len=50', notebook.read_text(encoding='utf-8'))
+    short,n = re.subn(r'n_epoch=\d+, epoch_len=\d+', 'n_epoch=1, epoch_len=50', notebook.read_text(encoding='utf-8'))
     assert n == 1
     (d/'explore.ipynb').write_text(short, encoding='utf-8')
     with serve('voila', 'explore.ipynb', '--Voila.ip=127.0.0.1', cwd=d) as url:
