@@ -357,11 +357,8 @@ def _prepared(a):
     "The data, the zoo and the student as `train_student` takes them, all checked"
     from distill_nb.weights import source_weights
     _check_metric(a)
-    teach,parts,valid = _teach(a),_labeled(a),_valid(a)
-    labeled = _train_part(parts)
-    if valid is None and 'valid' in parts:
-        valid = parts['valid']
-        _say(a)(f"learning from the part 'train' ({len(labeled[0])} images), validating on the part 'valid' ({len(valid[0])})")
+    teach,labeled,valid = _teach(a),_labeled(a),_valid(a)
+    _train_part(labeled)
     pool,sources = _unlabeled(a.unlabeled, a.skip_broken),parse_zoo(a.zoo, a.source_size)
     source_weights([1.]*len(sources), a.p, top=a.top)
     _check_hub(sources, None if a.start or a.scratch else a.arch)

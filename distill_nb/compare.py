@@ -114,8 +114,9 @@ class Comparison:
         return show.to_html()
 
 # %% ../nbs/34_compare.ipynb #db4e8752
-class _ValidateOnce(Callback):
-    "Leave out the validation after each epoch: only the last one counts"
+class NoValidation(Callback):
+    "Leave out the validation after each epoch"
+    silent = True # without influence on the training
     def before_validate(self): raise CancelValidException()
 
 def run_method(
@@ -137,7 +138,7 @@ def run_method(
         learn.remove_cbs(learn.cbs.filter(risinstance(CheckFit)))                      # it would look at the start, for one run of many
         with learn.no_bar(), learn.no_logging():
             if getattr(getattr(method, 'func', method), 'n_epoch', n_epoch):
-                learn.fit_one_cycle(n_epoch, lr, cbs=None if given.get('cbs') else _ValidateOnce())
+                learn.fit_one_cycle(n_epoch, lr, cbs=None if given.get('cbs') else NoValidation())
             loss,acc,balanced = learn.validate()
     row = dict(about or {}, accuracy=acc, balanced_accuracy=balanced, valid_loss=loss, seconds=time.perf_counter()-start)
     if after_run: after_run(row, learn)

@@ -25,6 +25,8 @@ from .callbacks import PoolCallback
 from .resume import Resume
 from .recipe import CheckFit
 from .learner import distill_learner, pool_epoch, transfer_learner
+from .compare import NoValidation
+from .quality import candidates
 from .calibrate import fit_temperature
 
 # %% ../nbs/38_folds.ipynb #trn00021
@@ -249,13 +251,13 @@ def fold(self:Run,
     learn = self.fit(partial(self.distilled, dls, chosen), 'student', f'{name}-student', answers)
     C = getattr(self.distil['teach'], 'C', .1)
     ask = partial(probe_labels, dls=dls, images=held[0], C=C, store=self.store, progress=False)
-    res = {'teachers together': ask(list(chosen), chosen.alpha).numpy(),
-           f'best source: {best}': ask([self.zoo[best]], [1.]).numpy()}
+    res = {candidates['teachers']: ask(list(chosen), chosen.alpha).numpy(),
+           candidates['source'] + best: ask([self.zoo[best]], [1.]).numpy()}
     if baselines:
         self.tell(f'{name}: fine-tuning, to compare with')
         tuned = HeldOut()
         self.fit(partial(self.fine_tuned, dls), 'fine-tuning', f'{name}-fine-tuning', tuned)
-        res['fine-tuning'] = tuned.logits[-1].softmax(1).numpy()
+        res[candidates['tuned']] = tuned.logits[-1].softmax(1).numpy()
     if keep: learn.model.load_state_dict(answers.weights)
     return learn,torch.stack(answers.logits).numpy(),res
 
@@ -291,12 +293,7 @@ def refitted(self:Run,
     self.tell(f'the student: all {len(self.labels)} labels')
     # a Learner wants a validation set; nothing is read off it
     dls = self.dls(np.arange(len(self.labels)), (self.images, self.labels))
-    return self.fit(partial(self.distilled, dls, chosen), 'student', 'student', ValidateNever(), n_epoch=epoch)
-
-class ValidateNever(Callback):
-    "Leave out the validation after each epoch"
-    silent = True
-    def before_validate(self): raise CancelValidException()
+    return self.fit(partial(self.distilled, dls, chosen), 'student', 'student', NoValidation(), n_epoch=epoch)
 
 # %% ../nbs/38_folds.ipynb #trn00062
 @dataclass

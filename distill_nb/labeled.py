@@ -290,7 +290,7 @@ def labeled_parts(
     for part,(items,labels) in _parts_of(x, given).items():
         images = get_images(items, f'`{name}`')
         labels = class_names(labels, name, images)
-        keep = readable(images, f'`{name}`', 'skip') if on_error=='skip' else [True]*len(images)
+        keep = readable(images, f'`{name}`', on_error)
         res[ifnone(part, 'train')] = images[keep],labels[keep]
     return res
 

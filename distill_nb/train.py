@@ -12,6 +12,7 @@ import json, shutil, time, warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 import pandas as pd
+from scipy.special import softmax
 from fastai.vision.all import *
 from .core import Count, check_number, checked
 from .files import check_place, reading, write_whole
@@ -34,8 +35,6 @@ from .export import profile, to_onnx
 from .report import write_report
 
 # %% ../nbs/45_train.ipynb #trn00063
-def softmax(z): return tensor(z).softmax(-1).numpy()
-
 @patch
 def costs(self:Run,
     learn, # the student
@@ -85,7 +84,7 @@ def findings(self:Run,
     **kwargs, # of `Findings`
 )->Findings:
     "What the run found out"
-    probs = {candidates['student']: softmax(calibration.attrs['logits']), candidates['start']: softmax(asked.logits[0]),
+    probs = {candidates['student']: softmax(calibration.attrs['logits'], axis=1), candidates['start']: softmax(asked.logits[0], axis=1),
              **asked.others}
     if not learns_from_start(self.student): del probs[candidates['start']]
     warned = fit_warnings(*(asked.logits[i].argmax(1) for i in (0,-1)), asked.labels, (),
@@ -139,7 +138,7 @@ def _apart(pool, others, what, say):
 
 def _labeled(labeled, valid, on_error, say):
     "(labelled images, class indices, class names, what is held out: None, a share, or (images, class indices))"
-    parts = labeled_parts(labeled, on_error=on_error)
+    parts = labeled if isinstance(labeled, dict) else labeled_parts(labeled, on_error=on_error)
     if 'train' not in parts:
         raise ValueError(f"`labeled` has no part 'train', only {', '.join(parts)}: name the folder to learn from")
     images,labels = parts['train']
@@ -266,7 +265,7 @@ class Trained:
 # %% ../nbs/45_train.ipynb #trn00083
 @checked(valid=None, size=Count(8))
 def train_student(
-    labeled, # labelled images: a folder of class folders, a table, ... (whatever `labeled_images` takes)
+    labeled, # labelled images: a folder of class folders, a table, ... (whatever `labeled_parts` takes, or what it returns)
     unlabeled, # the pool: whatever `get_images` takes
     sources, # a `Zoo`, or a list of sources
     arch=None, # the student: a timm name, a fastai function, a module; by default that of `start`

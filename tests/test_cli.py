@@ -301,6 +301,14 @@ def test_broken_images(files, tmp_path, capsys):
     code,said = ends([*argv, '--skip-broken'], capsys)
     assert code == 0 and "note: `unlabeled`: 1 of 11 images" in said, said
 
+@pytest.mark.parametrize('command', ['rank','train'])
+def test_a_labelled_image_that_cannot_be_read_is_found_first(files, tmp_path, capsys, command):
+    labeled = shutil.copytree(files/'labeled', tmp_path/'labeled')
+    (labeled/'class0'/'x.jpg').write_bytes(b'not a picture')
+    argv = train(files, tmp_path/'out', labeled=labeled) if command == 'train' else ['rank', str(labeled), str(files/'zoo')]
+    refused(argv, capsys, '`labeled`: 1 of 25 images cannot be read', 'x.jpg', '--skip-broken')
+    assert not (tmp_path/'out').exists()
+
 def test_parts_are_said(files, tmp_path, capsys):
     argv = train(files, tmp_path/'out', labeled='splits', epochs=1)
     at = argv.index('--valid')
