@@ -19,7 +19,7 @@ vendored = {'mathjax': ('3.2.2', ['es5/tex-mml-chtml.js','es5/output/chtml/fonts
 # Pages and their order
 
 def page_name(path):
-    "nbs/23_similarity.ipynb -> similarity, nbs/pages/01_method.ipynb -> method, nbs/tutorials/02_explore.ipynb -> tutorials/explore"
+    "nbs/24_similarity.ipynb -> similarity, nbs/pages/01_method.ipynb -> method, nbs/tutorials/02_explore.ipynb -> tutorials/explore"
     p = Path(path).relative_to(root/'nbs').with_suffix('')
     folder = '' if p.parts[0] == 'pages' else p.parent
     return str(Path(folder)/re.sub(r'^\d+_', '', p.name))
@@ -214,7 +214,7 @@ def opening(path):
     return tuple(m[1] if (m := re.search(rf'^{mark} (.+)$', text, re.M)) else '' for mark in '#>')
 
 def links(text, path, pages):
-    """Links to notebooks lead to pages, and so do names of notebooks in backticks: `nbs/19_outputs.ipynb`, `19_outputs`,
+    """Links to notebooks lead to pages, and so do names of notebooks in backticks: `nbs/20_outputs.ipynb`, `20_outputs`,
     `estimators/trust`, and, of the folder `pages`, `speed`"""
     at = os.path.dirname(page_name(path))
     def to(name): return os.path.relpath(name, at or '.') + '.ipynb'

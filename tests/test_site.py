@@ -24,13 +24,13 @@ def cell(source, typ='code', **kw):
 def convert(tmp_path, monkeypatch):
     monkeypatch.setattr(make_site, 'root', tmp_path)
     (tmp_path/'nbs'/'tutorials').mkdir(parents=True)
-    def convert(*cells, name='23_similarity'):
+    def convert(*cells, name='24_similarity'):
         path = tmp_path/'nbs'/f'{name}.ipynb'
         path.write_text(json.dumps(dict(cells=[cell(c[3:], 'markdown') if c.startswith('md ') else cell(c)
                                                for c in cells], metadata={}, nbformat=4, nbformat_minor=5)))
         return make_site.convert(path, {'Store': ('distill_nb.outputs.store', 'distill_nb.outputs'),
                                         'few_labels': ('distill_nb.data.few_labels', 'distill_nb.data')},
-                                 {'outputs': tmp_path/'nbs'/'19_outputs.ipynb',
+                                 {'outputs': tmp_path/'nbs'/'20_outputs.ipynb',
                                   'speed': tmp_path/'nbs'/'pages'/'06_speed.ipynb'})['cells'][:-1]
     return convert
 
@@ -61,9 +61,9 @@ def test_names_become_links_once(convert):
     assert c['source'].endswith('```\n`Store`\n```')
 
 def test_names_of_notebooks_lead_to_pages(convert):
-    c, = convert('md [a](../19_outputs.ipynb#b), `nbs/19_outputs.ipynb`, `speed`, `outputs`, '
+    c, = convert('md [a](../20_outputs.ipynb#b), `nbs/20_outputs.ipynb`, `speed`, `outputs`, '
                  '[out](https://x.org/a.ipynb)', name='tutorials/one')
-    assert c['source'] == '[a](../outputs.ipynb), [`nbs/19_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
+    assert c['source'] == '[a](../outputs.ipynb), [`nbs/20_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
 
 def test_every_notebook_has_its_place():
     assert sorted(p for ps in make_site.chapters().values() for p in ps) == sorted(set(make_site.notebooks()) - {'index'})
@@ -141,7 +141,7 @@ def test_api_pages_show_docments(site):
     text = (site/'learner.html').read_text(encoding='utf-8')
     assert 'the few labels, and a validation set' in text and 'id="distill-nb-learner-distill-learner"' in text
     assert 'the share of the target loss' in text
-    assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/33_learner.ipynb' in text
+    assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/34_learner.ipynb' in text
 
 @pytest.fixture(scope='module')
 def served(site):
