@@ -6,7 +6,7 @@ Docs: https://distill-nb.github.io/distill_nb/teachers.html.md"""
 
 # %% auto #0
 __all__ = ['Teacher', 'distill_loss', 'StoredTeachers', 'LiveTeachers', 'SourceTeacher', 'probe_labels', 'TargetTeacher',
-           'feature_hints', 'HintTeacher', 'SeveralTeachers', 'source_teacher']
+           'joint_features', 'feature_hints', 'HintTeacher', 'SeveralTeachers', 'source_teacher']
 
 # %% ../nbs/25_teachers.ipynb #tea00002
 from fastai.vision.all import *
@@ -240,6 +240,20 @@ class TargetTeacher(Teacher):
     def facts(self): return [self.T, *map(float, () if self.alpha is None else self.alpha), *sketch(self.probs)]
 
 # %% ../nbs/25_teachers.ipynb #5e0c83a7
+def joint_features(
+    features, # of the same n images, from each source [n,d_s]
+    alpha=None, # weight of each source [S], by default the same
+    k:int=64, # principal components of each source's features, or fewer where it has not as many
+)->Tensor: # [n,K]; the squares add up to n
+    "For each source, √α_s times the first `k` principal components of its features, scaled to a total variance of 1"
+    res = []
+    for a,x in zip(alpha_array(np.ones(len(features)) if alpha is None else alpha, len(features)), features):
+        x = as_tensor(x).float()
+        u,d,_ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        z = (u*d)[:,:k]
+        res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
+    return torch.cat(res, 1)
+
 @checked
 def feature_hints(
     sources:list, # `Source`s
@@ -249,17 +263,12 @@ def feature_hints(
     store=None, # where outputs are kept, see `get_outputs`
     progress:bool=True, # show progress bars while sources run
 )->Tensor: # [n,K]; the squares add up to n
-    "For each source, √α_s times the first `k` principal components of its features on `images`, scaled to a total variance of 1"
-    res,images,sources = [],get_images(images),source_list(sources)
+    "`joint_features` of images, computed or from the store"
+    images,sources = get_images(images),source_list(sources)
     alpha = alpha_array(alpha, len(sources))
     with open_store(store) as store:
         compute_outputs(sources, images, store, progress=progress) # each image is opened once for all
-        for s,a in zip(sources, alpha):
-            x = get_outputs(s, images, store, progress=False).features.float()
-            u,d,_ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-            z = (u*d)[:,:k]
-            res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
-    return torch.cat(res, 1)
+        return joint_features([get_outputs(s, images, store, progress=False).features for s in sources], alpha, k)
 
 # %% ../nbs/25_teachers.ipynb #tea00024
 class HintTeacher(Teacher):
