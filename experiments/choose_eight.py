@@ -5,15 +5,15 @@ images), each chosen by what is known until then. After each batch every one of 
 C=.1), and the mean of their answers is tried on the rest of the training images (`pool`) and on the test images (`test`). Classes that
 no label has shown yet cannot be answered. `stratified` knows the classes beforehand and takes as many of each; it is what a benchmark does, and no person can.
 
-TypiClust, ProbCover and CoreSet are scikit-activeml's, and run where that is installed. `typical` and ProbCover draw nothing, or next to nothing.
-Runs that are in OUT.csv are not made again."""
+Each seed draws four fifths of the training images, the same for all ways, which choose among these; so a way that draws nothing has its spread, too.
+TypiClust, ProbCover and CoreSet are scikit-activeml's, and run where that is installed. Runs that are in OUT.csv are not made again."""
 import argparse, sys, time, warnings
 warnings.simplefilter('ignore')
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from scipy.spatial.distance import pdist, squareform
 from sklearn.cluster import KMeans
 from distill_nb.choose import cosine_similarity, doubt, facility_location, probe_answers
-from distill_nb.data import few_labels
 from distill_nb.items import get_images
 from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.packs import load_pack
@@ -43,6 +43,11 @@ def doubtful_groups(x, n, labeled, probs, seed, of=10):
     km = KMeans(min(n, len(some)), n_init=1, random_state=seed).fit(x[some], sample_weight=1e-6+doubt(probs.mean(0))[some])
     return np.unique(some[((x[some][:,None] - km.cluster_centers_)**2).sum(2).argmin(0)])
 
+def by_class(y, n, seed):
+    "`n` of each class, or all where there are fewer; more of them are the same and others"
+    order = np.random.default_rng(seed).permutation(len(y))
+    return np.concatenate([order[y[order] == c][:n] for c in np.unique(y)])
+
 def by_activeml(name):
     "A strategy of scikit-activeml"
     def choose(x, n, labeled, probs, seed, y=None, **kwargs):
@@ -55,7 +60,8 @@ after_typical = 'doubtful','margin','disagreement','groups'
 def ways():
     "name -> function (features [N,K], n, labeled, probs [S,N,C], seed)"
     def typical(x, n, labeled, *_): return facility_location(cosine_similarity(x), n, labeled)
-    res = dict(typical=typical,
+    def medians(x, n, labeled, *_): return facility_location(-squareform(pdist(x)), n, labeled)
+    res = dict(typical=typical, medians=medians,
                random=lambda x, n, labeled, probs, seed: np.random.default_rng(seed).permutation(rest(x, labeled))[:n],
                doubtful=lambda x, n, labeled, probs, seed: facility_location(cosine_similarity(x), n, labeled, doubt(probs.mean(0))),
                margin=lambda x, n, labeled, probs, seed: largest(doubt(probs.mean(0)), n, labeled),
@@ -71,13 +77,15 @@ def until(how):
 
 def run(features, tests, y, truth, target, how, seed):
     "A row for each budget"
+    some = np.sort(np.random.default_rng(1000+seed).permutation(len(y))[:round(.8*len(y))])
+    features,y = [o[some] for o in features],y[some]
     x,c,labeled,probs,rows = joint_features(features).numpy(),int(y.max())+1,np.array([], int),None,[]
     known = ways()
     for per in budgets:
         n = per*c - len(labeled)
         if per*c > .6*len(x): break
         began = time.perf_counter()
-        if how == 'stratified': labeled = few_labels(y, n=per, seed=seed)[0]
+        if how == 'stratified': labeled = by_class(y, per, seed)
         else:
             first,most,second = until(how)
             name = first if per <= most else second
@@ -92,9 +100,9 @@ def run(features, tests, y, truth, target, how, seed):
                          seconds=round(seconds, 2), **machine()))
     return rows
 
-hows = [('typical',1), ('typical>3:doubtful',1), ('random',5), ('stratified',5), ('TypiClust',5), ('ProbCover',5), ('CoreSet',5),
-        ('typical>1:doubtful',1), ('typical>2:doubtful',1), ('typical>5:doubtful',1), ('typical>3:margin',1), ('typical>3:disagreement',1),
-        ('typical>3:groups',5)]
+first = 'typical','typical>3:doubtful','random','stratified','TypiClust','medians','typical>3:margin'
+second = 'typical>1:doubtful','typical>5:doubtful','medians>3:doubtful','typical>3:disagreement','typical>3:groups','ProbCover','CoreSet'
+rounds = [[(how,seed) for seed in range(5) for how in hows] for hows in (first,second)]
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,9 +114,9 @@ if __name__ == '__main__':
     torch.set_num_threads(1)
     zoo = Zoo.checkpoints(a.data/'weights', size=128)
     rows = pd.read_csv(a.out).to_dict('records') if a.out.exists() else []
-    for target in a.targets:
+    for target,hows in [(t, hows) for hows in rounds for t in a.targets]:
         done = {(r['how'],r['seed']) for r in rows if r['target'] == target}
-        todo = [(how,seed) for how,n in hows for seed in range(n) if (how,seed) not in done and (activeml or how.lower() == how)]
+        todo = [o for o in hows if o not in done and (activeml or o[0].lower() == o[0])]
         if not todo: continue
         path = next(a.data/o/f'{target}.npz' for o in ('targets','sources') if (a.data/o/f'{target}.npz').exists())
         pack = load_pack(path)
