@@ -113,6 +113,13 @@ def first_few(
     "The first `n` of `xs` for a message, with dots if there are more"
     return ', '.join(str(o) for o in xs[:n]) + ', ...'*(len(xs) > n)
 
+# %% ../nbs/00_core.ipynb #rst00002
+def keep_any_text():
+    "Make pandas keep text in Python's strings, which hold any name, unless its option says otherwise"
+    if pd.get_option('mode.string_storage') == 'auto': pd.set_option('mode.string_storage', 'python')
+
+keep_any_text()
+
 # %% ../nbs/00_core.ipynb #chk00061
 @dataclass(frozen=True)
 class Range:
