@@ -67,7 +67,8 @@ def test_size_of_a_folder_with_files_that_cannot_be_read(tmp_path):
     for o in (tmp_path/'a').glob('?.png'): o.unlink()
     assert suggested_size(tmp_path, native=224, most=512) == 224                     # nothing is known
 
-@pytest.mark.parametrize('sides,size', [([(8,8)], 32), ([(64,30)], 48), ([(30,64)], 48), ([(400,300)], 128), ([(20,20),(20,20),(400,400)], 32)])
+@pytest.mark.parametrize('sides,size', [([(8,8)], 32), ([(64,30)], 48),
+    ([(30,64)], 48), ([(400,300)], 128), ([(20,20),(20,20),(400,400)], 32)])
 def test_sizes(sides, size):
     "Twice the typical shorter side, in steps of 16, from 32 to the largest that is asked for"
     assert suggested_size([np.zeros((h,w,3), np.uint8) for w,h in sides], most=128) == size
