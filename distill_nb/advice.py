@@ -11,10 +11,10 @@ __all__ = ['advice', 'findings_json']
 import json, math, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import check_type
+from .core import check_type, rough
 from .images import bare_item
 from .quality import Findings, called, candidates, class_names, class_table, confusion_counts, headline
-from .quality import image_title, images_for_width, listed, paired_comparison, percent, rough, signed, span_words
+from .quality import image_title, images_for_width, listed, paired_comparison, percent, signed, span_words
 from .quality import surest_mistakes, suspect_labels
 
 # %% ../nbs/40_advice.ipynb #repo0018

@@ -113,6 +113,19 @@ def first_few(
     "The first `n` of `xs` for a message, with dots if there are more"
     return ', '.join(str(o) for o in xs[:n]) + ', ...'*(len(xs) > n)
 
+def rough(
+    n:float, # a number, such as one of images
+)->str: # such as '2,200'
+    "A number of which two digits are meant, with commas"
+    return f'{float(f"{n:.2g}"):,.0f}'
+
+# %% ../nbs/00_core.ipynb #rst00002
+def keep_any_text():
+    "Make pandas keep text in Python's strings, which hold any name, unless its option says otherwise"
+    if pd.get_option('mode.string_storage') == 'auto': pd.set_option('mode.string_storage', 'python')
+
+keep_any_text()
+
 # %% ../nbs/00_core.ipynb #chk00061
 @dataclass(frozen=True)
 class Range:

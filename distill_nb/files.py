@@ -163,6 +163,19 @@ def cache_folder(
     "Where outputs of sources and opened images are kept"
     return Path(path or os.environ.get('DISTILL_NB_CACHE') or xdg_cache_home()/'distill_nb').expanduser()
 
+# %% ../nbs/01_files.ipynb #rst00012
+def disk_size(
+    *folders, # paths; what is not there counts as empty
+)->int: # bytes
+    "Size of all files in some folders and below, each counted once; links are not followed"
+    sizes = {}
+    for folder,_,files in (o for f in folders for o in os.walk(f)):
+        for name in files:
+            try: st = os.lstat(os.path.join(folder, name))
+            except OSError: continue # gone meanwhile
+            sizes[st.st_dev,st.st_ino] = st.st_size
+    return sum(sizes.values())
+
 # %% ../nbs/01_files.ipynb #inp00031
 image_suffixes = {k for k,v in mimetypes.types_map.items() if v.startswith('image/')}
 

@@ -149,6 +149,7 @@ class Run:
     store:object=None # where outputs of sources are kept
     progress:bool=True # show progress bars
     say:callable=noop # called with a line when something begins
+    disk:int=0 # bytes of kept outputs and downloads before the run
     clock:object=None # counts the images that have gone through the student
     seconds:dict=field(default_factory=lambda: defaultdict(list)) # kind of fit -> how long each took
 

@@ -70,6 +70,11 @@ def item_name(
 # %% ../nbs/04_images.ipynb #opn00002
 program_formats = ('EPS','WMF','IPTC') # opening one may start a program
 
+def _refuse_misread(im):
+    if im.format == 'TIFF' and im.tag_v2.get(262) == 6 and any(o[0] == 'raw' and o[3][0] == 'RGBX' for o in im.tile):
+        im.close()
+        raise ValueError("Pillow reads YCbCr TIFFs without compression from version 13 on: update it, or save the image as PNG")
+
 def open_encoded(
     item, # path, or bytes of an encoded file
 )->Image.Image: # header read, pixels not yet
@@ -78,7 +83,9 @@ def open_encoded(
         raise OSError("a folder, pipe or device, not a file")
     Image.init()
     formats = [o for o in Image.ID if o not in program_formats]
-    return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=formats)
+    im = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=formats)
+    _refuse_misread(im)
+    return im
 
 # %% ../nbs/04_images.ipynb #lft40015
 def is_encoded(

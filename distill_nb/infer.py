@@ -38,6 +38,12 @@ def _to_8_bits(im):
 _programs = ('EPS','WMF','IPTC')                                               # opening one may start a program
 _by_way_of = dict(La='LA', RGBa='RGBA', PA='RGBA')                             # modes that Pillow converts to RGB in two steps
 
+def _refuse_misread(im):
+    "Before version 13, Pillow takes an uncompressed YCbCr TIFF for RGB of four channels"
+    if im.format == 'TIFF' and im.tag_v2.get(262) == 6 and any(o[0] == 'raw' and o[3][0] == 'RGBX' for o in im.tile):
+        im.close()
+        raise ValueError('Pillow reads YCbCr TIFFs without compression from version 13 on: update it, or save the image as PNG')
+
 def _decode(item):
     "The PIL image of an item, in whatever mode it has"
     if isinstance(item, np.ndarray):
@@ -49,7 +55,9 @@ def _decode(item):
     encoded = isinstance(item, bytes)
     if not encoded and not stat.S_ISREG(os.stat(item).st_mode): raise OSError('a folder, pipe or device, not a file')
     Image.init()
-    with Image.open(BytesIO(item) if encoded else item, formats=[o for o in Image.ID if o not in _programs]) as im: im.load()
+    with Image.open(BytesIO(item) if encoded else item, formats=[o for o in Image.ID if o not in _programs]) as im:
+        _refuse_misread(im)
+        im.load()
     return im
 
 def read_rgb(

@@ -275,7 +275,7 @@ class Findings:
     temperature:float=None # by which the student's logits were divided
     # what it cost
     seconds:float=None # of the whole run
-    bytes:int=None # written to disk, downloads and kept outputs among them
+    bytes:int=None # of disk that it took: its folder, kept outputs, downloads
     warnings:list=field(default_factory=list) # sentences
 
 # %% ../nbs/36_quality.ipynb #qual0065
@@ -341,12 +341,6 @@ def signed(
     "A difference in points"
     res = f'{100*x:+.{int(n >= 500)}f}'.replace('-', '−')
     return res if float(res[1:]) else res[1:]
-
-def rough(
-    n:float # a number of images
-)->str: # with commas
-    "A number of which two digits are meant"
-    return f'{float(f"{n:.2g}"):,.0f}'
 
 def span_words(
     c, # of `paired_comparison`: difference, low, high

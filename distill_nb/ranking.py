@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.xml import B, Details, I, P, Safe, Summary, to_xml
 from scipy import stats
-from .core import Count, Each, Kind, Range, check_count, check_type, checked, first_few
+from .core import Count, Each, Kind, Range, check_count, check_type, checked, first_few, rough
 from .estimators import counts, covariances, evidence, kernels, pairs, probes # noqa: F401, each registers its metrics
 from .estimators.core import metrics
 from .sources import Source
@@ -231,7 +231,7 @@ def _order_words(rank):
     if s.p >= .95:
         sure = 'almost certainly' if s.p > .995 else f'with {s.p:.0%} certainty'
         return f'It is better than {s.second}, the second, {sure}{n}.'
-    more = f'; about {s.n_needed:,.0f} would tell' if s.n_needed < 1e5 else ''
+    more = f'; about {rough(s.n_needed)} would tell' if s.n_needed < 1e5 else ''
     return f"{s['first']} and {s.second} can't be told apart{n} ({s.p:.0%} for the first){more}."
 
 def _null_words(rank):

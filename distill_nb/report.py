@@ -313,7 +313,7 @@ def training(f, figure):
     if f.history is not None and len(f.history):
         curves = [H2('Training'), figure(lambda: plot_history(f.history), 'losses and metrics by epoch')]
     cost = [] if f.seconds is None else [duration(f.seconds)]
-    if f.bytes is not None: cost.append(f'{size_words(f.bytes)}B written')
+    if f.bytes is not None: cost.append(f'{size_words(f.bytes)}B of disk, kept outputs and downloads among them')
     return curves + ([H2('What it cost'), P(', '.join(cost) + '.')] if cost else [])
 
 parts = baselines, by_class, mistakes, disputes, trust, sources, training

@@ -14,12 +14,14 @@ from importlib.util import find_spec
 import pandas as pd
 from scipy.special import softmax
 from fastai.vision.all import *
+from huggingface_hub.constants import HF_HUB_CACHE
 from .core import Count, check_number, checked
-from .files import check_place, reading, write_whole
+from .files import cache_folder, check_place, disk_size, reading, write_whole
 from .items import get_images
 from .labeled import labeled_parts
 from .pool import images_in
 from .zoo import Zoo
+from .store import Store
 from .ranking import ranking_words
 from .similarity import check_metric
 from .teachers import probe_labels
@@ -102,6 +104,14 @@ def findings(self:Run,
 
 # %% ../nbs/50_train.ipynb #trn00072
 @patch
+def disk_used(self:Run,
+    *folders, # further ones
+)->int: # bytes
+    "What kept outputs, downloads and these folders take of the disk"
+    kept = [] if self.store is False else [self.store.path if isinstance(self.store, Store) else cache_folder(self.store)]
+    return disk_size(*folders, *kept, HF_HUB_CACHE, torch.hub.get_dir())
+
+@patch
 def write(self:Run,
     learn, # the finished student
     findings, # what is reported
@@ -114,6 +124,7 @@ def write(self:Run,
     r = findings.ranking
     write_whole(self.out/'ranking.csv', r.to_frame(weight=r.weights(self.p).values).to_csv())
     write_whole(self.out/'log.csv', findings.history.to_csv(index=False))
+    findings.bytes = max(0, self.disk_used(self.out) - disk_size(self.out/'resume') - self.disk)
     write_report(findings, self.out)
     found = json.loads(findings_json(findings))
     write_whole(self.out/'run.json', json.dumps({**record, **found}, indent=1))
@@ -298,6 +309,7 @@ def train_student(
     if force or not unfinished(run.out, record.get('arguments')): begin_run(run.out, record)
     if folds is None and valid is None and len(run.labels) > 500: valid = .2
     splits,refit = run.splits(valid, folds or 5),not isinstance(valid, tuple)
+    run.disk = run.disk_used()
     run.clock = Clock(run.n_images(splits, baselines, refit), say)
     held_out = held_out_words(splits, len(run.labels), valid)
     learn,found = run.trained(splits, held_out, baselines, refit, command=record.get('command', ''))

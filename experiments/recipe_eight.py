@@ -67,7 +67,11 @@ def grid():
             *cells('small', 'distill', [5e-3], 200, only=some), *cells('small', 'distill', [2e-3], 600, only=some),
             *cells('small', 'distill', [slice(2e-4, 2e-3)], 200, only=some),
             *cells('small', 'distill', [2e-3], 200, freeze=False, only=some),
-            *cells('whole', 'distill', [2e-4], 200, only=some[:3]), *cells('whole', 'distill', [5e-4], 600, only=some[:2])]
+            *cells('whole', 'distill', [2e-4], 200, only=some[:3]),
+            *cells('small', 'distill', [2e-3], 200, size=96, only=some[:3]),
+            *cells('whole', 'distill', [5e-4], 200, size=128, only=some[:3]),
+            *cells('small', 'distill', [2e-3], 200, size=96, only=some[3:]),
+            *cells('whole', 'distill', [5e-4], 600, only=some[:2])]
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

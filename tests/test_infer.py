@@ -99,7 +99,7 @@ def test_files_of_any_size_get_the_probabilities_of_the_learner(learn, tmp_path)
     np.testing.assert_allclose(Predictor(tmp_path/'s.onnx')(files), want.numpy(), atol=1e-4)
 
 @pytest.mark.parametrize('arch', ['test_efficientnet','test_vit','test_convnext','test_byobnet','resnet10t',
-                                  'mobilenetv3_small_050','tf_efficientnet_lite0'])
+    *(pytest.param(o, marks=pytest.mark.slow) for o in ('mobilenetv3_small_050','tf_efficientnet_lite0'))])
 def test_graph_and_program_equal_the_network(arch, tmp_path):
     torch.manual_seed(0)
     m = create_student(arch, 7, pretrained=False).eval()

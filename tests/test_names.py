@@ -137,6 +137,15 @@ def test_names_in_figures(figure):
         assert any(plain_label(o) in t for t in texts), o
     plt.close('all')
 
+def test_text_stays_in_pythons_strings():
+    "pandas keeps it in Arrow where pyarrow is installed, and Arrow holds nothing but UTF-8"
+    code = "import pandas as pd; assert pd.get_option('mode.string_storage') == 'auto'\nimport distill_nb.{}\n" \
+           "t = pd.DataFrame(dict(image=['caf\\udce9', 'b'], n=[1, 2])).set_index('image')\n" \
+           "assert t.index.dtype.storage == 'python' and t.loc['caf\\udce9', 'n'] == 1\n" \
+           "assert len(t.reset_index().groupby('image').n.sum()) == 2"
+    for module in ('core','ranking'):
+        subprocess.run([sys.executable, '-c', code.format(module)], check=True)
+
 # Pages
 
 evil = ['<img src=x onerror=alert(1)>','"><script>alert(2)</script>','--><svg onload=alert(3)>',"'&lt;"]

@@ -184,42 +184,61 @@ def test_a_failed_write_leaves_nothing(source, tmp_path, monkeypatch):
     assert stored(tmp_path) == []
 
 script = '''
-import sys, time, numpy as np, torch
+import os, sys, time, numpy as np, torch
 from torch import nn
-from distill_nb.images import *
-from distill_nb.store import *
-from distill_nb.outputs import *
-from distill_nb.pseudo_labels import *
+from distill_nb.store import Store
+from distill_nb.outputs import get_outputs
 from distill_nb.sources import Source
 class Slow(nn.Module):
     def __init__(self): super().__init__(); torch.manual_seed(0); self.m = nn.Sequential(nn.Flatten(), nn.Linear(192,6), nn.Linear(6,4))
-    def forward(self, x): time.sleep(float(sys.argv[2])); return self.m(x)
-imgs = list(np.random.default_rng(5).integers(0, 255, (60,8,8,3), dtype=np.uint8))
-out = get_outputs(Source.from_module(Slow(), .5, .5, 8), imgs, Store(sys.argv[1], chunk=6), bs=3, progress=False)
-torch.save(out.logits, sys.argv[3])
+    def forward(self, x): time.sleep(float(os.environ['PAUSE'])); return self.m(x)
+def work(store, pause, file):
+    os.environ['PAUSE'] = pause
+    imgs = list(np.random.default_rng(5).integers(0, 255, (60,8,8,3), dtype=np.uint8))
+    out = get_outputs(Source.from_module(Slow(), .5, .5, 8), imgs, Store(store, chunk=6), bs=3, progress=False)
+    torch.save(out.logits, file)
+for line in sys.stdin:                                    # PID: how that process ended; STORE PAUSE FILE: the number of a new one
+    args = line.split()
+    if len(args) == 1: res = os.waitpid(int(args[0]), 0)[1]
+    else:
+        res = os.fork()
+        if res == 0:
+            try: work(*args)
+            except BaseException: os._exit(1)
+            os._exit(0)
+    print(res, flush=True)
 '''
 
-def start(tmp_path, name, pause):
+@pytest.fixture()
+def nursery(tmp_path):
+    "Asks a process that has imported the library, once, for others"
     (tmp_path/'s.py').write_text(script)
-    return subprocess.Popen([sys.executable, '-W', 'ignore', str(tmp_path/'s.py'), str(tmp_path/'store'), str(pause), str(tmp_path/name)])
+    p = subprocess.Popen([sys.executable, '-W', 'ignore', str(tmp_path/'s.py')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def ask(*args):
+        p.stdin.write(' '.join(map(str, args)) + '\n')
+        p.stdin.flush()
+        return int(p.stdout.readline())
+    yield ask
+    p.communicate(timeout=60)
 
-def test_two_processes_at_once_then_one_killed(tmp_path):
-    both = [start(tmp_path, f'{i}.pt', .02) for i in range(2)]
-    assert [p.wait(900) for p in both] == [0,0]
+def test_two_processes_at_once_then_one_killed(nursery, tmp_path):
+    store = tmp_path/'store'
+    both = [nursery(store, .02, tmp_path/f'{i}.pt') for i in range(2)]
+    assert list(map(nursery, both)) == [0,0]
     a,b = (torch.load(tmp_path/f'{i}.pt', weights_only=True) for i in range(2))
     assert torch.equal(a, b)
-    assert not [o for o in stored(tmp_path/'store') if not o.startswith('chunk-')]
-    Store(tmp_path/'store').clear()
-    p,t = start(tmp_path, 'k.pt', .4),time.time()
-    while len(stored(tmp_path/'store'))<2 and time.time()-t<900: time.sleep(.05)
-    os.kill(p.pid, signal.SIGKILL)
-    p.wait()
+    assert not [o for o in stored(store) if not o.startswith('chunk-')]
+    Store(store).clear()
+    p,t = nursery(store, .4, tmp_path/'k.pt'),time.time()
+    while len(stored(store))<2 and time.time()-t<900: time.sleep(.05)
+    os.kill(p, signal.SIGKILL)
+    assert nursery(p) == signal.SIGKILL
     assert not (tmp_path/'k.pt').exists()
-    kept = {o for o in stored(tmp_path/'store') if o.startswith('chunk-')}
+    kept = {o for o in stored(store) if o.startswith('chunk-')}
     assert 0 < len(kept) < 10
-    assert start(tmp_path, 'r.pt', 0).wait(900) == 0
+    assert nursery(nursery(store, 0, tmp_path/'r.pt')) == 0
     assert torch.equal(torch.load(tmp_path/'r.pt', weights_only=True), a)
-    assert kept < set(stored(tmp_path/'store')) and len([o for o in stored(tmp_path/'store') if o.startswith('chunk-')]) == 10
+    assert kept < set(stored(store)) and len([o for o in stored(store) if o.startswith('chunk-')]) == 10
 
 # Errors
 

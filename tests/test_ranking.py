@@ -2,6 +2,7 @@
 import math, pickle, warnings
 import numpy as np, pytest
 from distill_nb.plots import plot_ranking, plot_weights
+from distill_nb.core import rough
 from distill_nb.ranking import Ranking, WeightedSources, ranking_legend, ranking_words, static_order
 from distill_nb.sources import Source
 from distill_nb.weights import alpha_array, prune_weights, source_weights
@@ -102,10 +103,11 @@ def test_words():
 def test_words_without_weights():
     "What the command line prints needs no weights, and has names"
     assert ranking_words(Ranking(['a','b'], [-.1,-.2])) == ['How sure that is, only intervals would tell: there are none.']
-    sure = Ranking(['a','b'], [.5,.2], n_probe=40, replicates=np.array([.5,.2]) + np.random.default_rng(0).normal(0, .2, (50,2)))
+    sure = Ranking(['a','b'], [.5,.4], n_probe=40, replicates=np.array([.5,.4]) + np.random.default_rng(0).normal(0, .2, (50,2)))
     s = sure.stability()
     assert ranking_words(sure)[1] == (f"a and b can't be told apart with 40 labelled images ({s.p:.0%} for the first); "
-                                      f"about {s.n_needed:,} would tell.")
+                                      f"about {rough(s.n_needed)} would tell.")
+    assert rough(s.n_needed) != f'{s.n_needed:,}'
 
 def test_size_alone():
     zoo = Zoo.timm('resnet18.a1_in1k', 'resnet50.a1_in1k')

@@ -2,9 +2,11 @@
 import json
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback
-from distill_nb import folds
+from distill_nb import folds, train
 from distill_nb.items import image_items, item_labels
 from distill_nb.packs import digits_dls
+from distill_nb.files import disk_size
+from distill_nb.report import size_words
 from distill_nb.folds import Clock, Run, StopAfter, held_out_folds
 from distill_nb.train import make_run, train_student
 from distill_nb.teach import Probes
@@ -90,6 +92,21 @@ def test_a_run_that_was_stopped_goes_on(data, tmp_path, monkeypatch):
     res = trained(data, tmp_path/'run')
     for k,p in whole.findings.probs.items(): assert np.array_equal(p, res.findings.probs[k]), k
     for a,b in zip(whole.learn.model.parameters(), res.learn.model.parameters()): assert torch.equal(a, b)
+
+def test_the_disk_that_a_run_took(data, tmp_path, monkeypatch):
+    "Its folder and what the store grew by; the state of a run that could have gone on does not count"
+    few,pool,store = data['few'],data['pool'],tmp_path/'store'
+    monkeypatch.setattr(train, 'HF_HUB_CACHE', tmp_path/'hub')                       # others may be downloading
+    kw = dict(folds=2, n_epoch=1, bs=10, size=32, baselines=False, start=data['zoo']['objects'], store=store, progress=False)
+    first,again = (train_student(few, pool, data['zoo'], out=tmp_path/o, **kw) for o in ('first','again'))
+    kept = sum(o.stat().st_size for o in first.out.iterdir() if o.name not in ('report.html','run.json'))
+    assert 0 <= again.findings.bytes - kept < 2000                                   # the page is not written yet
+    grown = disk_size(store)
+    assert 0 <= first.findings.bytes - kept - grown < 2000
+    assert f'{size_words(first.findings.bytes)}B of disk' in (first.out/'report.html').read_text()
+    assert json.loads((first.out/'run.json').read_text())['bytes'] == first.findings.bytes
+    nothing = train_student(few, pool, data['zoo'], out=tmp_path/'third', **kw | dict(store=False))
+    assert 0 <= nothing.findings.bytes - kept < 2000
 
 def test_a_folder_is_not_overwritten(data, tmp_path):
     trained(data, tmp_path/'run', n_epoch=1)
