@@ -169,19 +169,6 @@ def marked(
     "A sentence with its code in elements of their own"
     return [Code(o) if i%2 else o for i,o in enumerate(text.split('`'))]
 
-def card(
-    item, # image item, or None
-    title:str, # its name
-    *lines, # what is said of it
-    href:str=None, # where a click on the picture leads
-    **kwargs # for `thumbnail`
-)->FT: # a <figure>
-    "An image with its name and a few lines; without a picture if it cannot be opened"
-    try: picture = [] if item is None else [thumbnail(item, **{'alt': '', **kwargs})]
-    except Exception: picture = [Span('cannot be opened', cls='small')]
-    if href: picture = [A(*picture, href=href)]
-    return Figure(*picture, Figcaption(B(title), *(o for l in lines for o in (Br(), l))))
-
 def duration(
     s:float # seconds
 )->str: # such as '3 min 20 s'
@@ -195,6 +182,20 @@ def size_words(
     "A large number as text"
     i = max(0, min(4, int(math.log10(max(abs(n), 1))//3)))
     return f"{n/1000**i:.3g} {['','k','M','G','T'][i]}".strip()
+
+# %% ../nbs/48_report.ipynb #nxtr0002
+def card(
+    item, # image item, or None
+    title:str, # its name
+    *lines, # what is said of it
+    href:str=None, # where a click on the picture leads
+    **kwargs # for `thumbnail`
+)->FT: # a <figure>
+    "An image with its name and a few lines; without a picture if it cannot be opened"
+    try: picture = [] if item is None else [thumbnail(item, **{'alt': '', **kwargs})]
+    except Exception: picture = [Span('cannot be opened', cls='small')]
+    if href: picture = [A(*picture, href=href)]
+    return Figure(*picture, Figcaption(B(title), *(o for l in lines for o in (Br(), l))))
 
 # %% ../nbs/48_report.ipynb #repo0047
 def baselines(f, figure):

@@ -11,10 +11,9 @@ __all__ = ['write_to_label']
 import json, os, shutil
 from pathlib import Path
 from urllib.parse import quote_from_bytes
-import pandas as pd
 from fastcore.xml import Code, Div, H1, P
 from .core import check_type, checked
-from .files import check_place, names_image, read_table, whole_folder, write_whole
+from .files import check_place, read_table, whole_folder, write_whole
 from .images import bare_item, open_encoded, open_image
 from .choose import Choice
 from .forecast import Forecast

@@ -47,7 +47,8 @@ def choose(images, y, zoo, few, n, seed, store):
     from distill_nb.choose import choose_images
     rest = np.setdiff1d(np.arange(len(y)), few)
     labeled = ([images[int(i)] for i in few], [str(y[i]) for i in few]) if len(few) else None
-    return rest[np.asarray(choose_images([images[int(i)] for i in rest], zoo, n, labeled=labeled, seed=seed, store=store, progress=False).order)]
+    choice = choose_images([images[int(i)] for i in rest], zoo, n, labeled=labeled, seed=seed, store=store, progress=False)
+    return rest[np.asarray(choice.order)]
 
 def cells(data, target, start, store):
     "Rows of one target: what is measured on the labels, and the truth"

@@ -493,7 +493,8 @@ elsewhere = { # why a public name is not in `entries`
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
-                                  'bench main parser command commands next_ Forecast forecast_accuracy write_to_label predict predict_files prepare digits run_digits '
+                                  'next_ Forecast forecast_accuracy write_to_label '
+        'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
         'read_transforms seen_in_validation per_channel input_channels '

@@ -69,7 +69,8 @@ def test_the_same_labels_in_another_order_and_by_name():
     a,b = forecast_from(of(x), y),forecast_from(of(x), names)
     assert abs(a.now-b.now) < .05 and forecast_from(of(x), y).numbers == a.numbers
 
-@pytest.mark.parametrize('labels', [[0]*20, [0]*19+[1], list(range(20)), [0,0,1,1,2,2,3]], ids=['one class','one alone','all alone','seven'])
+few = {'one class': [0]*20, 'one alone': [0]*19+[1], 'all alone': list(range(20)), 'seven': [0,0,1,1,2,2,3]}
+@pytest.mark.parametrize('labels', few.values(), ids=few)
 def test_too_few_to_say(labels):
     with pytest.raises(ValueError, match='too few for a forecast') as e: forecast_from(np.eye(len(labels)), labels)
     assert '\n' not in str(e.value)
@@ -78,9 +79,10 @@ def test_sources_are_not_asked_before_the_labels_are_looked_at(monkeypatch):
     def ran(*args, **kwargs): raise AssertionError('too late')
     monkeypatch.setattr(fc, 'compute_outputs', ran)
     pics = rng.integers(0, 256, (6,8,8,3), dtype=np.uint8)
-    with pytest.raises(ValueError, match='too few'): forecast_accuracy(Zoo.embedded(names=['digits']), list(pics), [0,1]*3)
-    with pytest.raises(ValueError, match='5 labels for 6 images'): forecast_accuracy(Zoo.embedded(names=['digits']), list(pics), [0,1,0,1,1])
-    with pytest.raises(ValueError, match='`more` must be'): forecast_accuracy(Zoo.embedded(names=['digits']), list(pics), [0,1]*3, more=0)
+    zoo = Zoo.embedded(names=['digits'])
+    with pytest.raises(ValueError, match='too few'): forecast_accuracy(zoo, list(pics), [0,1]*3)
+    with pytest.raises(ValueError, match='5 labels for 6 images'): forecast_accuracy(zoo, list(pics), [0,1,0,1,1])
+    with pytest.raises(ValueError, match='`more` must be'): forecast_accuracy(zoo, list(pics), [0,1]*3, more=0)
 
 @pytest.mark.parametrize('now,then,low,high,says', [
     (.5, .53, .51, .55, 'about 3 points (1 to 5).'), (.5, .51, .505, .52, 'about 1 point (1 to 2).'),
