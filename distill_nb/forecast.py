@@ -109,7 +109,7 @@ def held_out_curve(
     return pd.DataFrame(rows, columns=['labels','accuracy','images'])
 
 # %% ../nbs/38_forecast.ipynb #nxto0014
-slopes = dict(even=(.33, .15, .18), uneven=(.83, .35, .14)) # b, s and s_0: `experiments/forecast_eight.py`
+slopes = dict(even=(.30, .20, .17), uneven=(.67, .40, .15)) # b, s and s_0: `experiments/forecast_eight.py`
 slope_so_far = .8 # of the curve up to the labels that there are
 
 def _level(curve, n):
