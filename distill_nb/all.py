@@ -34,6 +34,7 @@ from distill_nb.learner import *
 from distill_nb.compare import *
 from distill_nb.quality import *
 from distill_nb.choose import *
+from distill_nb.forecast import *
 from distill_nb.advice import *
 from distill_nb.calibrate import *
 from distill_nb.folds import *
@@ -43,6 +44,7 @@ from distill_nb.runtimes import *
 from distill_nb.publish import *
 from distill_nb.plots import *
 from distill_nb.report import *
+from distill_nb.to_label import *
 from distill_nb.train import *
 from distill_nb.demo import *
 from distill_nb.bench import *

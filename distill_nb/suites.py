@@ -11,6 +11,7 @@ __all__ = ['eight_methods', 'eight_suite', 'paper_suite']
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from .core import Count, OneOf, checked
+from .files import whole_file, write_whole
 from .packs import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source
@@ -22,7 +23,7 @@ from .teach import Both, SourceClasses
 from .learner import transfer_learner
 from .compare import compare_methods, distill, pool_ratio
 from .deploy import student_meta
-from .bench import Suite
+from .bench import Suite, plot_suite, suite_table, target_table
 
 # %% ../nbs/53_suites.ipynb #sts00003
 def suite_tfms()->list: # batch transforms
@@ -149,6 +150,19 @@ def eight_suite(
     own = {'steps': 200, 'lr': _rates(tier), 'bs_u': 32, 'cbs': ChannelsLast(), **own, **recipe}
     targets = {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}
     return Suite(f'eight-{tier}' + (f'-{size}' if size != own_size else ''), targets, zoo, eight_methods, own, budgets=(5,.2))
+
+# %% ../nbs/53_suites.ipynb #nxts0002
+def write_summary(
+    rows, # of `run_suite` or `read_runs`
+    out:Path, # folder
+    reference:str='transfer' # method that the others are compared with
+)->str: # both tables
+    "Write table.csv, targets.csv and gaps.png"
+    table,each = suite_table(rows, reference),target_table(rows)
+    write_whole(out/'table.csv', table.to_csv())
+    write_whole(out/'targets.csv', each.to_csv())
+    with whole_file(out/'gaps.png') as f: plot_suite(rows, reference).flat[0].figure.savefig(f, format='png', dpi=144)
+    return f'{table.round(4).to_string()}\n\n{each.round(3).to_string()}'
 
 # %% ../nbs/53_suites.ipynb #0eafe98d
 def _bank(path, target):

@@ -14,7 +14,7 @@ from distill_nb.learner import distill_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
-import distill_nb.bench, distill_nb.learner
+import distill_nb.bench, distill_nb.choose, distill_nb.learner
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
@@ -86,12 +86,15 @@ ranked = dict(
     device=['gpu','tpu:0','cuda:x','cpu:1',''],
     quiet=[('--quiet=1',)],
     skip_broken=[('--skip-broken=1',)])
+asked = {k: v for k,v in ranked.items() if k not in ('metric','probe','halving','size')}
 labeled = ['{}/nowhere','{}/empty','{}/notes.txt','{}/loose','{}/unlabeled']
 zoos = ['{}/nowhere','{}/empty','{}/notes.txt','resnet5o','*resnot*','','digits.json','resnet18.no_such_tag']
 long = '{}/' + 'x'*300
 bad = {
     'demo': dict(out=['{}/notes.txt','{}/notes.txt/deeper'], seeds=['0',*numbers]),
     'zoo': dict(size=['tiny','0','1000',''], domain=['cats','']),
+    'next': dict(labeled=[*labeled,'{0}/labeled,{0}/nowhere'], unlabeled=['{}/nowhere','{}/empty','{}/notes.txt','{}/broken'], zoo=zoos,
+                 n=['0',*numbers], out=['{}/notes.txt','{}/notes.txt/deeper','{}/unlabeled'], force=[('--force=1',)], **asked),
     'rank': dict(labeled=labeled, zoo=zoos, csv=['{}/empty','{}/notes.txt/x.csv',long], out=['{}/notes.txt','{}/notes.txt/deeper'],
                  **ranked),
     'train': dict(
@@ -142,7 +145,7 @@ bad = {
         jobs=['0',*numbers],
         store=['{}/notes.txt']),
 }
-least = {'demo': [], 'zoo': [],
+least = {'demo': [], 'zoo': [], 'next': ['none','b','c'],
          'rank': ['a','b'], 'train': ['a','b','c'], 'predict': ['a','b'], 'bench': ['digits']} # the least that a line needs
 
 def subparsers():
@@ -212,14 +215,16 @@ def test_bad_values(files, student, command, dest, capsys, monkeypatch, tmp_path
     "One line that says which argument it is; no source has looked at anything by then"
     def ran(*args, **kwargs): raise AssertionError('too late')
     expensive = (outputs,'compute_outputs'),(distill_nb.learner,'compute_outputs'),(demo,'run_digits'),(distill_nb.bench,'run_cell')
+    expensive += (distill_nb.choose,'choose_images'),
     for module,name in expensive: monkeypatch.setattr(module, name, ran)
     monkeypatch.setattr(networks, 'hub_answers', lambda *a: False)
     monkeypatch.setattr(networks, 'is_downloaded', lambda arch: False)
     monkeypatch.delenv('DISTILL_NB_DATA', raising=False)
     place,out = actions(command)[dest],tmp_path/'out'
-    good = {'demo': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:],
+    good = {'demo': [], 'next': [], 'rank': [f'{files}/labeled', f'{files}/zoo'], 'train': train(files, out)[1:],
             'predict': [f'{student}/student.onnx', f'{files}/unlabeled'], 'bench': ['digits'], 'zoo': []}[command]
-    if command in ('demo','bench'): good += ['--out', str(out)]
+    if command == 'next': good = [f'{files}/labeled', f'{files}/unlabeled', f'{files}/zoo']
+    if command in ('demo','bench','next'): good += ['--out', str(out)]
     if dest == 'arch': good = [o for o in good if o not in ('--start','objects')]
     for v in bad[command][dest]:
         value = [o.format(files) for o in (v if isinstance(v, tuple) else [v])]
@@ -301,11 +306,12 @@ def test_broken_images(files, tmp_path, capsys):
     code,said = ends([*argv, '--skip-broken'], capsys)
     assert code == 0 and "note: `unlabeled`: 1 of 11 images" in said, said
 
-@pytest.mark.parametrize('command', ['rank','train'])
+@pytest.mark.parametrize('command', ['next','rank','train'])
 def test_a_labelled_image_that_cannot_be_read_is_found_first(files, tmp_path, capsys, command):
     labeled = shutil.copytree(files/'labeled', tmp_path/'labeled')
     (labeled/'class0'/'x.jpg').write_bytes(b'not a picture')
     argv = train(files, tmp_path/'out', labeled=labeled) if command == 'train' else ['rank', str(labeled), str(files/'zoo')]
+    if command == 'next': argv = next_line(files, labeled, tmp_path/'out')
     refused(argv, capsys, '`labeled`: 1 of 25 images cannot be read', 'x.jpg', '--skip-broken')
     assert not (tmp_path/'out').exists()
 
@@ -330,6 +336,47 @@ def test_a_ranking_explains_itself(files, capsys):
     main(['rank', str(files/'labeled'), str(files/'zoo'), '--size', '32', '--store', str(files/'store'), '--device', 'cpu'])
     out = capsys.readouterr().out
     assert 'score: how well it fits the labels' in out and 'carries' in out and 'By size alone' in out or 'labelled images' in out
+
+# What to label next
+
+def next_line(root, labeled, out, *more):
+    return ['next', labeled, root/'unlabeled', root/'zoo', '-n', 4, '--out', out, '--store', root/'store', *more]
+
+def test_from_no_label_to_labels(files, tmp_path, capsys):
+    "Choose, fill in the table, choose again with its labels and those of a folder, and read what it says for a program"
+    out = tmp_path/'next'
+    code,said,err = typed(*next_line(files, 'none', out))
+    assert code == 0 and 'why' in said and 'Another' not in said and f'{out}/to_label.csv' in said, err
+    names = sorted(o.name for o in out.iterdir())
+    assert names[-2:] == ['index.html','to_label.csv'] and 1 <= len(names)-2 <= 4 and names[0].startswith('01_')
+    again = next(l.strip() for l in said.splitlines() if l.strip().startswith('distill_nb next'))
+    assert shlex.split(again)[2] == f'{out}/to_label.csv' and f'--out={out}_2' in again and '--n=4' in again
+    with open(out/'to_label.csv', newline='') as f: rows = list(csv.DictReader(f))
+    with open(out/'to_label.csv', 'w', newline='') as f:
+        w = csv.DictWriter(f, rows[0])
+        w.writeheader()
+        w.writerows({**o, 'label': f'class{i%2}'} for i,o in enumerate(rows))
+    main([str(o) for o in next_line(files, f"{files/'labeled'},{out/'to_label.csv'}", tmp_path/'again', '--json', '--quiet')])
+    said,err = capsys.readouterr()
+    told = json.loads(said)
+    assert not err and told['out'] == str(tmp_path/'again') and told['forecast_words'].startswith('Another 4 labels would bring')
+    assert told['forecast']['now'] < told['forecast']['then'] and (tmp_path/'again'/told['chosen'][0]['file']).exists()
+
+def test_a_forecast_or_why_there_is_none(files, tmp_path, capsys):
+    few = shutil.copytree(files/'labeled', tmp_path/'few')
+    for o in sorted(few.rglob('*.png'))[::2] + sorted(few.rglob('*.png'))[1:18:2]: o.unlink(missing_ok=True)
+    main([str(o) for o in next_line(files, few, tmp_path/'a')])
+    assert 'too few for a forecast' in capsys.readouterr().out
+    main([str(o) for o in next_line(files, files/'labeled', tmp_path/'b')])
+    assert 'Another 4 labels would bring' in capsys.readouterr().out
+
+def test_labels_are_not_written_over(files, tmp_path, capsys):
+    argv = next_line(files, '-', tmp_path/'next')
+    assert ends(argv, capsys)[0] == 0
+    before = (tmp_path/'next'/'to_label.csv').read_bytes()
+    said = refused(argv, capsys, 'holds images to label already, none of them labelled', '--force')
+    assert 'force=True' not in said and (tmp_path/'next'/'to_label.csv').read_bytes() == before
+    assert ends([*argv, '--force'], capsys)[0] == 0
 
 # A run's folder
 

@@ -469,7 +469,7 @@ def test_entry(name, record_fault):
     record_fault('entry', name, 'refused' + (f", but {'; '.join(took)}" if took else ''), tried)
 
 elsewhere = { # why a public name is not in `entries`
-    'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file seal unseal reading '
+    'there is nothing to get wrong': 'cache_folder digest file_digest clear_parts whole_file whole_folder seal unseal reading '
                                      'identity parts_of is_installed Unidentified is_encoded opener_at opening_at '
                                      'opens fastai_class image_types program_formats bare_item item_name images_in '
                                      'grey_bits path_keys write_whole FreezeStats SyncNorms OpenImage sync_norms CheckFit '
@@ -493,7 +493,8 @@ elsewhere = { # why a public name is not in `entries`
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
     'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
-                                  'bench main parser command commands predict predict_files prepare digits run_digits '
+                                  'next_ Forecast forecast_accuracy write_to_label '
+        'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
         'read_transforms seen_in_validation per_channel input_channels '

@@ -43,13 +43,15 @@ def calls_that_write(module):
     return res
 
 known = { # what else writes, and why it may
-    'files': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace')},
+    'files': {('_new_part','open'), ('whole_file','open'), ('whole_file','os.replace'), ('whole_folder','os.replace')},
+    # into the part of a `whole_folder`
+    'to_label': {('_put','shutil.copyfile')},
     # runs without the package
     'infer': {('whole_file','open'), ('whole_file','os.replace'), ('_screen','open')},
     # into the part of a `whole_file`
     'pseudo_labels': {('_new_table','np.lib.format.open_memmap')},
     # into a `whole_file`
-    'cli': {('_summarize','plot_suite(rows, chosen).flat[0].figure.savefig')},
+    'suites': {('write_summary','plot_suite(rows, reference).flat[0].figure.savefig')},
     # into memory
     'demo': {('_png','ax.figure.savefig')},
     'deploy': {('save_student','safetensors.torch.save')},

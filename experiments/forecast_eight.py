@@ -1,0 +1,136 @@
+"""How good is `forecast_accuracy`? On the eight targets: `python experiments/forecast_eight.py DATA [--store STORE]`
+
+From 2, 3 and 5 labels a class, five seeds, as many labels of each class (`even`) or as they come (`random`), the
+forecast for 20 more labels, 50 more and twice as many is held against the truth: accuracy on the test images of the mean
+of the probes of the five sources at 128 px, before and after, with three draws of the further labels. `--starts chosen`
+lets `choose_images` choose the first labels and the further ones. Three families of curves, each with one slope, are
+fitted to the other seven targets; beside them the average gain of the others, and a slope measured on the labels
+themselves. Writes `benchmarks/forecast_eight.csv`; what is there is not computed again, but judged again. The last lines
+are the numbers of `distill_nb.forecast`: slopes of all eight targets."""
+import argparse, warnings
+warnings.simplefilter('ignore')
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from distill_nb.data import few_labels
+from distill_nb.estimators.probes import fit_probe
+from distill_nb.forecast import are_even, held_out_curve, kernel_of
+from distill_nb.outputs import compute_outputs, get_outputs
+from distill_nb.packs import load_pack
+from distill_nb.zoo import Zoo
+
+targets = 'aerial birds chestxray corn flowers pets skin textures'.split()
+families = { # name -> (transformation of accuracy, its inverse, slope up to the labels that there are)
+    'logit': (logit, expit, .8),
+    'power': (lambda a: -np.log1p(-a), lambda z: 1 - np.exp(-z), .4),
+    'log': (lambda a: a, lambda z: np.clip(z, .001, .999), .16)}
+
+def load(data, target, store):
+    "(features of the training images, of the test images, their classes, the training images) for each source"
+    pack,zoo = load_pack(data/'targets'/f'{target}.npz'),Zoo.checkpoints(data/'weights', size=128)
+    (images,y),(test,yt) = pack.train,pack.test
+    compute_outputs(zoo, list(images) + list(test), store)
+    features = [[get_outputs(s, o, store, progress=False).features.double() for s in zoo] for o in (images,test)]
+    return *features,np.asarray(y),np.asarray(yt),images,zoo
+
+def probe_accuracy(x, t, y, yt, few):
+    "Accuracy of the mean of the probes that learn from `few`"
+    p,seen = torch.zeros(len(yt), max(y.max(), yt.max())+1),np.unique(y[few])
+    for a,b in zip(x, t):
+        w,bias = fit_probe(a[few], y[few])
+        p[:,seen] += (b@w + bias).softmax(1).float()
+    return float((p.argmax(1).numpy() == yt).mean())
+
+def choose(images, y, zoo, few, n, seed, store):
+    "Positions of `n` images that `choose_images` chooses, when `few` have labels"
+    from distill_nb.choose import choose_images
+    rest = np.setdiff1d(np.arange(len(y)), few)
+    labeled = ([images[int(i)] for i in few], [str(y[i]) for i in few]) if len(few) else None
+    choice = choose_images([images[int(i)] for i in rest], zoo, n, labeled=labeled, seed=seed, store=store, progress=False)
+    return rest[np.asarray(choice.order)]
+
+def cells(data, target, start, store):
+    "Rows of one target: what is measured on the labels, and the truth"
+    x,t,y,yt,images,zoo = load(data, target, store)
+    for seed in range(5):
+        for k in (2,3,5):
+            n = k*(y.max()+1)
+            if start == 'even': few = few_labels(y, n=k, seed=seed)[0]
+            elif start == 'random': few = np.random.default_rng(seed).permutation(len(y))[:n]
+            else: few = choose(images, y, zoo, np.array([], int), n, seed, store)
+            counts = np.bincount(y[few])
+            if n < 8 or (counts > 1).sum() < 2: continue                       # refused
+            curve = held_out_curve(kernel_of([o[few] for o in x]), y[few])
+            a = (curve.accuracy*curve.images + .5)/(curve.images + 1)
+            row = dict(target=target, start=start, seed=seed, per_class=k, labels=n, even=are_even(y[few]))
+            for f,(g,_,b) in families.items():
+                row[f'level_{f}'] = np.average(g(a) + b*np.log(n/curve.labels), weights=curve.labels)
+            xs = np.log(curve.labels)
+            row['own_slope'] = np.polyfit(xs, logit(a), 1, w=np.sqrt(curve.labels))[0] if len(curve) > 1 else np.nan
+            row['now'] = probe_accuracy(x, t, y, yt, few)
+            rest = np.setdiff1d(np.arange(len(y)), few)
+            for draw in range(1 if start == 'chosen' else 3):
+                order = np.random.default_rng(1000*seed + draw).permutation(rest)
+                for more in sorted({20, 50, n}):
+                    if more > len(rest): continue
+                    new = choose(images, y, zoo, few, more, seed, store) if start == 'chosen' else order[:more]
+                    yield row | dict(draw=draw, more=more, then=probe_accuracy(x, t, y, yt, np.r_[few, new]))
+
+def fitted(d, f):
+    "(b, s, s0) of family `f`: change ~ N(b log((n+m)/n), (s log((n+m)/n))² + s0²), by maximum likelihood, all targets equal"
+    g = families[f][0]
+    smooth = lambda a: (300*a + .5)/301
+    change,x = (g(smooth(d.then)) - g(smooth(d.now))).to_numpy(),np.log1p(d.more/d.labels).to_numpy()
+    weight = 1/d.groupby('target').more.transform('size').to_numpy()
+    def loss(p):
+        v = np.exp(2*p[1])*x**2 + np.exp(2*p[2])
+        return (weight*((change - p[0]*x)**2/v + np.log(v))).sum()
+    b,s,s0 = minimize(loss, [.5, -1, -2], method='Nelder-Mead').x
+    return b,np.exp(s),np.exp(s0)
+
+def judged(rows):
+    "The rows with forecasts that were fitted to the other targets: gains, and the interval of the family 'logit'"
+    kind = np.where(rows.more == rows.labels, 'double', rows.more.astype(str))
+    rows,out = rows.assign(kind=kind),[]
+    for (target,start),d in rows.groupby(['target','start']):
+        o = rows[(rows.target != target) & (rows.start == start)]
+        d,x = d.copy(),np.log1p(d.more/d.labels)
+        for f,(g,inverse,_) in families.items():
+            b,s,s0 = fitted(o, f)
+            z = d[f'level_{f}']
+            d[f] = inverse(z + b*x) - inverse(z)
+            if f == 'logit':
+                rng,draws = np.random.default_rng(0),[]
+                for zi,ni,xi in zip(z, d.labels, x):
+                    zs = zi + rng.standard_normal(4000)/np.sqrt(ni*expit(zi)*expit(-zi) + .5)
+                    up = b*xi + np.sqrt((s*xi)**2 + s0**2)*rng.standard_normal(4000)
+                    draws.append(np.quantile(expit(zs + up) - expit(zs), (.1, .9)))
+                d['low'],d['high'] = np.array(draws).T
+                own = d.own_slope.fillna(b).clip(0)
+                d['own'] = expit(z + own*x) - expit(z)
+        same = [o[(o.per_class == r.per_class) & (o.kind == r.kind)] for r in d.itertuples()]
+        d['average'] = [(s.then - s.now).mean() for s in same]
+        out.append(d)
+    return pd.concat(out)
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('data', type=Path)
+    ap.add_argument('--store', default=None)
+    ap.add_argument('--targets', nargs='+', default=targets)
+    ap.add_argument('--starts', nargs='+', default=['even','random'])
+    ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'benchmarks'/'forecast_eight.csv')
+    a = ap.parse_args()
+    rows = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame(columns=['target','start'])
+    for target in a.targets:
+        for start in a.starts:
+            if ((rows.target == target) & (rows.start == start)).any(): continue
+            new = pd.DataFrame(cells(a.data, target, start, a.store))
+            print(target, start, len(new), flush=True)
+            rows = pd.concat([rows, new], ignore_index=True)
+            rows.round(4).to_csv(a.out, index=False)
+    rows = judged(rows)
+    rows.round(4).to_csv(a.out, index=False)
+    for start,d in rows.groupby('start'):
+        for f in families: print(start, f, *np.round(fitted(d, f), 2))
