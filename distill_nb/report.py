@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
-from fastcore.xml import FT, B, Br, Code, Div, Figcaption, Figure, H1, H2, Html, Img, Li, Meta, Ol, P, Safe, Span, Style
+from fastcore.xml import A, FT, B, Br, Code, Div, Figcaption, Figure, H1, H2, Html, Img, Li, Meta, Ol, P, Safe, Span, Style
 from fastcore.xml import Table, Tbody, Td, Th, Thead, Title, Tr, ft, to_xml
 from .core import Count, Range, check_table, check_type, checked
 from .files import check_place, write_whole
@@ -169,16 +169,6 @@ def marked(
     "A sentence with its code in elements of their own"
     return [Code(o) if i%2 else o for i,o in enumerate(text.split('`'))]
 
-def card(
-    item, # image item, or None
-    title:str, # its name
-    *lines # what is said of it
-)->FT: # a <figure>
-    "An image with its name and a few lines; without a picture if it cannot be opened"
-    try: picture = [] if item is None else [thumbnail(item, alt='')]
-    except Exception: picture = [Span('cannot be opened', cls='small')]
-    return Figure(*picture, Figcaption(B(title), *(o for l in lines for o in (Br(), l))))
-
 def duration(
     s:float # seconds
 )->str: # such as '3 min 20 s'
@@ -192,6 +182,20 @@ def size_words(
     "A large number as text"
     i = max(0, min(4, int(math.log10(max(abs(n), 1))//3)))
     return f"{n/1000**i:.3g} {['','k','M','G','T'][i]}".strip()
+
+# %% ../nbs/48_report.ipynb #nxtr0002
+def card(
+    item, # image item, or None
+    title:str, # its name
+    *lines, # what is said of it
+    href:str=None, # where a click on the picture leads
+    **kwargs # for `thumbnail`
+)->FT: # a <figure>
+    "An image with its name and a few lines; without a picture if it cannot be opened"
+    try: picture = [] if item is None else [thumbnail(item, **{'alt': '', **kwargs})]
+    except Exception: picture = [Span('cannot be opened', cls='small')]
+    if href: picture = [A(*picture, href=href)]
+    return Figure(*picture, Figcaption(B(title), *(o for l in lines for o in (Br(), l))))
 
 # %% ../nbs/48_report.ipynb #repo0047
 def baselines(f, figure):
@@ -378,6 +382,16 @@ def body(
 def _repr_html_(self:Findings): return as_text(Div(Style(Safe(report_style)), body(self.check(), one_figure)))
 
 # %% ../nbs/48_report.ipynb #repo0051
+def page_text(
+    title:str, # of the page
+    content:FT # a <div> of class dnb-report
+)->bytes: # HTML
+    "A page of its own, in light and in dark, that needs no other file"
+    viewport = Meta(name='viewport', content='width=device-width, initial-scale=1')
+    head = Meta(charset='utf-8'),viewport,Title(title),Style(Safe(page_style + report_style))
+    return as_text(Html(*head, content, lang='en')).encode(errors='xmlcharrefreplace')
+
+# %% ../nbs/48_report.ipynb #nxtr0001
 def write_report(
     findings:Findings, # what was found out
     out # folder, created if it does not exist
@@ -385,7 +399,4 @@ def write_report(
     "Write `report.html` into `out`: one file that needs no other. Raises `ValueError` unless the findings fit each other"
     f = check_type('findings', findings, Findings, 'a Findings').check()
     out = check_place('out', out)
-    viewport = Meta(name='viewport', content='width=device-width, initial-scale=1')
-    head = Meta(charset='utf-8'),viewport,Title(f.title),Style(Safe(page_style + report_style))
-    page = Html(*head, body(f, two_figures), lang='en')
-    return write_whole(out/'report.html', as_text(page).encode(errors='xmlcharrefreplace'))
+    return write_whole(out/'report.html', page_text(f.title, body(f, two_figures)))
