@@ -12,14 +12,14 @@ import math
 import ipywidgets as W
 import torch
 from fastai.vision.all import *
-from fastcore.xml import B, Br, Div, Table, Td, Tr, to_xml
+from fastcore.xml import B, Div, Safe, Span, Style, Table, Td, Tr, to_xml
 from .core import Count, checked
 from .items import get_images, image_items
 from .store import open_store
 from .outputs import compute_outputs, get_outputs
 from .ranking import Ranking
 from .teachers import probe_labels
-from .quality import disagreement
+from .quality import disagreement, image_title
 from .report import thumbnail
 from .explore import HtmlBox
 
@@ -44,8 +44,9 @@ class LabelBrowser(HtmlBox):
         sorts = (-self.apart).argsort(stable=True),self.mix.max(1)[0].argsort(stable=True),torch.arange(len(images))
         self.places = dict(zip(self.orders, sorts))
         pages = max(1, math.ceil(len(images)/per_page))
-        wide,fit = W.Layout(width='360px'),{'description_width':'initial'}
-        self.order = W.Dropdown(description='images where', options=self.orders, style=fit, layout=W.Layout(width='300px'))
+        wide,fit = W.Layout(width='360px', max_width='100%'),{'description_width':'initial'}
+        self.order = W.Dropdown(description='images where', options=self.orders, style=fit,
+                                layout=W.Layout(width='300px', max_width='100%'))
         self.page = W.IntSlider(description='page', min=1, max=pages, continuous_update=False, layout=wide)
         self.cards = W.HTML().add_class('dnb-cards')
         super().__init__([W.HBox([self.order, self.page], layout=W.Layout(flex_flow='row wrap')), self.cards])
@@ -61,31 +62,45 @@ class LabelBrowser(HtmlBox):
     def to_html(self)->str: return self.cards.value
 
 # %% ../nbs/55_browse.ipynb #rnk39008
-def _says(p, classes):
-    "Most probable class and its probability, as text"
+_clip = 'overflow:hidden;text-overflow:ellipsis;white-space:nowrap;min-width:0'
+
+def _top(p, classes):
+    "Most probable class, and its probability, as text"
     i = int(p.argmax())
-    return f'{f"class {i}" if classes is None else classes[i]} {float(p.max()):.0%}'
+    return f'class {i}' if classes is None else str(classes[i]),f'{float(p.max()):.0%}'
+
+def _class_cell(p, classes, more=''):
+    "A cell that shortens the class, not its probability"
+    name,share = _top(p, classes)
+    return Td(Div(Span(name, style=_clip), Span(share), style='display:flex;gap:4px'), title=f'{name} {share}', style=more)
+
+@patch
+def _table(self:LabelBrowser, i):
+    def row(name, alpha, own, probs, classes):
+        mine = Td('–') if own is None else _class_cell(own[i], classes, 'opacity:.75')
+        weight = Td(f'{alpha:.0%}', style='text-align:right')
+        return Tr(Td(name, title=name, style=_clip), weight, mine, _class_cell(probs[i], self.vocab))
+    widths = zip(('source','weight','its own class','its probe'), (28, 14, 30, 28))
+    head = Tr(*(Td(o, style=f'width:{w}%;{_clip}') for o,w in widths), style='opacity:.6')
+    rows = map(row, self.names, self.alpha, self.own, self.probes, self.classes)
+    return Table(head, *rows, style='margin-top:6px;border-spacing:4px 0;table-layout:fixed;width:100%')
 
 @patch
 def _card(self:LabelBrowser, i):
-    narrow = 'max-width:120px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap'
-    def row(name, alpha, own, probs, classes):
-        mine = '–' if own is None else _says(own[i], classes)
-        weight = Td(f'{alpha:.0%}', style='text-align:right')
-        return Tr(Td(name, title=name, style=narrow), weight, Td(mine, style='opacity:.75'), Td(_says(probs[i], self.vocab)))
-    head = Tr(*map(Td, ('source','weight','its own class','its probe')), style='opacity:.6')
-    rows = map(row, self.names, self.alpha, self.own, self.probes, self.classes)
-    together = B(_says(self.mix[i], self.vocab))
-    facts = Div(f'image {i}', Br(), 'together: ', together, Br(), f'disagreement {float(self.apart[i]):.2f}')
-    top = Div(thumbnail(self.images[i]), facts, style='display:flex;gap:10px;align-items:end')
-    box = 'border:1px solid #80868b55;border-radius:6px;padding:8px;font-size:12px;line-height:1.35'
-    table = Table(head, *rows, style='margin-top:6px;border-spacing:6px 0')
-    return Div(top, table, cls='dnb-card', data_image=str(i), style=box)
+    title = image_title(self.images[i], i)
+    together = Span('together: ', B(' '.join(_top(self.mix[i], self.vocab))))
+    lines = Div(title, style=_clip, title=title),Div(together, style=_clip),Div(f'disagreement {float(self.apart[i]):.2f}')
+    picture = Div(thumbnail(self.images[i], alt=title), cls='dnb-pic')
+    top = Div(picture, Div(*lines, style='min-width:0'), style='display:flex;gap:10px;align-items:end')
+    box = 'border:1px solid #80868b55;border-radius:6px;padding:8px;font-size:12px;line-height:1.35;min-width:0'
+    return Div(top, self._table(i), cls='dnb-card', data_image=str(i), style=box)
+
+_css = '.dnb-pic{flex:none;width:112px;height:112px}.dnb-pic img{width:100%;height:100%!important;object-fit:contain;object-position:left}'
 
 @patch
 def _draw(self:LabelBrowser):
-    grid = 'display:grid;grid-template-columns:repeat(auto-fill,minmax(285px,1fr));gap:12px'
-    self.cards.value = to_xml(Div(*map(self._card, self.shown), style=grid), indent=False)
+    grid = 'display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:12px'
+    self.cards.value = to_xml(Div(Style(Safe(_css)), *map(self._card, self.shown), style=grid), indent=False)
 
 @patch
 def _first(self:LabelBrowser, _):

@@ -14,6 +14,7 @@ from distill_nb.images import *
 from distill_nb.kept import *
 from distill_nb.items import *
 from distill_nb.labeled import *
+from distill_nb.hand_labels import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
@@ -343,7 +344,12 @@ entries = {
  'plot_comparison': lambda: call(plot_comparison, dict(comparison='rows'), comparison=compared()),
  'plot_reliability': lambda: call(plot_reliability, dict(tables='rows'), tables=curve()),
  'plot_coverage': lambda: call(plot_coverage, dict(tables='rows'), tables=cal.coverage_table(P, Y)),
- # explorers
+ # labels given by hand, and explorers
+ 'HandLabels': lambda: call(HandLabels, dict(path='paths', vocab='vector'), path=tmp/'by_hand.csv'),
+ 'HandLabels.label': lambda: call(HandLabels(tmp/'by_hand.csv').label, dict(item='file'), item=picture()/'1.png', label='cat'),
+ 'HandLabels.reject': lambda: call(HandLabels(tmp/'by_hand.csv').reject, dict(item='file'), item=picture()/'1.png'),
+ 'HandLabels.skip': lambda: call(HandLabels(tmp/'by_hand.csv').skip, dict(item='file'), item=picture()/'1.png'),
+ 'Zoo.label': lambda: call(zoo().label, dict(pool='folder'), pool=picture(), path=tmp/'by_hand_zoo.csv', store=tmp/'store', progress=False),
  'static_order': lambda: call(static_order, dict(zoo='sources'), zoo=list(zoo())),
  'ranking_legend': lambda: call(ranking_legend, dict(rank='rows'), rank=ranking()),
  'ranking_words': lambda: call(ranking_words, dict(rank='rows', alpha='vector'), rank=ranking(), alpha=[1/len(zoo())]*len(zoo())),
@@ -490,8 +496,8 @@ elsewhere = { # why a public name is not in `entries`
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
-    'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
-    'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
+    'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser Labeler',
+    'what other tests are about': 'row_name class_keys advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '
