@@ -55,7 +55,8 @@ class HandLabels:
         self.path = Path(os.path.abspath(path))
         self.beside = self.path.with_suffix('.none.csv') # images of none of the classes
         self.said,self.first,self._stamps = {},[],None
-        for o in check_type('vocab', vocab or [], (list,tuple,L), 'a list of names'): self.first.append(self._new_class(o))
+        for o in check_type('vocab', [] if vocab is None else vocab, (list,tuple,L), 'a list of names'):
+            self.first.append(self._new_class(check_type('vocab', o, str, 'a list of names, as text')))
         with self._alone(): self.acts = [(k, []) for k in self.said] # (image, what had been said of it before)
 
     @property

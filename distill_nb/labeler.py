@@ -391,8 +391,10 @@ def _outlook(self:Labeler):
     x,y = 4 + 192*(x-x.min())/max(np.ptp(x), 1e-9),36 - 32*(y-y.min())/max(np.ptp(y), 1e-9)
     points = ' '.join(f'{a:.1f},{b:.1f}' for a,b in zip(x, y))
     line = ft('polyline', points=points, fill='none', stroke=palette_hex[0], stroke_width=2)
-    def text(k, **kw): return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
-    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56, role='img', aria_label='accuracy against labels',
+    def text(k, **kw):
+        return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
+    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56,
+             role='img', aria_label='accuracy against labels',
              cls='dnb-curve')
     return [Div(svg, Span(str(self.outlook), style='flex:1 1 140px'), cls='dnb-outlook',
                 style='display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin-top:6px')]
@@ -406,7 +408,8 @@ def _draw(self:Labeler):
     words = 'name of a class, new or known'
     listed = ft('datalist', *(Option(value=o) for o in self.vocab), id=f'dnb-{id(self)}')
     field = Input(placeholder=words, list=listed.id, aria_label=words, autocomplete='off')
-    self.field.value = _html(Div(ft('kbd', 'n'), field, listed, cls='dnb-new'), Img(src=_pixel, onload=_script, alt='', hidden=True), _style)
+    self.field.value = _html(Div(ft('kbd', 'n'), field, listed, cls='dnb-new'),
+                             Img(src=_pixel, onload=_script, alt='', hidden=True), _style)
     self.strip.value = _html(self._figures())
     self.foot.value = _html(self._progress())
 

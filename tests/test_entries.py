@@ -346,6 +346,7 @@ entries = {
  'plot_coverage': lambda: call(plot_coverage, dict(tables='rows'), tables=cal.coverage_table(P, Y)),
  # labels given by hand, and explorers
  'HandLabels': lambda: call(HandLabels, dict(path='paths', vocab='vector'), path=tmp/'by_hand.csv'),
+ 'HandLabels.name': lambda: call(HandLabels(tmp/'by_hand.csv').name, dict(item='file'), item=picture()/'1.png'),
  'HandLabels.label': lambda: call(HandLabels(tmp/'by_hand.csv').label, dict(item='file'), item=picture()/'1.png', label='cat'),
  'HandLabels.reject': lambda: call(HandLabels(tmp/'by_hand.csv').reject, dict(item='file'), item=picture()/'1.png'),
  'HandLabels.skip': lambda: call(HandLabels(tmp/'by_hand.csv').skip, dict(item='file'), item=picture()/'1.png'),
@@ -388,6 +389,10 @@ entries = {
 extreme = 'inf','large','tiny' # numbers that somebody may mean: refused, or the result is finite
 
 fine = { # (names, argument, case) -> why it is right to take it; a star stands for any case
+    ('HandLabels','vocab','empty'): 'classes are named on the way', ('HandLabels','vocab','none'): 'the same',
+    ('HandLabels','vocab','text'): 'one class, named three times',
+    ('HandLabels.name','item','*'): 'a file need not be there to have a name',
+    ('HandLabels.label|HandLabels.reject|HandLabels.skip','item','text'): 'any file; whoever shows it finds that it is no image',
     ('check_images','items','*'): 'it lists what cannot be read', ('WeightedSources','alpha','none'): 'equal weights',
     ('KeptImages|kept_beside|where_kept','path','none'): 'the default cache',
     ('kept_beside','store','none'): 'the default store', ('where_kept','cache','none'): 'the default cache',

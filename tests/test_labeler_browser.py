@@ -14,6 +14,23 @@ from distill_nb.zoo import Zoo
 lab = Zoo.embedded().label('images', 'images/labels.csv', n=20, store='store', progress=False)
 lab"""
 
+# sources that are right, and labels of two classes from the beginning
+knowing = """import numpy as np
+from distill_nb.choose import Choice
+from distill_nb.hand_labels import HandLabels
+from distill_nb.items import get_images
+from distill_nb.labeler import Labeler
+def digit(o): return o.name.split('_')[1]
+def choose(images, labeled, n):
+    vocab = list('0123456789')
+    probs = np.array([[.91 if v == digit(o) else .01 for v in vocab] for o in images])
+    return Choice(images, np.arange(n), ['as it comes']*n, vocab, probs)
+files = get_images('images')
+hand = HandLabels('images/lab.csv', list('0123456789'))
+hand.label(files[0], digit(files[0]))
+lab = Labeler(files, hand, choose)
+lab"""
+
 @pytest.fixture(scope='module')
 def chrome():
     with browser(chromium()) as b: yield b
@@ -21,15 +38,16 @@ def chrome():
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     "A folder with handwritten digits, called after their classes, and a notebook"
-    from distill_nb.all import digits_dls, labeled_images
+    from distill_nb.all import digits_dls, labeled_images, open_image
     d = tmp_path_factory.mktemp('label')
     (d/'images').mkdir()
-    from distill_nb.images import open_image
     images,labels = labeled_images(digits_dls(n=12, seed=0)[0].train)
     for i,(o,y) in enumerate(zip(images, labels)): open_image(o).save(d/'images'/f'digit_{y}_{i:03d}.png')
-    cell = dict(cell_type='code', id='a', metadata={}, source=code, outputs=[], execution_count=None)
     kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
-    (d/'label.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=kernel, nbformat=4, nbformat_minor=5)), encoding='utf-8')
+    for name,text in dict(label=code, knowing=knowing).items():
+        cell = dict(cell_type='code', id='a', metadata={}, source=text, outputs=[], execution_count=None)
+        nb = dict(cells=[cell], metadata=kernel, nbformat=4, nbformat_minor=5)
+        (d/f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf-8')
     return d
 
 def open_page(chrome, show, width=1280, height=900, **kwargs):
@@ -104,21 +122,20 @@ def test_fifty_labels_by_keyboard(chrome, made):
     assert rejected not in set(t.image) and (made/'images'/'labels.none.csv').read_text().split() == ['image', Path(rejected).name]
 
 def test_jupyterlab(chrome, made):
-    "The same table goes on in JupyterLab, whose own keys rest while the widget has the focus"
+    "In JupyterLab, whose own keys rest while the widget has the focus; the guess on Enter and the space bar"
     with serve_lab(made) as url:
-        p = open_page(chrome, lambda p: run_in_lab(p, url, 'label.ipynb'))
+        p = open_page(chrome, lambda p: run_in_lab(p, url, 'knowing.ipynb'))
         p.locator('.dnb-frame').click()
-        n = len(table(made)) if (made/'images'/'labels.csv').exists() else 0
-        for i in range(4):
-            if p.locator(f'[data-key="{truth(p)}"]').count(): key(p, truth(p))
-            else: new_class(p, truth(p))
+        for k in ('Enter','Space','Enter'):
+            assert p.inner_text('.dnb-guess span') == truth(p)
+            key(p, k)
         first = image(p)
         key(p, 'x')
         key(p, 's')
-        key(p, 'Backspace')
-        key(p, 'u')
+        new_class(p, 'd d')                                 # d d removes a cell, elsewhere
+        for k in ('Backspace','u','u'): key(p, k)
         assert image(p) == first
         shot(p, 'lab_light')
-        assert len(table(made)) == n+4
-        assert p.locator('.jp-Notebook .jp-Cell').count() == 1      # x cuts a cell, elsewhere
-        assert not too_wide(p)
+        t = pd.read_csv(made/'images'/'lab.csv', dtype=str)
+        assert len(t) == 4 and (t.image.str.split('_').str[1] == t.label).all()
+        assert p.locator('.jp-Notebook .jp-Cell').count() == 1 and not too_wide(p)
