@@ -16,7 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 from fastcore.foundation import L
 from filelock import FileLock
-from .core import check_type, checked
+from .core import check_type
 from .files import check_place, read_table, write_whole
 from .images import bare_item, file_stamp, item_name
 from .labeled import class_names
@@ -26,7 +26,7 @@ def row_name(
     item, # image item that is a file, or a view of one
     folder # of the table, absolute
 )->str: # relative to `folder` if it lies there, with slashes; otherwise absolute
-    "What a table in `folder` calls an image. Raises `ValueError` if the item is no file"
+    "What a table in `folder` calls an image. Raises `ValueError` if the item is not a file"
     o = bare_item(item)
     if not isinstance(o, (str,Path)):
         raise ValueError(f"a label is kept with the name of its image, and {item_name(o)} is not a file: save the images to a "
@@ -69,11 +69,17 @@ class HandLabels:
         "Names of the classes"
         return list(dict.fromkeys([*self.first, *self.labels.values()]))
 
-    def name(self, item): return row_name(item, self.path.parent) # of an image, in the table
     def __len__(self): return len(self.labels)
     def __contains__(self, item): return self.name(item) in self.said
 
 # %% ../nbs/08_hand_labels.ipynb #hlab0024
+@patch
+def name(self:HandLabels,
+    item # image item that is a file, or a view of one
+)->str: # in the table
+    "What the table calls an image"
+    return row_name(item, self.path.parent)
+
 @patch
 def _read(self:HandLabels):
     "What the tables say; of an image in both, the class"

@@ -10,13 +10,12 @@ __all__ = ['Labeler']
 # %% ../nbs/56_labeler.ipynb #lblr0011
 import tempfile, threading
 from collections import Counter
-from functools import partial
 from pathlib import Path
 import ipywidgets as W
 import numpy as np
 from fastcore.basics import patch
-from fastcore.xml import B, Button, Div, Figcaption, Figure, Img, Input, Option, Safe, Span, Style, ft, to_xml
-from .core import Count, check_type, checked
+from fastcore.xml import B, Button, Div, Figcaption, Figure, Input, Option, Safe, Span, ft, to_xml
+from .core import Count, checked
 from .images import bare_item, open_encoded, open_image
 from .hand_labels import HandLabels
 from .items import get_images
@@ -28,6 +27,7 @@ from .plots import palette_hex
 from .quality import image_title
 from .report import thumbnail
 from .explore import HtmlBox
+from .browse import key_listener, label_style
 
 # %% ../nbs/56_labeler.ipynb #lblr0015
 def class_keys(
@@ -79,8 +79,9 @@ class Labeler(HtmlBox):
         fresh = [i for i,o in enumerate(self.names) if o not in said]
         return fresh or [i for i,o in enumerate(self.names) if said[o] is None]
 
+# %% ../nbs/56_labeler.ipynb #lblr0020
 def _names(images, labels):
-    "What the table calls the images. Raises `ValueError` if they are no files"
+    "What the table calls the images. Raises `ValueError` if they are not files"
     odd = [o for o in images if not isinstance(bare_item(o), (str,Path))]
     if odd: raise ValueError(f"`pool`: {len(odd)} of {len(images)} images cannot be labelled: {_reason(odd[0], labels)}")
     return [labels.name(o) for o in images]
@@ -89,7 +90,7 @@ def _reason(item, labels):
     try: labels.name(item)
     except ValueError as e: return str(e)
 
-# %% ../nbs/56_labeler.ipynb #lblr0020
+# %% ../nbs/56_labeler.ipynb #lblr0021
 @patch
 def _fill(self:Labeler, choose=None):
     "Choose images for the end of the queue, and say what more labels would bring"
@@ -112,6 +113,7 @@ def _refill(self:Labeler):
         self.note = f'The next images are shown as they come ({type(e).__name__}: {e})'
         self._fill(lambda left: [i for i in left if i not in self.queue][:self.n])
 
+# %% ../nbs/56_labeler.ipynb #lblr0022
 @patch
 def _chosen(self:Labeler, left):
     "Positions of the chosen ones among those that are `left`"
@@ -145,7 +147,7 @@ def wait(self:Labeler)->Labeler: # itself
     if self.busy is not None: self.busy.join()
     return self
 
-# %% ../nbs/56_labeler.ipynb #lblr0022
+# %% ../nbs/56_labeler.ipynb #lblr0024
 @patch
 def _next(self:Labeler):
     "The next image; choose more if few are left"
@@ -202,49 +204,6 @@ def guess(self:Labeler)->tuple: # (class, probability), or None
     "What the sources take the image on the screen for"
     return self.guesses.get(self.current)
 
-# %% ../nbs/56_labeler.ipynb #lblr0024
-_pixel = 'data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=='
-_script = '''
-const start = (img, tries) => {
-  const box = img.closest('.dnb-labeler');
-  if (!box) { if (tries) setTimeout(start, 100, img, tries-1); return; }
-  if (box.dnb) return;
-  box.dnb = true;
-  box.tabIndex = 0;
-  if (document.activeElement === document.body) box.focus({preventScroll: true});
-  box.dataset.lmSuppressShortcuts = 'true';
-  const field = () => box.querySelector('.dnb-new input');
-  const here = () => box.focus({preventScroll: true});
-  const send = act => {
-    const turn = box.querySelector('[data-turn]').dataset.turn, said = box.querySelector('.dnb-said input');
-    if (box.dnbSent === turn) return;
-    box.dnbSent = turn;
-    said.value = turn + ' ' + act;
-    said.dispatchEvent(new Event('change', {bubbles: true}));
-  };
-  const press = b => { send(b.dataset.act); here(); };
-  box.addEventListener('click', e => {
-    const b = e.target.closest('.dnb-lab button');
-    if (b) press(b); else if (e.target !== field()) here();
-  });
-  box.addEventListener('keydown', e => {
-    if (e.ctrlKey || e.metaKey || e.altKey) return;
-    e.stopPropagation();
-    if (e.target === field()) {
-      const name = field().value.trim();
-      if (e.key === 'Enter' && name) { send('give ' + name); field().value = ''; here(); }
-      if (e.key === 'Escape') here();
-      return;
-    }
-    const key = {' ': 'enter', backspace: 'u'}[e.key.toLowerCase()] || e.key.toLowerCase();
-    if (key === 'enter' && e.target.closest('button')) return;
-    if (key === 'n') { e.preventDefault(); field().focus(); return; }
-    const b = [...box.querySelectorAll('.dnb-lab button')].find(o => o.dataset.key === key);
-    if (b) { e.preventDefault(); press(b); }
-  });
-};
-start(this, 50)'''
-
 # %% ../nbs/56_labeler.ipynb #lblr0025
 @patch
 def _hear(self:Labeler, change):
@@ -258,40 +217,6 @@ def _hear(self:Labeler, change):
     if self.drawn != self.turn or self.note: self._draw()
 
 # %% ../nbs/56_labeler.ipynb #lblr0027
-_css = '''
-.dnb-lab{font-size:13px;line-height:1.4;font-family:var(--jp-ui-font-family,system-ui,sans-serif)}
-.dnb-labeler{outline:none;overflow:hidden;max-width:900px}
-.dnb-labeler .dnb-hint::after{content:"Click here, then use the keys."}
-.dnb-labeler:focus-within .dnb-hint::after{content:"Ready for keys."}
-.dnb-two{display:flex;flex-wrap:wrap;gap:12px 16px}
-.dnb-stage{max-width:420px;min-width:0}
-.dnb-stage .dnb-frame{aspect-ratio:1;max-height:42vh;width:100%;margin-bottom:6px;background:#80868b1f;border-radius:6px;overflow:hidden}
-.dnb-stage .dnb-frame img{width:100%;height:100%!important;object-fit:contain}
-.dnb-stage .dnb-frame img.dnb-tiny{image-rendering:pixelated}
-.dnb-side{min-width:0;display:flex;flex-direction:column;gap:8px}
-@media (min-width:700px){.dnb-stage .dnb-frame{max-height:420px}}
-.dnb-name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.dnb-soft{opacity:.7}
-.dnb-classes,.dnb-acts{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:6px}
-.dnb-classes{max-height:300px;overflow:auto}
-.dnb-lab button{font:inherit;color:inherit;background:transparent;border:1px solid #80868b88;border-radius:5px;padding:5px 8px;
-  cursor:pointer;display:flex;gap:8px;align-items:center;min-width:0;min-height:32px;text-align:left}
-.dnb-lab button:hover{background:#80868b2e}
-.dnb-lab button.dnb-guess{border:2px solid BLUE;background:BLUE29;padding:4px 7px}
-.dnb-lab kbd{font:11px ui-monospace,monospace;border:1px solid #80868b88;border-radius:3px;padding:0 4px;background:#80868b1f;flex:none}
-.dnb-lab button span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;flex:1}
-.dnb-lab button small{opacity:.65;font-variant-numeric:tabular-nums}
-.dnb-new{display:flex;gap:8px;align-items:center;margin:8px 0}
-.dnb-new input{font:inherit;flex:1 1 160px;min-width:0;padding:5px 8px;border:1px solid #80868b88;border-radius:5px;
-  background:transparent;color:inherit}
-.dnb-strip{display:flex;gap:8px;overflow:hidden;height:92px;margin-top:10px}
-.dnb-strip figure{margin:0;width:72px;flex:none;font-size:11px;text-align:center}
-.dnb-strip img{width:72px;height:72px!important;object-fit:cover;border-radius:4px;display:block}
-.dnb-strip figcaption{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.dnb-strip .dnb-done{opacity:.6;padding-right:8px;border-right:1px solid #80868b88;width:72px}
-'''.replace('BLUE', palette_hex[0])
-
-_style = Style(Safe(_css))
 def _html(*parts): return to_xml(Div(*parts, cls='dnb-lab'), indent=False)
 def _act(text, act, key, cls=None, more=()):
     "A button; the page finds it by its key, and says its act to the kernel"
@@ -391,10 +316,8 @@ def _outlook(self:Labeler):
     x,y = 4 + 192*(x-x.min())/max(np.ptp(x), 1e-9),36 - 32*(y-y.min())/max(np.ptp(y), 1e-9)
     points = ' '.join(f'{a:.1f},{b:.1f}' for a,b in zip(x, y))
     line = ft('polyline', points=points, fill='none', stroke=palette_hex[0], stroke_width=2)
-    def text(k, **kw):
-        return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
-    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56,
-             role='img', aria_label='accuracy against labels',
+    def text(k, **kw): return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
+    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56, role='img', aria_label='accuracy against labels',
              cls='dnb-curve')
     return [Div(svg, Span(str(self.outlook), style='flex:1 1 140px'), cls='dnb-outlook',
                 style='display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin-top:6px')]
@@ -408,8 +331,7 @@ def _draw(self:Labeler):
     words = 'name of a class, new or known'
     listed = ft('datalist', *(Option(value=o) for o in self.vocab), id=f'dnb-{id(self)}')
     field = Input(placeholder=words, list=listed.id, aria_label=words, autocomplete='off')
-    self.field.value = _html(Div(ft('kbd', 'n'), field, listed, cls='dnb-new'),
-                             Img(src=_pixel, onload=_script, alt='', hidden=True), _style)
+    self.field.value = _html(Div(ft('kbd', 'n'), field, listed, cls='dnb-new'), key_listener(), label_style)
     self.strip.value = _html(self._figures())
     self.foot.value = _html(self._progress())
 
@@ -418,7 +340,7 @@ def to_html(self:Labeler)->str:
     "The last state, where there is no kernel"
     side = to_xml(Div(*(Safe(o.value) for o in (self.buttons,self.foot)), style='flex:1 1 280px;min-width:0'), indent=False)
     top = to_xml(Div(Safe(self.stage.value), Safe(side), cls='dnb-two', style='max-width:900px'), indent=False)
-    return to_xml(_style, indent=False) + top + self.strip.value
+    return to_xml(label_style, indent=False) + top + self.strip.value
 
 # %% ../nbs/56_labeler.ipynb #lblr0032
 def _known(rank, labeled):
@@ -441,7 +363,7 @@ def label(self:(Ranking,Zoo),
     progress:bool=True # show progress bars while sources run
 )->Labeler: # its `labels` are the `HandLabels`
     """Label images by hand, those that teach most first: see `choose_images`. Raises `ValueError` if the pool has images that
-    are no files"""
+    are not files"""
     images = get_images(pool, '`pool`')
     known,names = _known(self, labeled)
     hand = HandLabels(path, [str(o) for o in (names if vocab is None else vocab)])

@@ -502,7 +502,8 @@ elsewhere = { # why a public name is not in `entries`
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser Labeler',
-    'what other tests are about': 'row_name class_keys advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
+    'elements of pages': 'key_listener label_style', 'what tests of labelling by hand are about': 'row_name class_keys',
+    'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '

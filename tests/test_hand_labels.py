@@ -18,7 +18,7 @@ def test_the_table_is_what_labeled_images_takes(images, tmp_path, monkeypatch):
     hand = HandLabels(tmp_path/'labels.csv')
     for i,o in enumerate(images):
         hand.label(o, ['cat','big dog'][i%2])
-        assert labeled_images(tmp_path/'labels.csv') == (images[:i+1], ['cat','big dog']*(i//2) + (['cat'] if i%2 == 0 else ['cat','big dog']))
+        assert labeled_images(tmp_path/'labels.csv') == (images[:i+1], (['cat','big dog']*6)[:i+1])
     assert HandLabels(tmp_path/'labels.csv').labels == hand.labels
     outside = HandLabels(tmp_path/'elsewhere'/'labels.csv')
     outside.label(images[3], 'cat')
@@ -99,15 +99,16 @@ def test_a_failed_write_leaves_everything_as_it_was(images, tmp_path, monkeypatc
     hand.undo()
     assert len(hand) == 0
 
-@pytest.mark.parametrize('name,vocab', [*((o, ['cat','dog']) for o in ('', '  ', 'nan', 'NaN', 'cat; dog', 'cat|dog', 'cat,dog', 'dog cat')),
-                                        ('1.5', ['1','2']), ('1.0', ['1','2'])])
+odd = '', '  ', 'nan', 'NaN', 'cat; dog', 'cat|dog', 'cat,dog', 'dog cat'
+
+@pytest.mark.parametrize('name,vocab', [*((o, ['cat','dog']) for o in odd), ('1.5', ['1','2']), ('1.0', ['1','2'])])
 def test_names_that_a_table_cannot_hold(images, tmp_path, name, vocab):
     hand = HandLabels(tmp_path/'labels.csv', vocab)
     with pytest.raises(ValueError, match='`label`'): hand.label(images[0], name)
     assert not hand.path.exists()
 
-@pytest.mark.parametrize('text,why', [('image,label,split\n0.png,cat,train\n', 'columns image, label, split'), ('id,class\n1,2\n', 'id, class'),
-                                      ('image,label\nphotos/0.png,\n', 'gap')])
+@pytest.mark.parametrize('text,why', [('image,label,split\n0.png,cat,train\n', 'columns image, label, split'),
+                                      ('id,class\n1,2\n', 'id, class'), ('image,label\nphotos/0.png,\n', 'gap')])
 def test_a_table_of_somebody_else_is_left_as_it_is(tmp_path, text, why):
     (tmp_path/'t.csv').write_text(text)
     with pytest.raises(ValueError, match=f'`path`.*{why}'): HandLabels(tmp_path/'t.csv')
