@@ -188,6 +188,7 @@ def accept(self:Labeler):
     "Give the image on the screen the class that the sources take it for, if they do"
     if guess := self.guess: self.give(guess[0])
 
+# %% ../nbs/56_labeler.ipynb #lblr0025
 @patch
 def undo(self:Labeler):
     "Take back the last act; its image is on the screen again"
@@ -204,7 +205,7 @@ def guess(self:Labeler)->tuple: # (class, probability), or None
     "What the sources take the image on the screen for"
     return self.guesses.get(self.current)
 
-# %% ../nbs/56_labeler.ipynb #lblr0025
+# %% ../nbs/56_labeler.ipynb #lblr0026
 @patch
 def _hear(self:Labeler, change):
     "An act of the page: its turn, what to do, and perhaps a class"
@@ -216,7 +217,7 @@ def _hear(self:Labeler, change):
     except (OSError,ValueError) as e: self.note = str(e)
     if self.drawn != self.turn or self.note: self._draw()
 
-# %% ../nbs/56_labeler.ipynb #lblr0027
+# %% ../nbs/56_labeler.ipynb #lblr0028
 def _html(*parts): return to_xml(Div(*parts, cls='dnb-lab'), indent=False)
 def _act(text, act, key, cls=None, more=()):
     "A button; the page finds it by its key, and says its act to the kernel"
@@ -224,7 +225,7 @@ def _act(text, act, key, cls=None, more=()):
     kbd = [ft('kbd', label)]*bool(key)
     return Button(*kbd, Span(text), *more, type='button', data_act=act, data_key=key, cls=cls, title=text)
 
-# %% ../nbs/56_labeler.ipynb #lblr0028
+# %% ../nbs/56_labeler.ipynb #lblr0029
 @patch
 def _parts(self:Labeler):
     "The widgets, from top to bottom"
@@ -262,7 +263,7 @@ def _prepare(self:Labeler):
     for i in near: self._picture(i)
     with self.lock: self.pictures = {i: o for i,o in self.pictures.items() if i in near or i == self.before}
 
-# %% ../nbs/56_labeler.ipynb #lblr0029
+# %% ../nbs/56_labeler.ipynb #lblr0030
 @patch
 def _stage(self:Labeler):
     "The image on the screen, and what is known of it"
@@ -296,7 +297,7 @@ def _figures(self:Labeler):
     done = [] if self.before is None else [small(self.before, {None: 'later', False: 'none'}.get(said, said), cls='dnb-done')]
     return Div(*done, *(small(i, Path(self.names[i]).name) for i in self.queue[1:10]), cls='dnb-strip')
 
-# %% ../nbs/56_labeler.ipynb #lblr0030
+# %% ../nbs/56_labeler.ipynb #lblr0031
 @patch
 def _progress(self:Labeler):
     said = list(self.labels.said.values())
@@ -316,8 +317,10 @@ def _outlook(self:Labeler):
     x,y = 4 + 192*(x-x.min())/max(np.ptp(x), 1e-9),36 - 32*(y-y.min())/max(np.ptp(y), 1e-9)
     points = ' '.join(f'{a:.1f},{b:.1f}' for a,b in zip(x, y))
     line = ft('polyline', points=points, fill='none', stroke=palette_hex[0], stroke_width=2)
-    def text(k, **kw): return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
-    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56, role='img', aria_label='accuracy against labels',
+    def text(k, **kw):
+        return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
+    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56,
+             role='img', aria_label='accuracy against labels',
              cls='dnb-curve')
     return [Div(svg, Span(str(self.outlook), style='flex:1 1 140px'), cls='dnb-outlook',
                 style='display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin-top:6px')]
@@ -342,7 +345,7 @@ def to_html(self:Labeler)->str:
     top = to_xml(Div(Safe(self.stage.value), Safe(side), cls='dnb-two', style='max-width:900px'), indent=False)
     return to_xml(label_style, indent=False) + top + self.strip.value
 
-# %% ../nbs/56_labeler.ipynb #lblr0032
+# %% ../nbs/56_labeler.ipynb #lblr0033
 def _known(rank, labeled):
     "(images, classes) that are labelled elsewhere, and names of the classes"
     dls = getattr(getattr(rank, 'probe', None), 'dls', None)
