@@ -325,6 +325,7 @@ def _outlook(self:Labeler):
     return [Div(svg, Span(str(self.outlook), style='flex:1 1 140px'), cls='dnb-outlook',
                 style='display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin-top:6px')]
 
+# %% ../nbs/56_labeler.ipynb #lblr003x
 @patch
 def _draw(self:Labeler):
     "Show the state"
