@@ -12,14 +12,15 @@ import math
 import ipywidgets as W
 import torch
 from fastai.vision.all import *
-from fastcore.xml import B, Br, Div, Table, Td, Tr, to_xml
+from fastcore.xml import FT, B, Div, Img, Safe, Span, Style, Table, Td, Tr, to_xml
 from .core import Count, checked
 from .items import get_images, image_items
 from .store import open_store
 from .outputs import compute_outputs, get_outputs
 from .ranking import Ranking
 from .teachers import probe_labels
-from .quality import disagreement
+from .quality import disagreement, image_title
+from .plots import palette_hex
 from .report import thumbnail
 from .explore import HtmlBox
 
@@ -44,8 +45,9 @@ class LabelBrowser(HtmlBox):
         sorts = (-self.apart).argsort(stable=True),self.mix.max(1)[0].argsort(stable=True),torch.arange(len(images))
         self.places = dict(zip(self.orders, sorts))
         pages = max(1, math.ceil(len(images)/per_page))
-        wide,fit = W.Layout(width='360px'),{'description_width':'initial'}
-        self.order = W.Dropdown(description='images where', options=self.orders, style=fit, layout=W.Layout(width='300px'))
+        wide,fit = W.Layout(width='360px', max_width='100%'),{'description_width':'initial'}
+        self.order = W.Dropdown(description='images where', options=self.orders, style=fit,
+                                layout=W.Layout(width='300px', max_width='100%'))
         self.page = W.IntSlider(description='page', min=1, max=pages, continuous_update=False, layout=wide)
         self.cards = W.HTML().add_class('dnb-cards')
         super().__init__([W.HBox([self.order, self.page], layout=W.Layout(flex_flow='row wrap')), self.cards])
@@ -61,31 +63,47 @@ class LabelBrowser(HtmlBox):
     def to_html(self)->str: return self.cards.value
 
 # %% ../nbs/55_browse.ipynb #rnk39008
-def _says(p, classes):
-    "Most probable class and its probability, as text"
+_clip = 'overflow:hidden;text-overflow:ellipsis;white-space:nowrap;min-width:0'
+
+def _top(p, classes):
+    "Most probable class, and its probability, as text"
     i = int(p.argmax())
-    return f'{f"class {i}" if classes is None else classes[i]} {float(p.max()):.0%}'
+    return f'class {i}' if classes is None else str(classes[i]),f'{float(p.max()):.0%}'
+
+def _class_cell(p, classes, more=''):
+    "A cell that shortens the class, not its probability"
+    name,share = _top(p, classes)
+    return Td(Div(Span(name, style=_clip), Span(share), style='display:flex;gap:4px'), title=f'{name} {share}', style=more)
+
+# %% ../nbs/55_browse.ipynb #widb0001
+@patch
+def _table(self:LabelBrowser, i):
+    def row(name, alpha, own, probs, classes):
+        mine = Td('–') if own is None else _class_cell(own[i], classes, 'opacity:.75')
+        weight = Td(f'{alpha:.0%}', style='text-align:right')
+        return Tr(Td(name, title=name, style=_clip), weight, mine, _class_cell(probs[i], self.vocab))
+    widths = zip(('source','weight','its own class','its probe'), (28, 14, 30, 28))
+    head = Tr(*(Td(o, style=f'width:{w}%;{_clip}') for o,w in widths), style='opacity:.6')
+    rows = map(row, self.names, self.alpha, self.own, self.probes, self.classes)
+    return Table(head, *rows, style='margin-top:6px;border-spacing:4px 0;table-layout:fixed;width:100%')
 
 @patch
 def _card(self:LabelBrowser, i):
-    narrow = 'max-width:120px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap'
-    def row(name, alpha, own, probs, classes):
-        mine = '–' if own is None else _says(own[i], classes)
-        weight = Td(f'{alpha:.0%}', style='text-align:right')
-        return Tr(Td(name, title=name, style=narrow), weight, Td(mine, style='opacity:.75'), Td(_says(probs[i], self.vocab)))
-    head = Tr(*map(Td, ('source','weight','its own class','its probe')), style='opacity:.6')
-    rows = map(row, self.names, self.alpha, self.own, self.probes, self.classes)
-    together = B(_says(self.mix[i], self.vocab))
-    facts = Div(f'image {i}', Br(), 'together: ', together, Br(), f'disagreement {float(self.apart[i]):.2f}')
-    top = Div(thumbnail(self.images[i]), facts, style='display:flex;gap:10px;align-items:end')
-    box = 'border:1px solid #80868b55;border-radius:6px;padding:8px;font-size:12px;line-height:1.35'
-    table = Table(head, *rows, style='margin-top:6px;border-spacing:6px 0')
-    return Div(top, table, cls='dnb-card', data_image=str(i), style=box)
+    title = image_title(self.images[i], i)
+    together = Span('together: ', B(' '.join(_top(self.mix[i], self.vocab))))
+    lines = Div(title, style=_clip, title=title),Div(together, style=_clip),Div(f'disagreement {float(self.apart[i]):.2f}')
+    picture = Div(thumbnail(self.images[i], alt=title), cls='dnb-pic')
+    top = Div(picture, Div(*lines, style='min-width:0'), style='display:flex;gap:10px;align-items:end')
+    box = 'border:1px solid #80868b55;border-radius:6px;padding:8px;font-size:12px;line-height:1.35;min-width:0'
+    return Div(top, self._table(i), cls='dnb-card', data_image=str(i), style=box)
+
+# %% ../nbs/55_browse.ipynb #widb0002
+_css = '.dnb-pic{flex:none;width:112px;height:112px}.dnb-pic img{width:100%;height:100%!important;object-fit:contain;object-position:left}'
 
 @patch
 def _draw(self:LabelBrowser):
-    grid = 'display:grid;grid-template-columns:repeat(auto-fill,minmax(285px,1fr));gap:12px'
-    self.cards.value = to_xml(Div(*map(self._card, self.shown), style=grid), indent=False)
+    grid = 'display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:12px'
+    self.cards.value = to_xml(Div(Style(Safe(_css)), *map(self._card, self.shown), style=grid), indent=False)
 
 @patch
 def _first(self:LabelBrowser, _):
@@ -119,3 +137,89 @@ def browse(self:Ranking,
         probes = torch.stack([probe_labels([s], [1.], dls, images, C, store=store, progress=False) for s in sources])
         own = [get_outputs(s, images, store, progress=False).probs() if s.n_classes else None for s in sources]
     return LabelBrowser(images, names, alpha, own, probes, [s.classes for s in sources], dls.vocab)
+
+# %% ../nbs/55_browse.ipynb #widb0004
+_pixel = 'data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=='
+_start = '''
+const start = (img, tries) => {
+  const box = img.closest('.dnb-labeler');
+  if (!box) { if (tries) setTimeout(start, 100, img, tries-1); return; }
+  if (box.dnb) return;
+  box.dnb = true;
+  box.tabIndex = 0;
+  if (document.activeElement === document.body) box.focus({preventScroll: true});
+  box.dataset.lmSuppressShortcuts = 'true';
+  const field = () => box.querySelector('.dnb-new input');
+  const here = () => box.focus({preventScroll: true});
+'''
+
+# %% ../nbs/55_browse.ipynb #widb0005
+_listen = '''  const send = act => {
+    const turn = box.querySelector('[data-turn]').dataset.turn, said = box.querySelector('.dnb-said input');
+    if (box.dnbSent === turn) return;
+    box.dnbSent = turn;
+    said.value = turn + ' ' + act;
+    said.dispatchEvent(new Event('change', {bubbles: true}));
+  };
+  const press = b => { send(b.dataset.act); here(); };
+  box.addEventListener('click', e => {
+    const b = e.target.closest('.dnb-lab button');
+    if (b) press(b); else if (e.target !== field()) here();
+  });
+  box.addEventListener('keydown', e => {
+    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    e.stopPropagation();
+    if (e.target === field()) {
+      const name = field().value.trim();
+      if (e.key === 'Enter' && name) { send('give ' + name); field().value = ''; here(); }
+      if (e.key === 'Escape') here();
+      return;
+    }
+    const key = {' ': 'enter', backspace: 'u'}[e.key.toLowerCase()] || e.key.toLowerCase();
+    if (key === 'enter' && e.target.closest('button')) return;
+    if (key === 'n') { e.preventDefault(); field().focus(); return; }
+    const b = [...box.querySelectorAll('.dnb-lab button')].find(o => o.dataset.key === key);
+    if (b) { e.preventDefault(); press(b); }
+  });
+};
+start(this, 50)'''
+
+def key_listener(
+)->FT: # an <img>, not shown
+    "What gives the `dnb-labeler` box around it keys and clicks, once it is on a page"
+    return Img(src=_pixel, onload=_start + _listen, alt='', hidden=True)
+
+# %% ../nbs/55_browse.ipynb #widb0007
+_label_css = '''
+.dnb-lab{font-size:13px;line-height:1.4;font-family:var(--jp-ui-font-family,system-ui,sans-serif)}
+.dnb-labeler{outline:none;overflow:hidden;max-width:900px}
+.dnb-labeler .dnb-hint::after{content:"Click here, then use the keys."}
+.dnb-labeler:focus-within .dnb-hint::after{content:"Ready for keys."}
+.dnb-two{display:flex;flex-wrap:wrap;gap:12px 16px}
+.dnb-stage{max-width:420px;min-width:0}
+.dnb-stage .dnb-frame{aspect-ratio:1;max-height:42vh;width:100%;margin-bottom:6px;background:#80868b1f;border-radius:6px;overflow:hidden}
+.dnb-stage .dnb-frame img{width:100%;height:100%!important;object-fit:contain}
+.dnb-stage .dnb-frame img.dnb-tiny{image-rendering:pixelated}
+.dnb-side{min-width:0;display:flex;flex-direction:column;gap:8px}
+@media (min-width:700px){.dnb-stage .dnb-frame{max-height:420px}}
+.dnb-name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.dnb-soft{opacity:.7}
+.dnb-classes,.dnb-acts{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:6px}
+.dnb-classes{max-height:300px;overflow:auto}
+.dnb-lab button{font:inherit;color:inherit;background:transparent;border:1px solid #80868b88;border-radius:5px;padding:5px 8px;
+  cursor:pointer;display:flex;gap:8px;align-items:center;min-width:0;min-height:32px;text-align:left}
+.dnb-lab button:hover{background:#80868b2e}
+.dnb-lab button.dnb-guess{border:2px solid BLUE;background:BLUE29;padding:4px 7px}
+.dnb-lab kbd{font:11px ui-monospace,monospace;border:1px solid #80868b88;border-radius:3px;padding:0 4px;background:#80868b1f;flex:none}
+.dnb-lab button span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;flex:1}
+.dnb-lab button small{opacity:.65;font-variant-numeric:tabular-nums}
+.dnb-new{display:flex;gap:8px;align-items:center;margin:8px 0}
+.dnb-new input{font:inherit;flex:1 1 160px;min-width:0;padding:5px 8px;border:1px solid #80868b88;border-radius:5px;
+  background:transparent;color:inherit}
+.dnb-strip{display:flex;gap:8px;overflow:hidden;height:92px;margin-top:10px}
+.dnb-strip figure{margin:0;width:72px;flex:none;font-size:11px;text-align:center}
+.dnb-strip img{width:72px;height:72px!important;object-fit:cover;border-radius:4px;display:block}
+.dnb-strip figcaption{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.dnb-strip .dnb-done{opacity:.6;padding-right:8px;border-right:1px solid #80868b88;width:72px}
+'''.replace('BLUE', palette_hex[0])
+label_style = Style(Safe(_label_css))

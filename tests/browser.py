@@ -41,6 +41,24 @@ def serve(app, *args, cwd):
         env = {k: f'{d}/{k}' for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}
         with started('-m', app, *args, f'--port={port}', '--no-browser', cwd=cwd, port=port, **env) as url: yield url
 
+def run_in_lab(page, url, name):
+    "Open the notebook `name` in JupyterLab and run all its cells"
+    page.goto(f'{url}/lab/tree/{name}', wait_until='commit')
+    page.wait_for_selector('.jp-Notebook .jp-Cell')
+    page.wait_for_function("""document.querySelector('.jp-KernelName')?.innerText.startsWith('Python') &&
+        document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'""")
+    if page.get_by_role('button', name='No', exact=True).count():
+        page.get_by_role('button', name='No', exact=True).click() # news of JupyterLab?
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.get_by_text('Run All Cells', exact=True).click()
+
+@contextlib.contextmanager
+def serve_lab(cwd):
+    "JupyterLab without a password; yields its address"
+    pytest.importorskip('jupyterlab', reason='browser tests need jupyterlab: pip install -e ".[dev]"')
+    with serve('jupyterlab', '--ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root',
+               '--ServerApp.disable_check_xsrf=True', cwd=cwd) as url: yield url
+
 @contextlib.contextmanager
 def browser(path):
     from playwright.sync_api import sync_playwright

@@ -50,7 +50,11 @@ free = { # why a parameter has neither
     'how an error calls what was given': 'get_images.name labeled_images.name labeled_parts.name opened_as.name pool_images.name '
                                          'load_strict.what Store.drop.why',
     'fastai looks at its own: transforms, data sets, optimizers': 'item_tfms batch_tfms params lr closure',
-    'looked at by the function that it is handed on to, which is tried': 'TargetTeacher.check.dls TargetTeacher.alpha '
+    'a name, of which those that a table cannot hold are refused (other tests)': 'HandLabels.label.label',
+    'looked at by the function that it is handed on to, which is tried': 'Ranking.label.pool Ranking.label.path Ranking.label.vocab '
+                                                                         'Ranking.label.labeled Zoo.label.path Zoo.label.vocab '
+                                                                         'Zoo.label.labeled '
+                                                                         'TargetTeacher.check.dls TargetTeacher.alpha '
                                                                          'SourceClasses.choose.sources '
                                                                          'Both.choose.sources image_dls.valid_items '
                                                                          'image_dls.valid_labels where_kept.dl '

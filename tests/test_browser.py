@@ -2,7 +2,7 @@
 import json, os, re, time
 from pathlib import Path
 import pytest
-from browser import browser, chromium, serve
+from browser import browser, chromium, run_in_lab, serve, serve_lab
 
 notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'02_explore.ipynb'
 pytestmark = pytest.mark.browser
@@ -160,24 +160,15 @@ def test_runs(page):
 
 def test_jupyterlab(chrome, tmp_path, rank):
     "The first widget, in JupyterLab"
-    pytest.importorskip('jupyterlab', reason='browser tests need jupyterlab: pip install -e ".[dev]"')
     nb = json.loads(notebook.read_text(encoding='utf-8'))
     nb['cells'] = nb['cells'][:4]
     for c in nb['cells']:
         if c['cell_type'] == 'code': c['outputs'] = []
     (tmp_path/'explore.ipynb').write_text(json.dumps(nb), encoding='utf-8')
-    with serve('jupyterlab', '--ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root',
-               '--ServerApp.disable_check_xsrf=True', cwd=tmp_path) as url:
+    with serve_lab(tmp_path) as url:
         p = chrome.new_page(viewport=dict(width=1280, height=900))
         p.set_default_timeout(wait)
-        p.goto(f'{url}/lab/tree/explore.ipynb', wait_until='commit')
-        p.wait_for_selector('.jp-Notebook .jp-Cell')
-        p.wait_for_function("""document.querySelector('.jp-KernelName')?.innerText.startsWith('Python') &&
-            document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'""")
-        if p.get_by_role('button', name='No', exact=True).count():
-            p.get_by_role('button', name='No', exact=True).click() # news of JupyterLab?
-        p.get_by_role('menuitem', name='Run', exact=True).click()
-        p.get_by_text('Run All Cells', exact=True).click()
+        run_in_lab(p, url, 'explore.ipynb')
         p.wait_for_selector('.dnb-readout')
         until(p, lambda: 'carries' in readout(p))
         slide(p, 'power p', 'ArrowRight')

@@ -14,6 +14,7 @@ from distill_nb.images import *
 from distill_nb.kept import *
 from distill_nb.items import *
 from distill_nb.labeled import *
+from distill_nb.hand_labels import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
@@ -343,7 +344,13 @@ entries = {
  'plot_comparison': lambda: call(plot_comparison, dict(comparison='rows'), comparison=compared()),
  'plot_reliability': lambda: call(plot_reliability, dict(tables='rows'), tables=curve()),
  'plot_coverage': lambda: call(plot_coverage, dict(tables='rows'), tables=cal.coverage_table(P, Y)),
- # explorers
+ # labels given by hand, and explorers
+ 'HandLabels': lambda: call(HandLabels, dict(path='paths', vocab='vector'), path=tmp/'by_hand.csv'),
+ 'HandLabels.name': lambda: call(HandLabels(tmp/'by_hand.csv').name, dict(item='file'), item=picture()/'1.png'),
+ 'HandLabels.label': lambda: call(HandLabels(tmp/'by_hand.csv').label, dict(item='file'), item=picture()/'1.png', label='cat'),
+ 'HandLabels.reject': lambda: call(HandLabels(tmp/'by_hand.csv').reject, dict(item='file'), item=picture()/'1.png'),
+ 'HandLabels.skip': lambda: call(HandLabels(tmp/'by_hand.csv').skip, dict(item='file'), item=picture()/'1.png'),
+ 'Zoo.label': lambda: call(zoo().label, dict(pool='folder'), pool=picture(), path=tmp/'by_hand_zoo.csv', store=tmp/'store', progress=False),
  'static_order': lambda: call(static_order, dict(zoo='sources'), zoo=list(zoo())),
  'ranking_legend': lambda: call(ranking_legend, dict(rank='rows'), rank=ranking()),
  'ranking_words': lambda: call(ranking_words, dict(rank='rows', alpha='vector'), rank=ranking(), alpha=[1/len(zoo())]*len(zoo())),
@@ -382,6 +389,10 @@ entries = {
 extreme = 'inf','large','tiny' # numbers that somebody may mean: refused, or the result is finite
 
 fine = { # (names, argument, case) -> why it is right to take it; a star stands for any case
+    ('HandLabels','vocab','empty'): 'classes are named on the way', ('HandLabels','vocab','none'): 'the same',
+    ('HandLabels','vocab','text'): 'one class, named three times',
+    ('HandLabels.name','item','*'): 'a file need not be there to have a name',
+    ('HandLabels.label|HandLabels.reject|HandLabels.skip','item','text'): 'any file; whoever shows it finds that it is no image',
     ('check_images','items','*'): 'it lists what cannot be read', ('WeightedSources','alpha','none'): 'equal weights',
     ('KeptImages|kept_beside|where_kept','path','none'): 'the default cache',
     ('kept_beside','store','none'): 'the default store', ('where_kept','cache','none'): 'the default cache',
@@ -490,7 +501,8 @@ elsewhere = { # why a public name is not in `entries`
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
-    'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser',
+    'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser Labeler',
+    'elements of pages': 'key_listener label_style', 'what tests of labelling by hand are about': 'row_name class_keys',
     'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'next_ Forecast forecast_accuracy write_to_label '
