@@ -87,7 +87,7 @@ class Choice:
     order:np.ndarray # positions in `images` of the chosen [n]
     why:list # a few words for each chosen image [n]
     vocab:list # names of the classes that are known, none before the first label
-    probs:np.ndarray=None # what the sources' probes take `images` for [N,C]; None before there are labels of two classes
+    probs:np.ndarray=None # what the sources' probes take `images` for [N,C]; None before there are three labels, of two classes
 
     @property
     def chosen(self)->Images: # the images to label [n]
@@ -131,7 +131,7 @@ def choose_from(
     "`choose_images` on features"
     s,labeled = cosine_similarity(joint_features(features)),np.asarray(labeled, dtype=int)
     vocab,codes = np.unique(np.asarray(y, dtype=object).astype(str), return_inverse=True) if len(y) else (np.array([]),[])
-    several = probe_answers(features, labeled, codes, len(vocab)) if len(vocab) > 1 else None
+    several = probe_answers(features, labeled, codes, len(vocab)) if len(vocab) > 1 and len(labeled) >= 3 else None
     probs = None if several is None else several.mean(0)
     if how is None: how = 'doubtful' if len(labeled) >= few_per_class*len(vocab) else 'typical'
     if callable(how): chosen = np.asarray(how(joint_features(features).numpy(), n, labeled, several), dtype=int)

@@ -146,7 +146,7 @@ def thumbnail(
     "An image as an element of a page, its data within"
     im = open_image(item)
     im.thumbnail((side, side))
-    if max(im.size) < side: im = im.resize([o*side//max(im.size) for o in im.size], Image.NEAREST)
+    if (times := side//max(im.size)) > 1: im = im.resize([o*times for o in im.size], Image.NEAREST)
     with io.BytesIO() as f:
         im.save(f, 'jpeg', quality=85)
         data = base64.b64encode(f.getvalue()).decode()

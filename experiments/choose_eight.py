@@ -92,7 +92,7 @@ def run(features, tests, y, truth, target, how, seed):
             more = dict(y=y) if name in ('TypiClust','ProbCover','CoreSet') else {}
             labeled = np.concatenate([labeled, known[name](x, n, labeled, probs, seed, **more)]).astype(int)
         seconds = time.perf_counter() - began
-        if len(np.unique(y[labeled])) < 2: break
+        if len(np.unique(y[labeled])) < 2 or len(labeled) < 3: continue             # no probe yet
         both = probe_answers([torch.cat(o) for o in zip(features, tests)], labeled, y[labeled], c)
         probs,answers,others = both[:,:len(x)],both.mean(0).argmax(1),rest(x, labeled)
         rows.append(dict(target=target, how=how, seed=seed, per_class=per, labels=len(labeled), seen=round(len(np.unique(y[labeled]))/c, 4),
