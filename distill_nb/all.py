@@ -34,6 +34,7 @@ from distill_nb.learner import *
 from distill_nb.compare import *
 from distill_nb.quality import *
 from distill_nb.choose import *
+from distill_nb.suspects import *
 from distill_nb.advice import *
 from distill_nb.calibrate import *
 from distill_nb.folds import *

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from scipy.special import softmax
 from scipy.stats import binomtest, norm
 from .core import Range, check_type, checked
 from .images import bare_item
@@ -149,21 +150,44 @@ def surest_mistakes(
     i = i[np.argsort(-conf[i], kind='stable')][:k]
     return pd.DataFrame(dict(image=i, given=y[i], answered=answer[i], confidence=conf[i]))
 
+# %% ../nbs/36_quality.ipynb #sus_0001
+@checked
+def label_doubts(
+    probs, # held-out probabilities [n,C]
+    labels # class indices [n]
+)->tuple: # chance that each label is wrong [n], and probabilities of the right class, before the label is known [n,C]
+    "Labels as answers at a temperature, changed with one chance to any other class (Larsen et al., ICASSP 1998); both by maximum likelihood"
+    p,y = check_probs(probs, labels)
+    z,rows,best = np.log(np.maximum(p, 1e-12)),np.arange(len(y)),(-np.inf,)
+    noise = np.arange(.005, .5, .005)
+    for t in 2.**np.arange(-3, 6.1, .25):
+        q = softmax(t*z, axis=1)
+        own = q[rows,y][:,None]
+        right,wrong = (1-noise)*own,noise*(1-own)/(p.shape[1]-1)
+        fit = np.log(right+wrong).sum(0)
+        i = fit.argmax()
+        if fit[i] > best[0] + 1e-9: best = fit[i],(wrong/(right+wrong))[:,i],q
+    return best[1:]
+
 # %% ../nbs/36_quality.ipynb #qual0040
 @checked(least=Range(0, 1))
 def suspect_labels(
-    probs, # candidates' held-out probabilities of the same images: a list of [n,C], or a dict by name
+    probs, # held-out probabilities [n,C]; or those of several candidates for the same images, a list or a dict by name
     labels, # class indices [n]
-    least:float=.8 # mean probability of the other class
-)->pd.DataFrame: # image, given, answered (indices), confidence (mean over the candidates); the surest first
-    "Images where all candidates answer the same class, which is not the given one, with a mean probability of at least `least`"
-    check_type('probs', probs, (dict,list,tuple), 'candidates: a list of arrays [n,C], or a dict by name')
-    many = [check_probs(p, labels)[0] for p in (probs.values() if isinstance(probs, dict) else probs)]
-    if len({p.shape for p in many}) != 1: raise ValueError("`probs` must be one array [n,C] per candidate, at least one")
-    answers,mean = np.stack([p.argmax(1) for p in many]),np.mean(many, axis=0)
-    t = surest_mistakes(mean/mean.sum(1, keepdims=True), labels, len(mean))
-    agreed = (answers == answers[0]).all(0)
-    return t[agreed[t.image] & (t.confidence >= least)].reset_index(drop=True)
+    least:float=.2 # chance that the label is wrong, from which it is suspect
+)->pd.DataFrame: # image, given, answered (indices), confidence (the chance that the given label is wrong); the surest first
+    "Labels that the answers contradict, by the mean of the candidates, see `label_doubts`; answered is the likeliest other class"
+    if isinstance(probs, dict): probs = list(probs.values())
+    if not isinstance(probs, np.ndarray) and np.ndim(probs[0] if len(probs) else probs) == 2:
+        many = [check_probs(p, labels)[0] for p in probs]
+        if len({p.shape for p in many}) != 1: raise ValueError("`probs` must be one array [n,C] per candidate, of the same classes")
+        probs = np.mean(many, axis=0)
+    doubt,q = label_doubts(probs, labels)
+    y = np.asarray(labels)
+    other = np.where(np.arange(q.shape[1]) == y[:,None], -1, q).argmax(1)
+    i = np.flatnonzero(doubt >= least)
+    i = i[np.argsort(-doubt[i], kind='stable')]
+    return pd.DataFrame(dict(image=i, given=y[i], answered=other[i], confidence=doubt[i]))
 
 # %% ../nbs/36_quality.ipynb #qual0044
 def disagreement(
@@ -277,6 +301,7 @@ class Findings:
     seconds:float=None # of the whole run
     bytes:int=None # written to disk, downloads and kept outputs among them
     warnings:list=field(default_factory=list) # sentences
+    suspects:object=None # `Suspects`: what looks wrong about the labelled images
 
 # %% ../nbs/36_quality.ipynb #qual0065
 @patch
