@@ -177,6 +177,7 @@ def suspect_labels(
     least:float=.2 # chance that the label is wrong, from which it is suspect
 )->pd.DataFrame: # image, given, answered (indices), confidence (the chance that the given label is wrong); the surest first
     "Labels that the answers contradict, by the mean of the candidates, see `label_doubts`; answered is the likeliest other class"
+    check_type('probs', probs, (dict,list,tuple,np.ndarray), 'an array [n,C], or candidates: a list of such arrays, or a dict by name')
     if isinstance(probs, dict): probs = list(probs.values())
     if not isinstance(probs, np.ndarray) and np.ndim(probs[0] if len(probs) else probs) == 2:
         many = [check_probs(p, labels)[0] for p in probs]
