@@ -21,6 +21,8 @@ from .images import open_image
 from .items import get_images
 from .labeled import labeled_images
 from .pool import images_in
+from .store import open_store
+from .outputs import get_outputs
 from .sources import source_list
 from .estimators.core import class_codes, check_matrix
 from .teachers import feature_hints
@@ -102,18 +104,24 @@ def same_pictures(
     return connected_components(coo_array((np.ones(len(i)), (i,j)), shape=(len(keys),)*2), directed=False)[1]
 
 # %% ../nbs/39_suspects.ipynb #sus_0026
+def unit_features(
+    features # of each source: [n,d_s]
+)->np.ndarray: # [n, Σd_s]
+    "The features of all sources beside each other, those of each source of length 1"
+    return np.concatenate([x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in map(np.asarray, features)], axis=1)
+
 def far_from_all(
-    x, # joint features [n,K]
+    x, # features [n,d], such as `unit_features`
     k:int=5, # which neighbour
     rows:int=1024 # rows compared at a time
-)->np.ndarray: # modified z [n]: above 3.5 an image is unlike all others
-    "How far the `k`-th neighbour of each image is, compared with the other images (Ramaswamy et al. 2000; Iglewicz & Hoaglin 1993)"
+)->np.ndarray: # [n]; above 1.5 an image is unlike all others
+    "Distance to the `k`-th neighbour (Sun et al. 2022) above the upper quartile, in interquartile ranges (Tukey 1977)"
     x = np.asarray(x, dtype=np.float64)
     k,size = min(k, len(x)-1),np.square(x).sum(1)
     far = [np.partition(size[i:i+rows,None] + size - 2*x[i:i+rows]@x.T, k, axis=1)[:,k] for i in range(0, len(x), rows)]
-    log = np.log(np.maximum(np.concatenate(far), 1e-12))/2
-    off = log - np.median(log)
-    return .6745*off/max(np.median(abs(off)), 1e-12)
+    far = np.sqrt(np.maximum(np.concatenate(far), 0))
+    low,high = np.quantile(far, [.25,.75])
+    return (far-high)/max(high-low, 1e-12)
 
 # %% ../nbs/39_suspects.ipynb #sus_0030
 @dataclass
@@ -186,9 +194,9 @@ def _contradicted(y, p, doubt, least, vocab):
         best = vocab[np.where(np.arange(p.shape[1])==y[i], -1, p[i]).argmax()]
         yield i, best, doubt[i], f'the sources take it for {best}'
 
-def _unlike(x, far):
+def _unlike(features, far):
     "(image, '', NaN, why) of images that are unlike all others, the farthest first"
-    z = far_from_all(x)
+    z = far_from_all(unit_features(features))
     for i in np.argsort(-z, kind='stable')[:(z > far).sum()]: yield i, '', np.nan, 'unlike all other images'
 
 def _joined(rows):
@@ -212,19 +220,21 @@ def find_suspects(
     sources, # a `Zoo`, a `Ranking`, or a list of sources
     pool=None, # images without a label, of which those unlike all others are found as well: whatever `get_images` takes
     least:float=.2, # chance that a label is wrong, from which it is suspect
-    far:float=3.5, # modified z of the distance to the fifth neighbour, above which an image is unlike all others
+    far:float=1.5, # Tukey's fence: interquartile ranges above the upper quartile of the distances to the fifth neighbour
     store=None, # where outputs are kept, see `get_outputs`
     progress:bool=True # show progress bars while sources run
 )->Suspects:
     "Labels that the sources contradict, near-duplicates with two labels, images unlike all others. Raises `ValueError` for one class"
     few,labels,pool = _own_and_pool(labeled, pool)
     sources,images,n = source_list(sources),few + pool,len(few)
-    x = feature_hints(sources, np.ones(len(sources)), images, store=store, progress=progress).numpy()
+    with open_store(store) as store:
+        x = feature_hints(sources, np.ones(len(sources)), images, store=store, progress=progress).numpy()
+        features = [get_outputs(s, images, store=store, progress=False).features for s in sources]
     vocab,y = sorted(set(labels)),class_codes(list(labels)).numpy()
     groups = same_pictures(few, x[:n])
     doubt,p = judge_labels(x[:n], y, groups)
     names = [image_title(o, i) for i,o in enumerate(few)]
-    rows = _joined([*_two_labels(y, p, groups, vocab, names), *_contradicted(y, p, doubt, least, vocab), *_unlike(x, far)])
+    rows = _joined([*_two_labels(y, p, groups, vocab, names), *_contradicted(y, p, doubt, least, vocab), *_unlike(features, far)])
     order,proposed,sure,why = map(list, zip(*rows)) if rows else ([],[],[],[])
     probs = np.concatenate([p, np.full((len(pool),len(vocab)), 1/len(vocab))])
     return Suspects(images, np.array(order, dtype=int), why, vocab, probs, labels=list(labels), proposed=proposed, sure=np.array(sure, dtype=float))
