@@ -15,7 +15,8 @@ from .core import check_type
 from .images import bare_item
 from .quality import Findings, called, candidates, class_names, class_table, confusion_counts, headline
 from .quality import image_title, images_for_width, listed, paired_comparison, percent, rough, signed, span_words
-from .quality import surest_mistakes, suspect_labels
+from .quality import surest_mistakes
+from .suspects import suspect_labels
 
 # %% ../nbs/40_advice.ipynb #repo0018
 def _pair(f, a, b):
@@ -51,7 +52,8 @@ def suspect_rows(
     t = suspect_labels(f.probs, f.labels) if len(f.probs) > 1 else pd.DataFrame(columns='image given answered confidence'.split())
     names = class_names(f.vocab, np.shape(f.probs[f.subject])[1]) if f.probs else []
     item = [f.images[i] if len(f.images) else None for i in t.image]
-    return t.assign(item=item, given=[names[i] for i in t.given], answered=[names[i] for i in t.answered], why='the candidates contradict it')
+    given,answered = ([names[i] for i in o] for o in (t.given, t.answered))
+    return t.assign(item=item, given=given, answered=answered, why='the candidates contradict it')
 
 def title_of(
     row # of `suspect_rows`
@@ -59,6 +61,7 @@ def title_of(
     "What the page calls a suspect"
     return f'image {row.image}' if row.item is None else image_title(row.item, row.image)
 
+# %% ../nbs/40_advice.ipynb #sus_0060
 def wrong_labels(f):
     "Labels that the sources, or all candidates, contradict"
     t = suspect_rows(f)

@@ -306,6 +306,7 @@ def _rank(a):
     _show(r)
     if len(r.eliminated): print('\neliminated on fewer images:\n' + r.eliminated.round(4).to_string(index=False))
 
+# %% ../nbs/58_cli.ipynb #sus_0061
 def _suspects(ranking, store):
     "What looks wrong about the images that sources were scored on"
     from distill_nb.suspects import find_suspects

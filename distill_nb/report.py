@@ -304,8 +304,8 @@ def suspects(f, figure):
         sure = f'probably {o.answered}, {100*o.confidence:.0f} %' if o.answered else ''
         return card(o.item, title_of(o), *([f'labelled {o.given}'] if o.given else []), *([sure] if sure else []), o.why)
     some = f' The first 12 of {len(t)}.' if len(t) > 12 else ''
-    words = P('Look at these before you train again: a wrong label is learned like a right one. The percentage is the chance that the label is '
-              f'wrong, by all other images.{some}')
+    words = P('Look at these before you train again: a wrong label is learned like a right one. The percentage is the chance '
+              f'that the label is wrong, by all other images.{some}')
     return [H2('Labels that look wrong'), words, Div(*map(one, t.head(12).itertuples()), cls='cards')]
 
 def disputes(f, figure):

@@ -29,8 +29,7 @@ from distill_nb.learner import distill_learner
 from distill_nb.outputs import get_outputs
 from distill_nb.packs import load_pack
 from distill_nb.similarity import rank_sources
-from distill_nb.quality import label_doubts
-from distill_nb.suspects import far_from_all, held_out_ridge, near_pairs, same_picture, unit_features
+from distill_nb.suspects import far_from_all, held_out_ridge, label_doubts, near_pairs, same_picture, unit_features
 from distill_nb.zoo import Zoo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))

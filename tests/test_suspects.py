@@ -4,15 +4,17 @@ import numpy as np, pytest, torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy.special import softmax
 from distill_nb.items import get_images
-from distill_nb.quality import label_doubts, suspect_labels
 from distill_nb.sources import Source
-from distill_nb.suspects import Suspects, far_from_all, find_suspects, held_out_ridge, judge_labels, near_pairs, same_picture, same_pictures
+from distill_nb.suspects import Suspects, far_from_all, find_suspects, held_out_ridge, judge_labels, label_doubts, near_pairs
+from distill_nb.suspects import same_picture, same_pictures, suspect_labels
 
 def blobs(n=90, c=3, d=6, spread=1., seed=0):
     "Features and labels of `c` groups"
     rng = np.random.default_rng(seed)
     y = np.arange(n)%c
     return 4*rng.normal(size=(c, d))[y] + spread*rng.normal(size=(n, d)), y
+
+def one_hot(y, c): return np.eye(c)[y]
 
 def scenes(n, seed=0):
     "`n` pictures of smooth noise"
@@ -130,3 +132,13 @@ def test_the_pool_may_hold_the_labelled_images():
     images,x,names = case()
     s = find_suspects((images[:40], names[:40]), arrays(images, x), images, progress=False)
     assert len(s.images)==44 and 5 in s.order
+
+def test_wrong_labels_are_found_where_all_agree():
+    rng,y = np.random.default_rng(1),np.arange(200)%5
+    def candidate(seed): return .9*one_hot(y, 5) + .1*np.random.default_rng(seed).dirichlet([1]*5, 200)
+    given = y.copy()
+    bad = rng.choice(200, 7, replace=False)
+    given[bad] = (y[bad]+1)%5
+    assert set(suspect_labels(dict(a=candidate(1), b=candidate(2)), given).image) == set(bad)
+    assert set(suspect_labels(candidate(1), given).image) == set(bad)                      # one alone
+    assert not len(suspect_labels([one_hot(given, 5),one_hot((given+1)%5, 5)], given))       # they contradict one another, not the labels
