@@ -1,17 +1,23 @@
 """Labels flipped on purpose on eight targets: how many are found, by which rule, and what mending them is worth:
 `python experiments/flipped_eight.py DATA OUT.csv --store STORE [--part flags teachers students strangers copies]`
 
-Of the training images 5 or 20 labels per class are drawn (fewer where a class has fewer), and 5, 10 or 20 % of them changed: to any other class
-(`uniform`), or to the one that clean held-out answers take the class for most often (`confused`). The five models of DATA are the sources.
+Of the training images 5 or 20 labels per class are drawn (fewer where a class has fewer), and 5, 10 or 20 % of them
+changed: to any other class
+(`uniform`), or to the one that clean held-out answers take the class for most often (`confused`). The five models of
+DATA are the sources.
 
 - `flags`: precision and recall of each rule's flags, and average precision of its order. `found` is that of `find_suspects`.
-- `teachers`: accuracy of the mean of their probes on the test images with the labels as flipped, with the true label given to whatever is flagged
+- `teachers`: accuracy of the mean of their probes on the test images with the labels as flipped, with the true label
+  given to whatever is flagged
   (as a person would who looks at these alone), and with the true labels.
-- `students`: the same for a small student, the first four stages of EfficientNet-Lite0 from its ImageNet weights on images of 64 px,
+- `students`: the same for a small student, the first four stages of EfficientNet-Lite0 from its ImageNet weights on
+  images of 64 px,
   200 steps, the other training images as its pool.
-- `strangers`: five images of another target among the labelled ones; `copies`: edited copies of 20 images among 400. `rule` names the other target, or the edit.
+- `strangers`: five images of another target among the labelled ones; `copies`: edited copies of 20 images among 400.
+  `rule` names the other target, or the edit.
 
-`checked` is the share of labels that somebody looks at. cleanlab's rules are there if it is installed. One thread; rows that are in OUT.csv are not made again."""
+`checked` is the share of labels that somebody looks at. cleanlab's rules are there if it is installed. One thread; rows
+that are in OUT.csv are not made again."""
 import argparse, io, sys, time, warnings
 warnings.simplefilter('ignore')
 from functools import lru_cache
@@ -75,7 +81,8 @@ def probes(features, y, c, test=None, C=.1):
     return res
 
 def confident(p, y):
-    "Confident learning (Northcutt et al., JAIR 2021, eq. 2): another class is above its own mean self-confidence, and is the likeliest such class"
+    """Confident learning (Northcutt et al., JAIR 2021, eq. 2): another class is above its own mean self-confidence,
+    and is the likeliest such class"""
     own = p[np.arange(len(y)),y]
     limit = np.array([own[y==j].mean() if (y==j).any() else np.inf for j in range(p.shape[1])])
     above = np.where(p >= limit, p, -1)
@@ -150,7 +157,8 @@ def mended_labels(x, y, given, c):
     rng = np.random.default_rng(0)
     n = int((doubt>=.2).sum())
     some = np.isin(np.arange(len(y)), rng.choice(len(y), n, replace=False))
-    return dict(flipped=look(np.zeros(len(y), bool)), mended=look(doubt>=.2), sure=look(doubt>=.5), some=look(some), true=look(np.ones(len(y), bool)))
+    return dict(flipped=look(np.zeros(len(y), bool)), mended=look(doubt>=.2), sure=look(doubt>=.5), some=look(some),
+                true=look(np.ones(len(y), bool)))
 
 def teacher_rows(*cell):
     "A row for each set of labels"
@@ -170,7 +178,8 @@ def student_rows(folder, store, target, per, share, kind, seed, only=('flipped',
                         batch_tfms=aug_transforms(max_rotate=10, max_warp=.1, size=None))
         with no_random(seed):
             rank = rank_sources(dls, zoo, times=0, store=store, progress=False)
-            learn = distill_learner(dls, pack.train[0][pool], rank, bs_u=32, progress=False, start=zoo['imagenet_lite0'], stages=4, metrics=accuracy,
+            learn = distill_learner(dls, pack.train[0][pool], rank, bs_u=32, progress=False,
+                                    start=zoo['imagenet_lite0'], stages=4, metrics=accuracy,
                                     probe_head=True, epoch_len=40*16, store=store)
             with learn.no_bar(), learn.no_logging():
                 learn.fit_one_cycle(5, 2e-3)
@@ -192,9 +201,11 @@ def jpeg(im, quality=40):
         im.save(f, 'jpeg', quality=quality)
         return Image.open(f).convert('RGB')
 
-def cropped(im, part): return im.crop([round(o) for o in (im.width*part, im.height*part, im.width*(1-part), im.height*(1-part))]).resize(im.size)
+def cropped(im, part):
+    return im.crop([round(o) for o in (im.width*part, im.height*part, im.width*(1-part), im.height*(1-part))]).resize(im.size)
 
-edits = {'jpeg 40': jpeg, 'half the size': lambda im: im.resize((im.width//2,im.height//2)).resize(im.size), 'a fourth brighter': lambda im: im.point(lambda v: min(255, 1.25*v)),
+edits = {'jpeg 40': jpeg, 'half the size': lambda im: im.resize((im.width//2,im.height//2)).resize(im.size),
+         'a fourth brighter': lambda im: im.point(lambda v: min(255, 1.25*v)),
          'mirrored': ImageOps.mirror, 'cropped to 90 %': lambda im: cropped(im, .05), 'turned by 3 degrees': lambda im: im.rotate(3)}
 
 def copy_rows(folder, store, target, per, share, kind, seed, n=20):
@@ -218,7 +229,8 @@ def grid(part):
     if part=='students': return [(t, 5, .2, 'uniform', s) for s in (0,1) for t in ('textures','aerial','flowers','corn','birds')]
     if part in ('strangers','copies'): return [(t, 20, 0., 'uniform', 0) for t in targets]
     if part=='teachers': return [(t, per, share, 'uniform', s) for s in range(5) for t in targets for per in (5,20) for share in (.1,.2)]
-    return [(t, per, share, kind, s) for s in range(5) for t in targets for per in (5,20) for share in (.05,.1,.2) for kind in ('uniform','confused')]
+    return [(t, per, share, kind, s) for s in range(5) for t in targets for per in (5,20) for share in (.05,.1,.2)
+            for kind in ('uniform','confused')]
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -66,7 +66,8 @@ def test_who_knows_nothing_contradicts_nothing():
     x,y = np.random.default_rng(0).normal(size=(60,5)),np.arange(60)%3
     assert not len(suspect_labels(held_out_ridge(x, y), y, .5))
 
-@pytest.mark.parametrize('edit', [ImageOps.mirror, lambda im: im.resize((24,24)).resize((48,48)), lambda im: ImageEnhance.Brightness(im).enhance(.8)])
+@pytest.mark.parametrize('edit', [ImageOps.mirror, lambda im: im.resize((24,24)).resize((48,48)),
+                                  lambda im: ImageEnhance.Brightness(im).enhance(.8)])
 def test_one_picture_in_another_form(edit):
     a,b = scenes(2)
     assert same_picture(a, np.asarray(edit(Image.fromarray(a)))) and not same_picture(a, b)
@@ -95,7 +96,8 @@ def test_a_stranger_is_far():
     assert z[60] > 1.5 and (z[:60] <= 1.5).mean() > .9
 
 def case(seed=0):
-    "Forty pictures of two classes: number 5 has the wrong label, number 40 is number 6 mirrored with the other label, the pool has a stranger"
+    """Forty pictures of two classes: number 5 has the wrong label, number 40 is number 6 mirrored with the other
+    label, the pool has a stranger"""
     x,y = blobs(40, c=2, seed=seed)
     images,names = scenes(44),['cat' if o else 'dog' for o in y]
     images[40] = images[6][:,::-1].copy()
