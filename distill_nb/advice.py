@@ -15,7 +15,8 @@ from .core import check_type, rough
 from .images import bare_item
 from .quality import Findings, called, candidates, class_names, class_table, confusion_counts, headline
 from .quality import image_title, images_for_width, listed, paired_comparison, percent, signed, span_words
-from .quality import surest_mistakes, suspect_labels
+from .quality import surest_mistakes
+from .suspects import suspect_labels
 
 # %% ../nbs/40_advice.ipynb #repo0018
 def _pair(f, a, b):
@@ -41,15 +42,34 @@ def below_start(f):
                 "knew. Take a third of the learning rate or fewer epochs; until then, use the start with its probe.")
 
 # %% ../nbs/40_advice.ipynb #repo0093
+def suspect_rows(
+    f # `Findings`
+)->pd.DataFrame: # image (its number), item (or None), given, answered, confidence, why
+    "What looks wrong about labels: by the sources where they were asked, else where all candidates together contradict"
+    s = f.suspects
+    if s is not None:
+        return pd.DataFrame(dict(image=s.order, item=s.chosen, given=s.given, answered=s.proposed, confidence=s.sure, why=s.why))
+    t = suspect_labels(f.probs, f.labels) if len(f.probs) > 1 else pd.DataFrame(columns='image given answered confidence'.split())
+    names = class_names(f.vocab, np.shape(f.probs[f.subject])[1]) if f.probs else []
+    item = [f.images[i] if len(f.images) else None for i in t.image]
+    given,answered = ([names[i] for i in o] for o in (t.given, t.answered))
+    return t.assign(item=item, given=given, answered=answered, why='the candidates contradict it')
+
+def title_of(
+    row # of `suspect_rows`
+)->str: # name of its image
+    "What the page calls a suspect"
+    return f'image {row.image}' if row.item is None else image_title(row.item, row.image)
+
+# %% ../nbs/40_advice.ipynb #sus_0060
 def wrong_labels(f):
-    "Labels that all candidates contradict"
-    t = suspect_labels(f.probs, f.labels) if len(f.probs) > 1 else ()
+    "Labels that the sources, or all candidates, contradict"
+    t = suspect_rows(f)
+    t = t[t.answered != '']
     if len(t):
-        names = class_names(f.vocab, np.shape(f.probs[f.subject])[1])
-        title = lambda i: image_title(f.images[i], i) if len(f.images) else f'image {i}'
-        told = [f'{title(o.image)} (labelled {names[o.given]}, taken for {names[o.answered]})' for o in t.itertuples()]
-        return (f"{len(t)} label{'s'*(len(t) > 1)} may be wrong, because all candidates are sure of another class. "
-                f"Check {listed(told)}.")
+        told = [f'{title_of(o)} (labelled {o.given}, taken for {o.answered})' for o in t.itertuples()]
+        who = 'all candidates together' if f.suspects is None else 'the sources'
+        return f"{len(t)} label{'s'*(len(t) > 1)} may be wrong, because {who} contradict them. Check {listed(told)}."
 
 def unknown_task(f):
     "No source above its null"
@@ -176,7 +196,7 @@ def miscalibrated(f):
 rules_of_advice = (collapsed, below_start, wrong_labels, unknown_task, loss_rose, source_better, student_limits,
                    teachers_limit, dilution, no_gain, unfinished, weak_classes, unseen_classes, wide, undecided, label_first,
                    miscalibrated) # by importance
-without_probs = {unknown_task, loss_rose, unfinished, label_first}
+without_probs = {wrong_labels, unknown_task, loss_rose, unfinished, label_first}
 
 # %% ../nbs/40_advice.ipynb #repo0025
 def advice(
@@ -211,18 +231,23 @@ def file_of(item, i):
     o = bare_item(item)
     return str(o) if isinstance(o, (str,Path)) else i
 
+def _suspects(f):
+    "`suspect_rows` with the path of each image"
+    t = suspect_rows(f)
+    return t.assign(file=[i if o is None else file_of(o, i) for i,o in zip(t.image, t.item)]).drop(columns='item')
+
 def _judged(f):
     "What the held-out images say, by key"
-    if not f.probs: return dict(candidates=f.table.reset_index().rename(columns={'index': 'candidate'}))
+    if not f.probs:
+        told = {} if f.suspects is None else dict(suspect_labels=_suspects(f))
+        return dict(candidates=f.table.reset_index().rename(columns={'index': 'candidate'}), **told)
     p = f.probs[f.subject]
     names = class_names(f.vocab, np.shape(p)[1])
-    def images(t):
-        file = [file_of(f.images[i], i) if len(f.images) else i for i in t.image]
-        return t.assign(file=file, given=[names[i] for i in t.given], answered=[names[i] for i in t.answered])
-    suspect = suspect_labels(f.probs, f.labels) if len(f.probs) > 1 else surest_mistakes(p, f.labels, 1)[:0]
+    t = surest_mistakes(p, f.labels)
+    t = t.assign(file=[file_of(f.images[i], i) if len(f.images) else i for i in t.image], given=[names[i] for i in t.given],
+                 answered=[names[i] for i in t.answered])
     return dict(candidates=f.table.reset_index(), classes=class_table(p, f.labels, f.vocab).reset_index(),
-                confusion=confusion_counts(p, f.labels),
-                mistakes=images(surest_mistakes(p, f.labels)), suspect_labels=images(suspect))
+                confusion=confusion_counts(p, f.labels), mistakes=t, suspect_labels=_suspects(f))
 
 # %% ../nbs/40_advice.ipynb #repo0056
 def findings_json(

@@ -5,6 +5,7 @@ from distill_nb.images import ImageView, OpenImage, check_images, image_key, ope
 from distill_nb.kept import KeptDL, KeptImages
 from distill_nb.items import *
 from distill_nb.labeled import *
+from distill_nb.hand_labels import *
 from distill_nb.data import *
 from distill_nb.pool import *
 from distill_nb.packs import *
@@ -35,6 +36,7 @@ from distill_nb.compare import *
 from distill_nb.quality import *
 from distill_nb.choose import *
 from distill_nb.forecast import *
+from distill_nb.suspects import *
 from distill_nb.advice import *
 from distill_nb.calibrate import *
 from distill_nb.folds import *
@@ -51,4 +53,5 @@ from distill_nb.bench import *
 from distill_nb.suites import *
 from distill_nb.explore import *
 from distill_nb.browse import *
+from distill_nb.labeler import *
 from distill_nb.watch import *

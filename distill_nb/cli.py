@@ -328,10 +328,19 @@ def _rank(a):
     r = _ranking(dls, sources, a.metric, a.probe, a.halving, a.seed, a.store, sys.stderr.isatty() and not a.quiet)
     if a.csv: write_whole(a.csv, r.to_frame(**(dict(weight=r.weights().values) if r.weighable else {})).to_csv())
     found = _found(r, list(dls.vocab), _shell_line(rank, a))
+    if a.out or a.json: found.suspects = _suspects(r, a.store)
     _report(a, found)
     if a.json: return
     _show(r)
     if len(r.eliminated): print('\neliminated on fewer images:\n' + r.eliminated.round(4).to_string(index=False))
+
+# %% ../nbs/58_cli.ipynb #sus_0061
+def _suspects(ranking, store):
+    "What looks wrong about the images that sources were scored on"
+    from distill_nb.suspects import find_suspects
+    vocab = ranking.probe.dls.vocab
+    labels = [str(vocab[int(i)]) for i in ranking.probe.labels]
+    return find_suspects((ranking.probe.images, labels), ranking, store=store, progress=False)
 
 def _found(ranking, vocab, command):
     "What a ranking alone found out"

@@ -22,7 +22,7 @@ from .images import open_image
 from .calibrate import calibration_floor, expected_calibration_error, reliability
 from .quality import Findings, called, class_names, class_table, confusion_counts, image_title, percent
 from .quality import signed, surest_mistakes
-from .advice import advice, teaching
+from .advice import advice, suspect_rows, teaching, title_of
 from .plots import either_page, faint, figure_png, palette, plain_label, plot_ranking, plot_reliability
 
 # %% ../nbs/48_report.ipynb #repo0028
@@ -300,6 +300,18 @@ def sources(f, figure):
             scroll_table(['source',*cols,'weight'], rows, 'ranking'), P('; '.join(legend) + '.', cls='small'), *failed]
 
 # %% ../nbs/48_report.ipynb #repo0096
+def suspects(f, figure):
+    "Labels that look wrong"
+    if f.suspects is None or not len(f.suspects.order): return []
+    t = suspect_rows(f)
+    def one(o):
+        sure = f'probably {o.answered}, {100*o.confidence:.0f} %' if o.answered else ''
+        return card(o.item, title_of(o), *([f'labelled {o.given}'] if o.given else []), *([sure] if sure else []), o.why)
+    some = f' The first 12 of {len(t)}.' if len(t) > 12 else ''
+    words = P('Look at these before you train again: a wrong label is learned like a right one. The percentage is the chance '
+              f'that the label is wrong, by all other images.{some}')
+    return [H2('Labels that look wrong'), words, Div(*map(one, t.head(12).itertuples()), cls='cards')]
+
 def disputes(f, figure):
     "Images of the pool on which sources disagree"
     if not len(f.disputed): return []
@@ -320,7 +332,7 @@ def training(f, figure):
     if f.bytes is not None: cost.append(f'{size_words(f.bytes)}B of disk, kept outputs and downloads among them')
     return curves + ([H2('What it cost'), P(', '.join(cost) + '.')] if cost else [])
 
-parts = baselines, by_class, mistakes, disputes, trust, sources, training
+parts = baselines, by_class, mistakes, suspects, disputes, trust, sources, training
 
 # %% ../nbs/48_report.ipynb #repo0050
 report_style = """

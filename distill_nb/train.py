@@ -29,6 +29,7 @@ from .teach import Probes, Teach
 from .recipe import fit_warnings, native_size, suggested_epochs, suggested_size
 from .learner import check_args
 from .quality import Findings, candidates, headline, most_disputed
+from .suspects import find_suspects
 from .advice import findings_json
 from .calibrate import calibrate_logits, divide_head
 from .folds import Clock, Run, best_epoch, learns_from_start
@@ -92,12 +93,14 @@ def findings(self:Run,
     warned = fit_warnings(*(asked.logits[i].argmax(1) for i in (0,-1)), asked.labels, (),
                           learn.lr if self.lr is None else self.lr, self.vocab)
     images,disputed = self.disputed(learn.dls, chosen)
+    given = [self.vocab[i] for i in self.labels]
+    suspects = find_suspects((self.images, given), list(chosen), store=self.store, progress=False)
     facts = {'student': str(learn.model.arch or type(self.arch).__name__), 'image size': f'{self.size} px',
              'labelled images': len(self.labels),
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
     return Findings('How good is the student?', facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(),
                     held_out=held_out, folds=folds, probs=probs, costs=self.costs(learn, chosen, ranking.best),
-                    ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
+                    suspects=suspects, ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
                     weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed,
                     history=asked.history, calibration=calibration, temperature=calibration.attrs['temperature'],
                     warnings=warned, **kwargs)

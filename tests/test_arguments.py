@@ -85,7 +85,8 @@ free = { # why a parameter has neither
         'SourceNet.train.mode SourceNet.forward.x Predictor.run.x Predictor.prepare.item',
     'other tests hand over tables of the wrong length or width': 'Ranking.replicates Ranking.null '
                                                                  'Ranking.check.accuracies Ranking.only.names '
-                                                                 'FixMatch.align fixmatch_learner.align PseudoLabels.classes',
+                                                                 'FixMatch.align fixmatch_learner.align PseudoLabels.classes '
+                                                                 'held_out_ridge.groups find_suspects.labeled',
     'parts of the store and of the cache, which hand each other what they wrote; their files are fuzzed':
         'Store.folder.source Store.drop.path Store.place.path Store.widths.source Store.widths.outlines '
         'Store.write.source Store.write.keys Store.write.features Store.write.logits Store.write.sizes '

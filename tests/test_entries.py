@@ -51,6 +51,7 @@ from distill_nb.compare import *
 from distill_nb.preprocess import *
 from distill_nb.optimizer import FusedAdam
 from distill_nb.quality import *
+from distill_nb.suspects import *
 from distill_nb.report import *
 from distill_nb.plots import *
 from distill_nb.deploy import *
@@ -363,6 +364,9 @@ entries = {
  'class_table': lambda: call(class_table, dict(probs='matrix', labels='labels', level='share'), probs=P[Y.argsort()], labels=np.sort(Y)),
  'surest_mistakes': lambda: call(surest_mistakes, dict(probs='matrix', labels='labels', k='count'), probs=P, labels=Y),
  'suspect_labels': lambda: call(suspect_labels, dict(labels='labels', least='share', probs='paths'), probs=[P,P], labels=Y),
+ 'held_out_ridge': lambda: call(held_out_ridge, dict(x='matrix', labels='labels'), x=X, labels=Y),
+ 'find_suspects': lambda: call(find_suspects, dict(sources='sources', pool='images', least='share', far='number'),
+                               labeled=(pics, [f'class {o}' for o in Y]), sources=list(zoo()), **small),
  'most_disputed': lambda: call(most_disputed, dict(weights='weights', k='count', probs='weights'), probs=dict(a=P, b=P[::-1])),
  'paired_comparison': lambda: call(paired_comparison, dict(first='matrix', second='matrix', labels='labels', level='share',
                                                            margin='share'), first=P, second=P[::-1], labels=Y),
@@ -425,6 +429,7 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
         '*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
     ('read_state','path','*'): 'no state: training begins', ('suggested_size','images','missing'): 'what cannot be read has no size',
     ('held_out_folds','labels','few'): 'there are so many images, then', ('nested_probes','sizes','beyond'): 'all images',
+    ('find_suspects','pool','none'): 'there is none',
     ('Zoo|check_download','sources','empty'): 'a zoo to be filled',
     ('ranking_words','alpha','none'): 'those at p=4', ('dissimilarity','x','empty'): 'no pair of images'}
 
@@ -494,7 +499,7 @@ elsewhere = { # why a public name is not in `entries`
                                                 'Halves HeldImages KeptDL ResizeView halves_for open_batches '
                                                 'resize_view Pack Suite Outputs Student ImageView OpenedBy Opener '
                                                 'OpenByOwn RepeatDL PoolCallback write_state student_meta '
-                                                'load_backbone cut_stages feature_hints Findings',
+                                                'load_backbone cut_stages feature_hints Findings Suspects',
     'its packages ask for an environment of their own; it does as `to_openvino`, see `test_runtimes`': 'to_litert',
     'what `test_arguments` is about': 'rules Range Count OneOf Maybe Kind Each Flag checked',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
