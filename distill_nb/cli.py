@@ -8,7 +8,7 @@ Docs: https://distill-nb.github.io/distill_nb/cli.html.md"""
 __all__ = ['commands', 'command', 'parser', 'main', 'demo', 'parse_zoo', 'zoo', 'rank', 'next_', 'train', 'predict', 'bench']
 
 # %% ../nbs/58_cli.ipynb #56e9bb48
-import argparse, math, os, re, sys, warnings
+import argparse, inspect, math, os, re, shlex, sys, warnings
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +30,6 @@ def command(
 
 def _defaults(f):
     "Option -> default of the command `f`; `inspect.Parameter.empty` where there is none"
-    import inspect
     given = [inspect.signature(o).parameters.items() for o in (f, *f.shares)]
     return {k: p.default for o in given for k,p in o if p.kind is not p.VAR_KEYWORD}
 
@@ -241,11 +240,10 @@ def _option(name): return f"--{name.replace('_', '-')}"
 
 def _shell_line(f, a):
     "The command that calls `f` with the arguments `a`"
-    import inspect, shlex
     default = _defaults(f)
     word = lambda k,v: v if default[k] is inspect.Parameter.empty else _option(k) if v is True else f'{_option(k)}={v}'
-    given = {k: vars(a)[k] for k in default}
-    return shlex.join(['distill_nb', f.__name__.rstrip('_'), *(word(k, v) for k,v in given.items() if v != default[k])])
+    differ = [k for k in default if vars(a)[k] != default[k]]
+    return shlex.join(['distill_nb', f.__name__.rstrip('_'), *(word(k, vars(a)[k]) for k in differ)])
 
 # %% ../nbs/58_cli.ipynb #cli10018
 def _check_hub(zoo, student=None):
@@ -295,8 +293,7 @@ def scoring(
 
 def _given(own):
     "The arguments of a command, its `locals()`, with those that it shares among them"
-    shared = own.pop('shared')
-    return SimpleNamespace(**own, **shared)
+    return SimpleNamespace(**own.pop('shared'), **own)
 
 # %% ../nbs/58_cli.ipynb #cli10019
 @command(stopped='the outputs of the sources are kept: the same command goes on from there', shares=(scoring,asking))
@@ -375,7 +372,6 @@ def next_(
 # %% ../nbs/58_cli.ipynb #nxtc0012
 def _next(a):
     "`next` with the arguments `a`"
-    import shlex
     from distill_nb.files import check_place
     if a.store: check_place('store', a.store)
     _use_device(a.device)
@@ -383,7 +379,7 @@ def _next(a):
     from distill_nb.forecast import forecast_accuracy
     from distill_nb.to_label import check_to_label, chosen_json, chosen_words, write_to_label
     check_to_label(a.out, a.force)
-    few = None if a.labeled in ('none','-') else _train_part(_labeled(a))
+    few = _train_part(_labeled(a)) if a.labeled not in ('none','-') else None
     pool,sources = _unlabeled(a.unlabeled, a.skip_broken),parse_zoo(a.zoo, a.source_size)
     _check_hub(sources)
     how = dict(store=a.store, seed=a.seed, progress=sys.stderr.isatty() and not a.quiet)
@@ -421,8 +417,7 @@ def _start(a, zoo):
     "What the student starts from: a file, a source, or None"
     if a.start is None or Path(a.start).is_file(): return a.start
     if a.start in zoo.names: return zoo[a.start]
-    known = ', '.join(zoo.names[:20])
-    raise ValueError(f"`start`: {a.start!r} is neither a file nor a source of the zoo, which has {known}")
+    raise ValueError(f"`start`: {a.start!r} is neither a file nor a source of the zoo, which has {', '.join(zoo.names[:20])}")
 
 def _teach(a):
     "What teaches, as the options have it"

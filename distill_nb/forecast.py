@@ -52,7 +52,7 @@ def ridge_answers(
     train, # which images it learns from, as booleans [n]
     lam:float=1. # ridge; 1 answers most like the mean of the probes, see below
 )->np.ndarray: # codes [n - train.sum()]
-    "What kernel ridge regression on the images `train` takes the others for; a class it has not seen is never an answer"
+    "What kernel ridge regression on the images `train` takes the others for; never a class that it has not seen"
     onehot = np.eye(codes.max()+1)[codes[train]]
     k,other = kernel[np.ix_(train, train)],kernel[np.ix_(~train, train)]
     mean,share = k.mean(0),onehot.mean(0)
@@ -93,7 +93,7 @@ def held_out_curve(
     times:int=20, # draws at each size
     seed:int=42 # of the draws
 )->pd.DataFrame: # labels, accuracy, images: how many different ones were asked about
-    "Accuracy on held-out images of classifiers that learn from parts of the labels, smallest part first; every image counts once"
+    "Accuracy on held-out images of classifiers that learn from parts of the labels, smallest first; an image counts once"
     codes,rng,rows = class_codes(labels).numpy(),np.random.default_rng(seed),[]
     for share in _shares(codes):
         right,asked,sizes = np.zeros(len(codes)),np.zeros(len(codes)),[]
@@ -164,7 +164,8 @@ def plot(self:Forecast,
     "The curve: measured on held-out images, and what is expected of more labels, with its interval"
     if ax is None: ax = plt.subplots(figsize=(4,2.6), layout='constrained')[1]
     had,new = (self.curve[self.curve.measured == o] for o in (True,False))
-    ax.errorbar(had.labels, 100*had.accuracy, 100*np.array([had.accuracy-had.low, had.high-had.accuracy]), fmt='o', ms=4, lw=1)
+    spread = 100*np.array([had.accuracy-had.low, had.high-had.accuracy])
+    ax.errorbar(had.labels, 100*had.accuracy, spread, fmt='o', ms=4, lw=1)
     ax.plot(new.labels, 100*new.accuracy, color='C1')
     ax.fill_between(new.labels, 100*new.low, 100*new.high, color='C1', alpha=.25, lw=0)
     ax.set(xlabel='labels', ylabel='accuracy, %')
@@ -176,7 +177,8 @@ def _codes(labels):
     "Class code of each label [n]. Raises `ValueError` if there are too few to say anything"
     counts = pd.Series(list(labels), dtype=object).value_counts()
     if counts.sum() < 8 or (counts > 1).sum() < 2:
-        raise ValueError(f"`labels`: {counts.sum()} labels of {len(counts)} class{'es'*(len(counts) != 1)} are too few for a forecast: "
+        few = f"{counts.sum()} labels of {len(counts)} class{'es'*(len(counts) != 1)}"
+        raise ValueError(f"`labels`: {few} are too few for a forecast: "
                          "give at least 8, among them two or more of each of two classes")
     return class_codes(labels).numpy()
 
@@ -218,6 +220,7 @@ def forecast_accuracy(
 
     Raises `ValueError` if there are too few labels to say: fewer than 8, or without two of each of two classes"""
     images,labels = get_images(images),list(labels)
-    if len(images) != len(labels): raise ValueError(f"`labels`: {len(labels)} labels for {len(images)} images; give one per image")
+    n,m = len(labels),len(images)
+    if n != m: raise ValueError(f"`labels`: {n} labels for {m} images; give one per image")
     _codes(labels)
     return forecast_from(mean_kernel(sources, images, store, progress), labels, more, seed)

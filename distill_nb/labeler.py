@@ -10,6 +10,7 @@ __all__ = ['Labeler']
 # %% ../nbs/56_labeler.ipynb #lblr0011
 import tempfile, threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 import ipywidgets as W
 import numpy as np
@@ -23,6 +24,7 @@ from .labeled import labeled_images
 from .zoo import Zoo
 from .ranking import Ranking
 from .choose import choose_images
+from .forecast import forecast_accuracy
 from .plots import palette_hex
 from .quality import image_title
 from .report import thumbnail
@@ -234,7 +236,8 @@ def _parts(self:Labeler):
     def html(**kwargs): return W.HTML(layout=W.Layout(margin='0', width='auto', min_width='0', **kwargs))
     self.stage,self.strip = html(flex='1 1 300px', max_width='420px'),html()
     self.buttons,self.field,self.foot = html(),html(),html()
-    side = W.VBox([self.buttons, self.field, self.foot], layout=W.Layout(flex='1 1 280px', min_width='0', overflow='visible'))
+    lay = W.Layout(flex='1 1 280px', min_width='0', overflow='visible')
+    side = W.VBox([self.buttons, self.field, self.foot], layout=lay)
     top = W.Box([self.stage, side], layout=W.Layout(flex_flow='row wrap', overflow='visible')).add_class('dnb-two')
     return [top, self.strip, self.said]
 
@@ -252,7 +255,8 @@ def _picture(self:Labeler, i):
     if i not in self.pictures:
         try:
             im = _quick_open(self.images[i])
-            self.pictures[i] = thumbnail(im, 420, alt='', cls='dnb-tiny' if max(im.size) < 100 else None),thumbnail(im, 72, alt='')
+            tiny = 'dnb-tiny' if max(im.size) < 100 else None
+            self.pictures[i] = thumbnail(im, 420, alt='', cls=tiny),thumbnail(im, 72, alt='')
         except ValueError as e: self.pictures[i] = Div(str(e), style='padding:16px'),Div('unreadable', style='height:72px')
     return self.pictures[i]
 
@@ -286,7 +290,8 @@ def _buttons(self:Labeler):
         return _act(o, f'give {o}', keys.get(o), mine, [ft('small', str(counts[o]))])
     acts = [_act('the guess', 'accept', 'enter')] if guess else []
     acts += [_act(*o) for o in (('undo','undo','u'), ('later','skip','s'), ('none of these','reject','x'))]
-    classes = Div(*map(button, self.vocab), cls='dnb-classes') if self.vocab else Div('No class yet: press n and name the first.')
+    none = Div('No class yet: press n and name the first.')
+    classes = Div(*map(button, self.vocab), cls='dnb-classes') if self.vocab else none
     return Div(classes, Div(*acts, cls='dnb-acts'), cls='dnb-side')
 
 @patch
@@ -361,18 +366,21 @@ def label(self:(Ranking,Zoo),
     path='labels.csv', # table that the labels go to; if it is there, labelling goes on
     vocab=None, # names of the classes, by default those of `labeled`; more can be named on the way
     n:int=20, # images chosen at a time
-    labeled=None, # labels that there are beside `path`: whatever `labeled_images` takes; by default those of the ranking
+    labeled=None, # labels beside `path`: whatever `labeled_images` takes; by default those of the ranking
     seed:int=42, # of what is drawn
     store=None, # where outputs are kept, see `get_outputs`; by default as the ranking
     progress:bool=True # show progress bars while sources run
 )->Labeler: # its `labels` are the `HandLabels`
-    """Label images by hand, those that teach most first: see `choose_images`. Raises `ValueError` if the pool has images that
-    are not files"""
+    """Label images by hand, those that teach most first: see `choose_images`
+
+    Raises `ValueError` if the pool has images that are not files"""
     images = get_images(pool, '`pool`')
     known,names = _known(self, labeled)
     hand = HandLabels(path, [str(o) for o in (names if vocab is None else vocab)])
     if store is None and getattr(self, 'probe', None) is not None: store = self.probe.store
-    own,first = tempfile.TemporaryDirectory() if store is False else None,iter([progress])    # both live as long as `choose`
-    def choose(images, labeled, n, store=own.name if own else store):
-        return choose_images(images, self, n, labeled=labeled, seed=seed, store=store, progress=next(first, False))
-    return Labeler(images, hand, choose, n, known)
+    own,first = tempfile.TemporaryDirectory() if store is False else None,iter([progress]) # both live as long as `choose`
+    where = own.name if own else store
+    def choose(images, labeled, n, own=own):
+        return choose_images(images, self, n, labeled=labeled, seed=seed, store=where, progress=next(first, False))
+    foresee = partial(forecast_accuracy, list(self), more=n, store=where, seed=seed, progress=False)
+    return Labeler(images, hand, choose, n, known, foresee)

@@ -305,11 +305,10 @@ def suspects(f, figure):
     if f.suspects is None or not len(f.suspects.order): return []
     t = suspect_rows(f)
     def one(o):
-        sure = f'probably {o.answered}, {100*o.confidence:.0f} %' if o.answered else ''
-        return card(o.item, title_of(o), *([f'labelled {o.given}'] if o.given else []), *([sure] if sure else []), o.why)
-    some = f' The first 12 of {len(t)}.' if len(t) > 12 else ''
-    words = P('Look at these before you train again: a wrong label is learned like a right one. The percentage is the chance '
-              f'that the label is wrong, by all other images.{some}')
+        facts = [f'labelled {o.given}']*bool(o.given) + [f'probably {o.answered}, {100*o.confidence:.0f} %']*bool(o.answered)
+        return card(o.item, title_of(o), *facts, o.why)
+    words = P('Look at these before you train again: a wrong label is learned like a right one. The percentage is the chance that '
+              'the label is wrong, by all other images.' + f' The first 12 of {len(t)}.'*(len(t) > 12))
     return [H2('Labels that look wrong'), words, Div(*map(one, t.head(12).itertuples()), cls='cards')]
 
 def disputes(f, figure):
@@ -319,9 +318,8 @@ def disputes(f, figure):
     alpha = {} if f.weights is None else dict(f.weights)
     heavy = sorted(f.disputed_probs, key=lambda s: -alpha.get(s, 0))[:6]
     def one(i, item): return card(item, image_title(item, i), *(f'{s}: {says(f.disputed_probs[s][i])}' for s in heavy))
-    pool = f' of {f.n_pool:,}' if f.n_pool else ''
-    return [H2('What the sources disagree on'), P(f'Images{pool} without a label; one of these teaches more than others.'),
-            Div(*(one(i, o) for i,o in enumerate(f.disputed)), cls='cards')]
+    said = f"Images{f' of {f.n_pool:,}'*bool(f.n_pool)} without a label; one of these teaches more than others."
+    return [H2('What the sources disagree on'), P(said), Div(*(one(i, o) for i,o in enumerate(f.disputed)), cls='cards')]
 
 def training(f, figure):
     "Curves, and what it cost"

@@ -6,7 +6,7 @@ Docs: https://distill-nb.github.io/distill_nb/teachers.html.md"""
 
 # %% auto #0
 __all__ = ['Teacher', 'distill_loss', 'StoredTeachers', 'LiveTeachers', 'SourceTeacher', 'probe_labels', 'TargetTeacher',
-           'joint_features', 'feature_hints', 'HintTeacher', 'SeveralTeachers', 'source_teacher']
+           'feature_hints', 'HintTeacher', 'SeveralTeachers', 'source_teacher']
 
 # %% ../nbs/25_teachers.ipynb #tea00002
 from fastai.vision.all import *
@@ -239,7 +239,7 @@ class TargetTeacher(Teacher):
 
     def facts(self): return [self.T, *map(float, () if self.alpha is None else self.alpha), *sketch(self.probs)]
 
-# %% ../nbs/25_teachers.ipynb #5e0c83a7
+# %% ../nbs/25_teachers.ipynb #choo2501
 def joint_features(
     features, # of the same n images, from each source [n,d_s]
     alpha=None, # weight of each source [S], by default the same
@@ -254,6 +254,7 @@ def joint_features(
         res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
     return torch.cat(res, 1)
 
+# %% ../nbs/25_teachers.ipynb #5e0c83a7
 @checked
 def feature_hints(
     sources:list, # `Source`s

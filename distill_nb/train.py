@@ -9,9 +9,11 @@ __all__ = ['train_student']
 
 # %% ../nbs/50_train.ipynb #trn00010
 import json, shutil, time, warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 import pandas as pd
+from filelock import FileLock, Timeout
 from scipy.special import softmax
 from fastai.vision.all import *
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -225,6 +227,21 @@ def begin_run(
     if (out/'resume').exists(): shutil.rmtree(out/'resume')
     write_whole(out/'run.json', json.dumps(record, indent=1))
 
+# %% ../nbs/50_train.ipynb #trn25002
+@contextmanager
+def alone_in(
+    out:Path, # folder of a run
+):
+    "No other run trains in `out` meanwhile. Raises `ValueError` if one does"
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out/'.lock', timeout=0)
+    try: lock.acquire()
+    except Timeout: raise ValueError(f"`out`: another run trains in '{out}' at this moment: wait for it, or name another folder") from None
+    try:
+        yield
+        (out/'.lock').unlink(missing_ok=True)
+    finally: lock.release()
+
 # %% ../nbs/50_train.ipynb #trn00082
 @patch
 def n_images(self:Run,
@@ -309,12 +326,12 @@ def train_student(
     began,record = time.perf_counter(),record or {}
     run,valid = make_run(labeled, unlabeled, sources, arch, out, valid, size, n_epoch, bs, kwargs, rank or {}, on_error, say,
                          distil=dict(lam=lam, teach=teach), lr=lr, p=p, top=top, seed=seed, store=store, progress=progress)
-    if force or not unfinished(run.out, record.get('arguments')): begin_run(run.out, record)
-    if folds is None and valid is None and len(run.labels) > 500: valid = .2
-    splits,refit = run.splits(valid, folds or 5),not isinstance(valid, tuple)
-    run.disk = run.disk_used()
-    run.clock = Clock(run.n_images(splits, baselines, refit), say)
-    held_out = held_out_words(splits, len(run.labels), valid)
-    learn,found = run.trained(splits, held_out, baselines, refit, command=record.get('command', ''))
-    found.seconds = time.perf_counter()-began
-    return Trained(learn, found, run.write(learn, found, **record))
+    with alone_in(run.out):
+        if force or not unfinished(run.out, record.get('arguments')): begin_run(run.out, record)
+        if folds is None and valid is None and len(run.labels) > 500: valid = .2
+        splits,refit,run.disk = run.splits(valid, folds or 5),not isinstance(valid, tuple),run.disk_used()
+        run.clock = Clock(run.n_images(splits, baselines, refit), say)
+        how = held_out_words(splits, len(run.labels), valid),baselines,refit
+        learn,found = run.trained(splits, *how, command=record.get('command', ''))
+        found.seconds = time.perf_counter()-began
+        return Trained(learn, found, run.write(learn, found, **record))

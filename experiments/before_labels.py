@@ -1,10 +1,11 @@
 """What is a ranking worth before any label? `python experiments/before_labels.py DATA OUT.csv [--store FOLDER]`
 
-Thirteen sources (the five models of DATA at 128 px and the eight that come with the package) are ordered without a label, on 400 training images
-of each target: by agreement (the mean debiased CKA of a source's features with those of the others), by the number of dimensions that its
-features use (the participation ratio of their spectrum), and by parameters. Beside them CKA with five labels a class. The truth is the test accuracy of
-a linear probe on all training labels. A row for each target and order: Spearman's correlation with the truth, and how many
-points of accuracy the first source is below the best one; among all thirteen, and among the five models of DATA alone. `random` is the mean source."""
+Thirteen sources (the five models of DATA at 128 px and the eight that come with the package) are ordered without a label, on 400 training
+images of each target: by agreement (the mean debiased CKA of a source's features with those of the others), by the number of dimensions
+that its features use (the participation ratio of their spectrum), and by parameters. Beside them CKA with five labels a class. The truth
+is the test accuracy of a linear probe on all training labels. A row for each target and order: Spearman's correlation with the truth, and
+how many points of accuracy the first source is below the best one; among all thirteen, and among the five models of DATA alone. `random`
+is the mean source."""
 import argparse, sys, warnings
 warnings.simplefilter('ignore')
 from pathlib import Path
@@ -59,7 +60,8 @@ if __name__ == '__main__':
         some = np.random.default_rng(0).permutation(len(train))[:400]
         few = few_labels(y, n=5, seed=0)[0]
         for among,n in (('all',len(f)),('models of DATA',n_own)):
-            orders = dict(agreement=agreement([x[some] for x in f[:n]]), dimensions=[dimensions(x[some]) for x in f[:n]], parameters=sizes[:n],
+            seen = [x[some] for x in f[:n]]
+            orders = dict(agreement=agreement(seen), dimensions=list(map(dimensions, seen)), parameters=sizes[:n],
                           labels=[cka(x[few], y[few]) for x in f[:n]])
             regret = right[:n].max() - right[:n]
             for name,score in orders.items():

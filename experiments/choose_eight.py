@@ -2,11 +2,13 @@
 
 From no label to ten a class, in six batches (1, 2, 3, 5, 7 and 10 labels a class in all, as long as that is under 60 % of the training
 images), each chosen by what is known until then. After each batch every one of the five models of DATA has a linear probe (`fit_probe`,
-C=.1), and the mean of their answers is tried on the rest of the training images (`pool`) and on the test images (`test`). Classes that
-no label has shown yet cannot be answered. `stratified` knows the classes beforehand and takes as many of each; it is what a benchmark does, and no person can.
+C=.1), and the mean of their answers is tried on the rest of the training images (`pool`) and on the test images (`test`). Classes that no
+label has shown yet cannot be answered. `stratified` knows the classes beforehand and takes as many of each; it is what a benchmark does,
+and no person can.
 
-Each seed draws four fifths of the training images, the same for all ways, which choose among these; so a way that draws nothing has its spread, too.
-TypiClust, ProbCover and CoreSet are scikit-activeml's, and run where that is installed. Runs that are in OUT.csv are not made again."""
+Each seed draws four fifths of the training images, the same for all ways, which choose among these; so a way that draws nothing has its
+spread, too. TypiClust, ProbCover and CoreSet are scikit-activeml's, and run where that is installed. Runs that are in OUT.csv are not
+made again."""
 import argparse, sys, time, warnings
 warnings.simplefilter('ignore')
 from pathlib import Path
@@ -101,7 +103,8 @@ def run(features, tests, y, truth, target, how, seed):
     return rows
 
 first = 'typical','typical>3:doubtful','random','stratified','TypiClust','medians','typical>3:margin'
-second = 'typical>1:doubtful','typical>5:doubtful','medians>3:doubtful','typical>3:disagreement','typical>3:groups','ProbCover','CoreSet'
+second = ('typical>1:doubtful','typical>5:doubtful','medians>3:doubtful','typical>3:disagreement','typical>3:groups',
+          'ProbCover','CoreSet')
 rounds = [[(how,seed) for seed in range(5) for how in hows] for hows in (first,second)]
 
 if __name__ == '__main__':
@@ -127,4 +130,5 @@ if __name__ == '__main__':
             rows += run(features, tests, np.asarray(pack.train[1]), np.asarray(pack.test[1]), target, how, seed)
             pd.DataFrame(rows).to_csv(a.out, index=False)
         d = pd.DataFrame(rows)
-        print(target, (100*d[d.target == target].pivot_table(index='how', columns='per_class', values='test')).round(1), sep='\n', flush=True)
+        mine = d[d.target == target].pivot_table(index='how', columns='per_class', values='test')
+        print(target, (100*mine).round(1), sep='\n', flush=True)

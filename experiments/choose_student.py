@@ -1,8 +1,9 @@
 """Does a student gain by chosen labels as its teachers do? `python experiments/choose_student.py DATA OUT.csv [--store FOLDER]`
 
-Two and five labels a class, drawn at random, by class, or chosen by `choose_from` from none (see `choose_eight.py`); the rest of the training images is the pool.
-The student is the first four stages of EfficientNet-Lite0 on 64 px from ImageNet weights, taught for 200 steps at the suggested rate by the five
-models of DATA, and tried on the test images. Two seeds, of the draw and of the training. Runs that are in OUT.csv are not made again."""
+Two and five labels a class, drawn at random, by class, or chosen by `choose_from` from none (see `choose_eight.py`); the rest of the
+training images is the pool. The student is the first four stages of EfficientNet-Lite0 on 64 px from ImageNet weights, taught for 200
+steps at the suggested rate by the five models of DATA, and tried on the test images. Two seeds, of the draw and of the training. Runs
+that are in OUT.csv are not made again."""
 import argparse, sys, time, warnings
 warnings.simplefilter('ignore')
 from pathlib import Path
@@ -39,14 +40,17 @@ def run(data, zoo, store, target, how, per, seed):
     few = labeled(how, features, y, per, seed)
     rest = np.setdiff1d(np.arange(len(y)), few)
     began = time.perf_counter()
-    dls = image_dls(x[few], y[few], test, truth, vocab=pack.classes, size=64, bs=16, batch_tfms=aug_transforms(max_rotate=10, max_warp=.1, size=None))
+    tfms = aug_transforms(max_rotate=10, max_warp=.1, size=None)
+    dls = image_dls(x[few], y[few], test, truth, vocab=pack.classes, size=64, bs=16, batch_tfms=tfms)
     with no_random(seed):
         rank = rank_sources(dls, zoo, times=0, store=store, progress=False)
         learn = distill_learner(dls, x[rest], rank, bs_u=32, stages=4, start=zoo['imagenet_lite0'], metrics=accuracy, epoch_len=40*16,
                                 store=store, progress=False)
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(5)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(5)
+            right = learn.validate()[1]
     row = dict(target=target, how=how, per_class=per, seed=seed, labels=len(few), seen=len(np.unique(y[few]))/len(pack.classes))
-    return dict(row, accuracy=round(learn.validate()[1], 4), seconds=round(time.perf_counter()-began), **machine())
+    return dict(row, accuracy=round(right, 4), seconds=round(time.perf_counter()-began), **machine())
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

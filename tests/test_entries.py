@@ -52,6 +52,7 @@ from distill_nb.preprocess import *
 from distill_nb.optimizer import FusedAdam
 from distill_nb.quality import *
 from distill_nb.suspects import *
+from distill_nb.choose import *
 from distill_nb.report import *
 from distill_nb.plots import *
 from distill_nb.deploy import *
@@ -365,6 +366,10 @@ entries = {
  'surest_mistakes': lambda: call(surest_mistakes, dict(probs='matrix', labels='labels', k='count'), probs=P, labels=Y),
  'suspect_labels': lambda: call(suspect_labels, dict(labels='labels', least='share', probs='paths'), probs=[P,P], labels=Y),
  'held_out_ridge': lambda: call(held_out_ridge, dict(x='matrix', labels='labels'), x=X, labels=Y),
+ 'facility_location': lambda: call(facility_location, dict(similarity='matrix', n='count', labeled='vector', demand='vector'),
+                                   similarity=np.eye(24), n=2, labeled=[0,1,2], demand=np.ones(24)),
+ 'choose_images': lambda: call(choose_images, dict(pool='images', sources='sources', n='count', how='choice', most='count',
+                               labeled='paths'), pool=pics, sources=list(zoo()), n=2, **small),
  'find_suspects': lambda: call(find_suspects, dict(sources='sources', pool='images', least='share', far='number'),
                                labeled=(pics, [f'class {o}' for o in Y]), sources=list(zoo()), **small),
  'most_disputed': lambda: call(most_disputed, dict(weights='weights', k='count', probs='weights'), probs=dict(a=P, b=P[::-1])),
@@ -429,7 +434,8 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
         '*'): 'it is but a title', ('compare','metric','*'): 'a ranking was given',
     ('read_state','path','*'): 'no state: training begins', ('suggested_size','images','missing'): 'what cannot be read has no size',
     ('held_out_folds','labels','few'): 'there are so many images, then', ('nested_probes','sizes','beyond'): 'all images',
-    ('find_suspects','pool','none'): 'there is none',
+    ('find_suspects','pool','none'): 'there is none', ('facility_location','labeled','empty'): 'there is none yet',
+    ('facility_location','demand','none'): 'all need the same', ('choose_images','labeled','none'): 'there is none yet',
     ('Zoo|check_download','sources','empty'): 'a zoo to be filled',
     ('ranking_words','alpha','none'): 'those at p=4', ('dissimilarity','x','empty'): 'no pair of images'}
 
@@ -499,7 +505,7 @@ elsewhere = { # why a public name is not in `entries`
                                                 'Halves HeldImages KeptDL ResizeView halves_for open_batches '
                                                 'resize_view Pack Suite Outputs Student ImageView OpenedBy Opener '
                                                 'OpenByOwn RepeatDL PoolCallback write_state student_meta '
-                                                'load_backbone cut_stages feature_hints Findings Suspects',
+                                                'load_backbone cut_stages feature_hints Findings Suspects Choice',
     'its packages ask for an environment of their own; it does as `to_openvino`, see `test_runtimes`': 'to_litert',
     'what `test_arguments` is about': 'rules Range Count OneOf Maybe Kind Each Flag checked',
     'what the tests of the command line are about': 'check_hub check_place hub_answers is_downloaded',
@@ -507,8 +513,10 @@ elsewhere = { # why a public name is not in `entries`
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
     'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser Labeler',
-    'elements of pages': 'key_listener label_style', 'what tests of labelling by hand are about': 'row_name class_keys',
-    'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student zoo native_size write_demo '
+    'elements of pages': 'key_listener label_style',
+    'parts of `choose_images`': 'joint_features cosine_similarity probe_answers doubt ways few_per_class choose_from',
+    'what tests of labelling by hand are about': 'row_name class_keys',
+    'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student alone_in zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
                                   'next_ Forecast forecast_accuracy write_to_label '
         'bench main parser command commands predict predict_files prepare digits run_digits '
