@@ -13,7 +13,6 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from .core import Count, OneOf, checked
 from .estimators.probes import fit_probe
-from .images import item_name
 from .items import Images, get_images
 from .labeled import labeled_images
 from .pool import images_in
@@ -21,7 +20,7 @@ from .sources import source_list
 from .store import open_store
 from .outputs import compute_outputs, get_outputs
 from .teachers import joint_features
-from .quality import number_array
+from .quality import image_title, number_array
 
 # %% ../nbs/37_choose.ipynb #choo0012
 def cosine_similarity(
@@ -111,7 +110,7 @@ class Choice:
 @patch
 def to_frame(self:Choice)->pd.DataFrame: # image, why; guess and sure, where there are labels
     "One row for each chosen image, the most useful first"
-    names = [item_name(o) for o in self.chosen]
+    names = [image_title(o, i) for i,o in zip(self.order, self.chosen)]
     if self.probs is None: return pd.DataFrame(dict(image=names, why=self.why))
     p = self.probs[self.order]
     return pd.DataFrame(dict(image=names, why=self.why, guess=[self.vocab[i] for i in p.argmax(1)], sure=p.max(1)))

@@ -90,7 +90,7 @@ def run(features, tests, y, truth, target, how, seed):
         if how == 'stratified': labeled = by_class(y, per, seed)
         else:
             first,most,second = until(how)
-            name = first if per <= most else second
+            name = first if per <= most or probs is None else second
             more = dict(y=y) if name in ('TypiClust','ProbCover','CoreSet') else {}
             labeled = np.concatenate([labeled, known[name](x, n, labeled, probs, seed, **more)]).astype(int)
         seconds = time.perf_counter() - began

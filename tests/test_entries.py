@@ -117,6 +117,10 @@ def dls(): return image_dls(pics, Y, valid_pct=.4, bs=6)
 @lru_cache
 def learn(): return Learner(dls(), create_student('test_efficientnet', 3, pretrained=False, stages=None))
 @lru_cache
+def graph():
+    to_onnx(learn(), tmp/'graph.onnx', size=16)
+    return tmp/'graph.onnx'
+@lru_cache
 def fitted():
     l = student_learner(dls(), 'test_efficientnet', pretrained=False)
     l.fit(1)
@@ -318,12 +322,12 @@ entries = {
                            path=tmp/'s.pt2', size=16),
  'to_openvino': lambda: call(to_openvino, dict(learn='learn', size='count', mean='vector', std='vector'), learn=learn(),
                              path=tmp/'s.xml', size=16),
- 'quantize_onnx': lambda: call(quantize_onnx, dict(path='file', images='images', method='choice'), path=tmp/'s.onnx',
+ 'quantize_onnx': lambda: call(quantize_onnx, dict(path='file', images='images', method='choice'), path=graph(),
                                out=tmp/'q.onnx', images=list(pics)),
  'save_hub': lambda: call(save_hub, dict(learn='learn', sources='sources'), learn=learn(), folder=tmp/'hub', onnx=False),
  'profile': lambda: call(profile, dict(learn='learn', sources='sources', size='count', n='count', bs='count'),
                          learn=learn(), size=16, n=2, bs=2),
- 'Predictor': lambda: call(infer.Predictor, dict(path='file', threads='count'), path=tmp/'s.onnx'),
+ 'Predictor': lambda: call(infer.Predictor, dict(path='file', threads='count'), path=graph()),
  'read_rgb': lambda: call(infer.read_rgb, dict(item='file'), item='/nowhere'),
  'find_images': lambda: call(infer.find_images, dict(folder='folder'), folder=picture()),
  'read_state': lambda: call(resume.read_state, dict(path='file'), path='/nowhere'),
