@@ -149,7 +149,7 @@ def choose_from(
     return chosen,_reasons(s, chosen, labeled, probs, vocab),vocab.tolist(),probs
 
 # %% ../nbs/37_choose.ipynb #choo0043
-@checked(n=Count(), most=Count(10))
+@checked(n=Count(), most=Count(10), how=None)
 def choose_images(
     pool, # images without a label: whatever `get_images` takes
     sources, # a `Zoo`, a `Ranking`, or a list of sources
