@@ -2,7 +2,7 @@
 
 Two and five labels a class, drawn at random, by class, or chosen by `choose_from` from none (see `choose_eight.py`); the rest of the
 training images is the pool. The student is the first four stages of EfficientNet-Lite0 on 64 px from ImageNet weights, taught for 200
-steps at the suggested rate by the five models of DATA, and tried on the test images. Two seeds, of the draw and of the training. Runs
+steps at the suggested rate by the five models of DATA, and tried on the test images. The seed is that of the draw and of the training. Runs
 that are in OUT.csv are not made again."""
 import argparse, sys, time, warnings
 warnings.simplefilter('ignore')
