@@ -168,7 +168,8 @@ def _known_to(f):
     s,n = f.table.loc[f.subject],len(f.labels)
     half,need = (s.high-s.low)/2,images_for_width(s.accuracy)
     if half > .055 and need > n:
-        return f"The accuracy is known to ±{100*half:.0f} points. About {rough(need-n)} more labelled images would make that ±5."
+        return (f"The accuracy is known to ±{100*half:.0f} points. About {rough(need-n)} more labelled images would "
+                "make that ±5.")
 
 def label_more(f):
     "What more labels would show and bring, and how to choose them"
@@ -275,5 +276,5 @@ def findings_json(
     res = dict(version=1, headline=first, advice=others, **kept, **_judged(f), ranking=ranking,
                disputed=[dict(file=file_of(o, i), answers=answers(i)) for i,o in enumerate(f.disputed)],
                calibration=None if f.calibration is None else f.calibration.rename_axis('when').reset_index(),
-               forecast=None if f.forecast is None else dict(f.forecast.numbers, words=str(f.forecast)), history=f.history)
+               forecast=f.forecast and dict(f.forecast.numbers, words=str(f.forecast)), history=f.history)
     return json.dumps(plain(res), indent=1)

@@ -399,7 +399,8 @@ def _chosen(self:Reviewer, left):
 
 @patch
 def _says(self:Reviewer):
-    return ['Labelled ', B(self.given or ''), *([f', wrong with {self.guess[1]:.0%}. Sources: ', B(self.guess[0])] if self.guess else [])]
+    g = [f', wrong with {self.guess[1]:.0%}. Sources: ', B(self.guess[0])] if self.guess else []
+    return ['Labelled ', B(self.given or ''), *g]
 
 @patch
 def _to_do(self:Reviewer): return f"{len(self.queue)} suspect{'s'*(len(self.queue) != 1)} left"
@@ -417,8 +418,8 @@ def review(self:(Ranking,Zoo),
     Raises `ValueError` if the table has labels of fewer than two classes"""
     hand = HandLabels(path)
     if len(hand.vocab) < 2:
-        raise ValueError(f"`path`: '{hand.path}' has {len(hand)} labels of {len(hand.vocab)} classes, and nothing can contradict them: "
-                         "label more first, as with `rank.label`")
+        raise ValueError(f"`path`: '{hand.path}' has {len(hand)} labels of {len(hand.vocab)} classes, and nothing can "
+                         "contradict them: label more first, as with `rank.label`")
     (where,own),first = _kept(self, store),iter([progress])
     def choose(labeled, own=own): return find_suspects(labeled, self, store=where, progress=next(first, False))
     return Reviewer(hand, choose)

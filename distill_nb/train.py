@@ -85,7 +85,8 @@ def forecast(self:Run,
 )->Forecast: # None if there are too few labels to say, or more than `most`
     "What another 20 labels would bring to the teachers"
     if len(self.labels) > most: return
-    try: return forecast_accuracy(list(sources), self.images, self.labels, store=self.store, seed=self.seed, progress=False)
+    given = dict(store=self.store, seed=self.seed, progress=False)
+    try: return forecast_accuracy(list(sources), self.images, self.labels, **given)
     except ValueError: return
 
 @patch
@@ -113,7 +114,8 @@ def findings(self:Run,
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
     return Findings('How good is the student?', facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(),
                     held_out=held_out, folds=folds, probs=probs, costs=self.costs(learn, chosen, ranking.best),
-                    suspects=suspects, forecast=self.forecast(chosen), ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
+                    suspects=suspects, forecast=self.forecast(chosen), ranking=ranking,
+                    n_pool=len(self.pool), sentences=ranking_words(ranking),
                     weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed,
                     history=asked.history, calibration=calibration, temperature=calibration.attrs['temperature'],
                     warnings=warned, **kwargs)
