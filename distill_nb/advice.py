@@ -162,13 +162,26 @@ def unseen_classes(f):
         return f"No image of {listed(unseen)} was held out, so nothing is known of {them}: label some."
 
 # %% ../nbs/40_advice.ipynb #repo0095
-def wide(f):
-    "The interval is too wide to decide anything"
+def _known_to(f):
+    "Labels that would make the accuracy known to 5 points, if its interval is too wide to decide anything"
+    if not f.probs: return
     s,n = f.table.loc[f.subject],len(f.labels)
     half,need = (s.high-s.low)/2,images_for_width(s.accuracy)
     if half > .055 and need > n:
         return (f"The accuracy is known to ±{100*half:.0f} points. About {rough(need-n)} more labelled images would "
                 "make that ±5.")
+
+def label_more(f):
+    "What more labels would show and bring, and how to choose them"
+    said = [_known_to(f)]
+    if f.forecast is not None:
+        said.append(f"{f.forecast} That is a forecast for the teachers (the sources' probes together), not for the student.")
+    said = [o for o in said if o]
+    if f.disputed or f.n_pool and said:
+        told = listed([image_title(o, i) for i,o in enumerate(f.disputed)]) if f.disputed else ''
+        said.append(f"To choose {'them' if said else 'images to label'}, use `distill_nb next`, or `rank.label(pool)` in a notebook"
+                    f"{told and f'; the sources disagree most on {told}'}.")
+    return ' '.join(said) or None
 
 def undecided(f):
     "Candidates that more images would tell apart"
@@ -177,12 +190,6 @@ def undecided(f):
     if len(near):
         told = [f'{called(k)} (about {rough(o.needed)} would)' for k,o in near.iterrows()]
         return f"{n} images do not tell {called(f.subject)} from {listed(told)}, if the differences stay as they are."
-
-def label_first(f):
-    "Images of the pool that sources disagree on"
-    if len(f.disputed):
-        told = [image_title(o, i) for i,o in enumerate(f.disputed)]
-        return f"If you label more, begin with images of the pool on which the sources disagree most: {listed(told)}."
 
 def miscalibrated(f):
     "The mean confidence lies outside the interval of the accuracy"
@@ -194,9 +201,9 @@ def miscalibrated(f):
 
 # %% ../nbs/40_advice.ipynb #repo0024
 rules_of_advice = (collapsed, below_start, wrong_labels, unknown_task, loss_rose, source_better, student_limits,
-                   teachers_limit, dilution, no_gain, unfinished, weak_classes, unseen_classes, wide, undecided, label_first,
+                   teachers_limit, dilution, no_gain, unfinished, weak_classes, unseen_classes, label_more, undecided,
                    miscalibrated) # by importance
-without_probs = {wrong_labels, unknown_task, loss_rose, unfinished, label_first}
+without_probs = {wrong_labels, unknown_task, loss_rose, unfinished, label_more}
 
 # %% ../nbs/40_advice.ipynb #repo0025
 def advice(
@@ -269,5 +276,5 @@ def findings_json(
     res = dict(version=1, headline=first, advice=others, **kept, **_judged(f), ranking=ranking,
                disputed=[dict(file=file_of(o, i), answers=answers(i)) for i,o in enumerate(f.disputed)],
                calibration=None if f.calibration is None else f.calibration.rename_axis('when').reset_index(),
-               history=f.history)
+               forecast=f.forecast and dict(f.forecast.numbers, words=str(f.forecast)), history=f.history)
     return json.dumps(plain(res), indent=1)

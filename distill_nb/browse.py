@@ -12,8 +12,9 @@ import math
 import ipywidgets as W
 import torch
 from fastai.vision.all import *
-from fastcore.xml import FT, B, Div, Img, Safe, Span, Style, Table, Td, Tr, to_xml
+from fastcore.xml import FT, B, Button, Div, Img, Safe, Span, Style, Table, Td, Tr, ft, to_xml
 from .core import Count, checked
+from .images import open_encoded, open_image
 from .items import get_images, image_items
 from .store import open_store
 from .outputs import compute_outputs, get_outputs
@@ -23,6 +24,17 @@ from .quality import disagreement, image_title
 from .plots import palette_hex
 from .report import thumbnail
 from .explore import HtmlBox
+
+# %% ../nbs/55_browse.ipynb #mend0008
+def open_for_screen(
+    item # image item
+)->Image.Image:
+    "An image for the screen: of a large JPEG file, not all of its pixels are decoded"
+    try:
+        im = open_encoded(item)
+        im.draft('RGB', (840,840))
+        return open_image(im)
+    except Exception: return open_image(item)                  # a view; or an error that names the item
 
 # %% ../nbs/55_browse.ipynb #af2ce60b
 class LabelBrowser(HtmlBox):
@@ -189,6 +201,35 @@ def key_listener(
     "What gives the `dnb-labeler` box around it keys and clicks, once it is on a page"
     return Img(src=_pixel, onload=_start + _listen, alt='', hidden=True)
 
+# %% ../nbs/55_browse.ipynb #lblr0015
+def class_keys(
+    vocab, # names of the classes
+    taken='nsux' # keys of other acts
+)->dict: # class -> key; those for which there is none are left out
+    "A key for each class: its own name if that is one character, otherwise 1 to 9, then letters"
+    keys = [o for o in '123456789abcdefghijklmnopqrstuvwxyz' if o not in taken]
+    own = {v: k for k,v in {o.lower(): o for o in reversed(list(vocab))}.items() if len(k) == 1 and k in [*keys, '0']}
+    free = iter([k for k in keys if k not in own.values()])
+    return {o: k for o in vocab if (k := own.get(o) or next(free, None))}
+
+# %% ../nbs/55_browse.ipynb #lblr0028
+def lab_html(
+    *parts # elements
+)->str: # a <div>
+    "Elements with the looks of `label_style`"
+    return to_xml(Div(*parts, cls='dnb-lab'), indent=False)
+
+def key_button(
+    text, # what it does, in words
+    act, # what it says to the kernel
+    key, # by which the page finds it, or None
+    cls=None, # class of the element
+    more=() # further elements
+)->FT: # a <button>
+    "What `key_listener` presses"
+    kbd = [ft('kbd', {'enter': '↵'}.get(key, key))]*bool(key)
+    return Button(*kbd, Span(text), *more, type='button', data_act=act, data_key=key, cls=cls, title=text)
+
 # %% ../nbs/55_browse.ipynb #widb0007
 _label_css = '''
 .dnb-lab{font-size:13px;line-height:1.4;font-family:var(--jp-ui-font-family,system-ui,sans-serif)}
@@ -223,3 +264,20 @@ _label_css = '''
 .dnb-strip .dnb-done{opacity:.6;padding-right:8px;border-right:1px solid #80868b88;width:72px}
 '''.replace('BLUE', palette_hex[0])
 label_style = Style(Safe(_label_css))
+
+# %% ../nbs/55_browse.ipynb #mend0002
+def forecast_curve(
+    forecast # `Forecast`
+)->FT: # a <div>
+    "The forecast in words, over its curve"
+    c = forecast.curve
+    x,y = c['labels'].to_numpy(float),c['accuracy'].to_numpy(float)
+    x,y = 4 + 192*(x-x.min())/max(np.ptp(x), 1e-9),36 - 32*(y-y.min())/max(np.ptp(y), 1e-9)
+    points = ' '.join(f'{a:.1f},{b:.1f}' for a,b in zip(x, y))
+    line = ft('polyline', points=points, fill='none', stroke=palette_hex[0], stroke_width=2)
+    def text(k, **kw):
+        return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
+    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56,
+             role='img', aria_label='accuracy against labels', cls='dnb-curve')
+    return Div(svg, Span(str(forecast), style='flex:1 1 140px'), cls='dnb-outlook',
+               style='display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin-top:6px')

@@ -15,9 +15,9 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 from fastcore.basics import patch
-from fastcore.xml import B, Button, Div, Figcaption, Figure, Input, Option, Safe, Span, ft, to_xml
+from fastcore.xml import B, Div, Figcaption, Figure, Input, Option, Safe, Span, ft, to_xml
 from .core import Count, checked
-from .images import bare_item, open_encoded, open_image
+from .images import bare_item
 from .hand_labels import HandLabels
 from .items import get_images
 from .labeled import labeled_images
@@ -25,26 +25,19 @@ from .zoo import Zoo
 from .ranking import Ranking
 from .choose import choose_images
 from .forecast import forecast_accuracy
+from .suspects import find_suspects
 from .plots import palette_hex
 from .quality import image_title
 from .report import thumbnail
 from .explore import HtmlBox
-from .browse import key_listener, label_style
-
-# %% ../nbs/56_labeler.ipynb #lblr0015
-def class_keys(
-    vocab # names of the classes
-)->dict: # class -> key; those for which there is none are left out
-    "A key for each class: its own name if that is one character, otherwise 1 to 9, then letters"
-    keys = '123456789abcdefghijklmopqrtvwyz'
-    own = {v: k for k,v in {o.lower(): o for o in reversed(list(vocab))}.items() if len(k) == 1 and k in keys + '0'}
-    free = iter([k for k in keys if k not in own.values()])
-    return {o: k for o in vocab if (k := own.get(o) or next(free, None))}
+from .browse import class_keys, forecast_curve, key_button, key_listener, lab_html, label_style, open_for_screen
 
 # %% ../nbs/56_labeler.ipynb #lblr0019
 class Labeler(HtmlBox):
     "What `rank.label` shows; `labels` are the `HandLabels`"
     ahead = 5 # images left when the next are chosen
+    acts = dict(undo=('undo','u'), skip=('later','s'), reject=('none of these','x')) # beside a class: words, key
+    words = 'The next images are shown as they come','All images are labelled.' # when the choice fails; at the end
     def __init__(self,
         images, # image items that are files [N]
         labels, # `HandLabels`, or the path of the table
@@ -103,7 +96,9 @@ def _fill(self:Labeler, choose=None):
         self.queue += [i for i in order if i in still and i not in self.queue]
     self._foresee()
     self._prepare()
-    with self.lock: self._draw()
+    with self.lock:
+        self.busy = None
+        self._draw()
 
 @patch
 def _refill(self:Labeler):
@@ -112,7 +107,7 @@ def _refill(self:Labeler):
         self.note = ''
         self._fill()
     except Exception as e:
-        self.note = f'The next images are shown as they come ({type(e).__name__}: {e})'
+        self.note = f'{self.words[0]} ({type(e).__name__}: {e})'
         self._fill(lambda left: [i for i in left if i not in self.queue][:self.n])
 
 # %% ../nbs/56_labeler.ipynb #lblr0022
@@ -146,7 +141,8 @@ def _foresee(self:Labeler):
 @patch
 def wait(self:Labeler)->Labeler: # itself
     "Wait until the next images have been chosen"
-    if self.busy is not None: self.busy.join()
+    with self.lock: busy = self.busy
+    if busy is not None: busy.join()
     return self
 
 # %% ../nbs/56_labeler.ipynb #lblr0024
@@ -213,19 +209,11 @@ def _hear(self:Labeler, change):
     "An act of the page: its turn, what to do, and perhaps a class"
     turn,_,act = change['new'].partition(' ')
     what,_,label = act.partition(' ')
-    if turn != str(self.turn) or what not in ('give','reject','skip','accept','undo'): return
+    if turn != str(self.turn) or what not in ('give','accept',*self.acts): return
     self.turn,self.note = self.turn + 1,''
     try: getattr(self, what)(*([label] if what == 'give' else []))
     except (OSError,ValueError) as e: self.note = str(e)
     if self.drawn != self.turn or self.note: self._draw()
-
-# %% ../nbs/56_labeler.ipynb #lblr0028
-def _html(*parts): return to_xml(Div(*parts, cls='dnb-lab'), indent=False)
-def _act(text, act, key, cls=None, more=()):
-    "A button; the page finds it by its key, and says its act to the kernel"
-    label = {'enter': '↵'}.get(key, key)
-    kbd = [ft('kbd', label)]*bool(key)
-    return Button(*kbd, Span(text), *more, type='button', data_act=act, data_key=key, cls=cls, title=text)
 
 # %% ../nbs/56_labeler.ipynb #lblr0029
 @patch
@@ -241,20 +229,12 @@ def _parts(self:Labeler):
     top = W.Box([self.stage, side], layout=W.Layout(flex_flow='row wrap', overflow='visible')).add_class('dnb-two')
     return [top, self.strip, self.said]
 
-def _quick_open(item):
-    "An image for the screen: of a large JPEG file, not all of its pixels are decoded"
-    try:
-        im = open_encoded(item)
-        im.draft('RGB', (840,840))
-        return open_image(im)
-    except Exception: return open_image(item)                  # a view; or an error that names the item
-
 @patch
 def _picture(self:Labeler, i):
     "(large, small) images of position `i`, opened once"
     if i not in self.pictures:
         try:
-            im = _quick_open(self.images[i])
+            im = open_for_screen(self.images[i])
             tiny = 'dnb-tiny' if max(im.size) < 100 else None
             self.pictures[i] = thumbnail(im, 420, alt='', cls=tiny),thumbnail(im, 72, alt='')
         except ValueError as e: self.pictures[i] = Div(str(e), style='padding:16px'),Div('unreadable', style='height:72px')
@@ -274,22 +254,24 @@ def _stage(self:Labeler):
     i = self.current
     if i is None:
         waiting = self.busy is not None and self.busy.is_alive()
-        words = 'The next images are being chosen …' if waiting else 'All images are labelled.'
+        words = 'The next images are being chosen …' if waiting else self.words[1]
         return Div(Div(words, style='padding:40px 16px'), cls='dnb-stage')
     name = image_title(self.images[i], i)
-    guess = self.guess
-    says = ['Sources: ', B(guess[0]), f' {guess[1]:.0%}'] if guess else ['No guess yet']
-    facts = Div(Div(name, title=name, cls='dnb-name'), Div(*says), Div(self.why.get(i, ''), cls='dnb-soft'))
+    facts = Div(Div(name, title=name, cls='dnb-name'), Div(*self._says()), Div(self.why.get(i, ''), cls='dnb-soft'))
     return Div(Div(self._picture(i)[0], cls='dnb-frame'), facts, cls='dnb-stage', data_image=name)
 
 @patch
+def _says(self:Labeler): return ['Sources: ', B(self.guess[0]), f' {self.guess[1]:.0%}'] if self.guess else ['No guess yet']
+
+@patch
 def _buttons(self:Labeler):
-    keys,guess,counts = class_keys(self.vocab),self.guess,Counter(map(str, [*self.known[1], *self.labels.labels.values()]))
+    taken = 'n' + ''.join(k for _,k in self.acts.values())
+    keys,guess,counts = class_keys(self.vocab, taken),self.guess,Counter(map(str, [*self.known[1], *self.labels.labels.values()]))
     def button(o):
         mine = 'dnb-guess' if guess and guess[0] == o else None
-        return _act(o, f'give {o}', keys.get(o), mine, [ft('small', str(counts[o]))])
-    acts = [_act('the guess', 'accept', 'enter')] if guess else []
-    acts += [_act(*o) for o in (('undo','undo','u'), ('later','skip','s'), ('none of these','reject','x'))]
+        return key_button(o, f'give {o}', keys.get(o), mine, [ft('small', str(counts[o]))])
+    acts = [key_button('the guess', 'accept', 'enter')] if guess else []
+    acts += [key_button(text, o, k) for o,(text,k) in self.acts.items()]
     none = Div('No class yet: press n and name the first.')
     classes = Div(*map(button, self.vocab), cls='dnb-classes') if self.vocab else none
     return Div(classes, Div(*acts, cls='dnb-acts'), cls='dnb-side')
@@ -308,41 +290,28 @@ def _progress(self:Labeler):
     said = list(self.labels.said.values())
     none,later = sum(o is False for o in said),sum(o is None for o in said)
     parts = [f'{len(self.labels)} labels', *([f'{none} of no class'] if none else []), *([f'{later} put off'] if later else []),
-             f'{len(self.names) - sum(o in self.labels.said for o in self.names)} images left']
+             self._to_do()]
     where = Span(', in ', ft('code', self.labels.path.name), title=str(self.labels.path))
     note = [Div(self.note, cls='dnb-note', style=f'color:{palette_hex[3]}')] if self.note else []
-    return Div(Div(', '.join(parts), where, '. ', Span(cls='dnb-hint dnb-soft'), cls='dnb-progress'), *note, *self._outlook())
+    outlook = [] if self.outlook is None else [forecast_curve(self.outlook)]
+    return Div(Div(', '.join(parts), where, '. ', Span(cls='dnb-hint dnb-soft'), cls='dnb-progress'), *note, *outlook)
 
 @patch
-def _outlook(self:Labeler):
-    "The forecast in words, over its curve"
-    if self.outlook is None: return []
-    c = self.outlook.curve
-    x,y = c['labels'].to_numpy(float),c['accuracy'].to_numpy(float)
-    x,y = 4 + 192*(x-x.min())/max(np.ptp(x), 1e-9),36 - 32*(y-y.min())/max(np.ptp(y), 1e-9)
-    points = ' '.join(f'{a:.1f},{b:.1f}' for a,b in zip(x, y))
-    line = ft('polyline', points=points, fill='none', stroke=palette_hex[0], stroke_width=2)
-    def text(k, **kw):
-        return ft('text', f'{c["accuracy"].iloc[k]:.0%} at {c["labels"].iloc[k]:.0f}', fill='currentColor', font_size=11, **kw)
-    svg = ft('svg', line, text(0, x=4, y=52), text(-1, x=196, y=52, text_anchor='end'), width=200, height=56,
-             role='img', aria_label='accuracy against labels',
-             cls='dnb-curve')
-    return [Div(svg, Span(str(self.outlook), style='flex:1 1 140px'), cls='dnb-outlook',
-                style='display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin-top:6px')]
+def _to_do(self:Labeler): return f'{len(self.names) - sum(o in self.labels.said for o in self.names)} images left'
 
 # %% ../nbs/56_labeler.ipynb #lblr003x
 @patch
 def _draw(self:Labeler):
     "Show the state"
     self.drawn = self.turn
-    self.stage.value = _html(self._stage())
-    self.buttons.value = _html(Span(data_turn=str(self.turn), hidden=True), self._buttons())
+    self.stage.value = lab_html(self._stage())
+    self.buttons.value = lab_html(Span(data_turn=str(self.turn), hidden=True), self._buttons())
     words = 'name of a class, new or known'
     listed = ft('datalist', *(Option(value=o) for o in self.vocab), id=f'dnb-{id(self)}')
     field = Input(placeholder=words, list=listed.id, aria_label=words, autocomplete='off')
-    self.field.value = _html(Div(ft('kbd', 'n'), field, listed, cls='dnb-new'), key_listener(), label_style)
-    self.strip.value = _html(self._figures())
-    self.foot.value = _html(self._progress())
+    self.field.value = lab_html(Div(ft('kbd', 'n'), field, listed, cls='dnb-new'), key_listener(), label_style)
+    self.strip.value = lab_html(self._figures())
+    self.foot.value = lab_html(self._progress())
 
 @patch
 def to_html(self:Labeler)->str:
@@ -358,6 +327,12 @@ def _known(rank, labeled):
     if labeled is None and dls is None: return ([],[]),[]
     images,labels = labeled_images(dls.train if labeled is None else labeled)
     return (images, labels),list(dls.vocab) if labeled is None else sorted(set(labels))
+
+def _kept(rank, store):
+    "Where outputs are kept while a widget lives, and what has to live as long"
+    if store is None and getattr(rank, 'probe', None) is not None: store = rank.probe.store
+    own = tempfile.TemporaryDirectory() if store is False else None
+    return (own.name if own else store),own
 
 @patch
 @checked(n=Count(2))
@@ -377,10 +352,74 @@ def label(self:(Ranking,Zoo),
     images = get_images(pool, '`pool`')
     known,names = _known(self, labeled)
     hand = HandLabels(path, [str(o) for o in (names if vocab is None else vocab)])
-    if store is None and getattr(self, 'probe', None) is not None: store = self.probe.store
-    own,first = tempfile.TemporaryDirectory() if store is False else None,iter([progress]) # both live as long as `choose`
-    where = own.name if own else store
+    (where,own),first = _kept(self, store),iter([progress])
     def choose(images, labeled, n, own=own):
         return choose_images(images, self, n, labeled=labeled, seed=seed, store=where, progress=next(first, False))
     foresee = partial(forecast_accuracy, list(self), more=n, store=where, seed=seed, progress=False)
     return Labeler(images, hand, choose, n, known, foresee)
+
+# %% ../nbs/56_labeler.ipynb #mend0011
+class Reviewer(Labeler):
+    "What `rank.review` shows: suspects among the labels of a table; `choose` takes all labels and returns `Suspects`"
+    acts = dict(undo=('undo','u'), keep=('keep the label','k'), reject=('none of these','x'))
+    words = 'The sources could not be asked again','No other label looks wrong.'
+    def __init__(self, labels, choose):
+        self.start = len(labels.acts) # what was done before is not taken back here
+        super().__init__(labels.labeled[0], labels, choose, n=0)
+
+    @property
+    def given(self)->str: # class; None if it has lost its label
+        "The label of the image on the screen"
+        return None if self.current is None else self.labels.labels.get(self.names[self.current])
+
+    @property
+    def left(self)->list: # positions in `images`
+        "Labelled images of which nothing has been said here"
+        done = {o for o,_ in self.labels.acts[self.start:]}
+        return [i for i,o in enumerate(self.names) if o in self.labels.labels and o not in done]
+
+    def keep(self):
+        "The label on the screen is right"
+        if self.given: self.give(self.given)
+
+    skip = keep
+    def undo(self):
+        "Take back the last act of this page"
+        if len(self.labels.acts) > self.start: super().undo()
+
+# %% ../nbs/56_labeler.ipynb #mend0012
+@patch
+def _chosen(self:Reviewer, left):
+    "Positions of the suspects"
+    s,at = self.choose(self.labels.labeled),{o: i for i,o in enumerate(self.names)}
+    order = [at.get(self.labels.name(o)) for o in s.chosen]    # None: from another session
+    self.why |= dict(zip(order, s.why))
+    self.guesses |= {i: (p, float(sure)) if p else None for i,p,sure in zip(order, s.proposed, s.sure)}
+    return order
+
+@patch
+def _says(self:Reviewer):
+    g = [f', wrong with {self.guess[1]:.0%}. Sources: ', B(self.guess[0])] if self.guess else []
+    return ['Labelled ', B(self.given or ''), *g]
+
+@patch
+def _to_do(self:Reviewer): return f"{len(self.queue)} suspect{'s'*(len(self.queue) != 1)} left"
+
+# %% ../nbs/56_labeler.ipynb #mend0013
+@patch
+@checked
+def review(self:(Ranking,Zoo),
+    path='labels.csv', # table of labels, see `HandLabels`
+    store=None, # where outputs are kept, see `get_outputs`; by default as the ranking
+    progress:bool=True # show progress bars while sources run
+)->Labeler: # its `labels` are the `HandLabels`
+    """Look at the labels of a table that look wrong, and mend them: see `find_suspects`
+
+    Raises `ValueError` if the table has labels of fewer than two classes"""
+    hand = HandLabels(path)
+    if len(hand.vocab) < 2:
+        raise ValueError(f"`path`: '{hand.path}' has {len(hand)} labels of {len(hand.vocab)} classes, and nothing can "
+                         "contradict them: label more first, as with `rank.label`")
+    (where,own),first = _kept(self, store),iter([progress])
+    def choose(labeled, own=own): return find_suspects(labeled, self, store=where, progress=next(first, False))
+    return Reviewer(hand, choose)

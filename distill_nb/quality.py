@@ -262,6 +262,7 @@ class Findings:
     bytes:int=None # of disk that it took: its folder, kept outputs, downloads
     warnings:list=field(default_factory=list) # sentences
     suspects:object=None # `Suspects`: what looks wrong about the labelled images
+    forecast:object=None # `Forecast`: what more labels would bring to the teachers
 
 # %% ../nbs/36_quality.ipynb #qual0065
 @patch

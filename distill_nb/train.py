@@ -32,6 +32,7 @@ from .recipe import fit_warnings, native_size, suggested_epochs, suggested_size
 from .learner import check_args
 from .quality import Findings, candidates, headline, most_disputed
 from .suspects import find_suspects
+from .forecast import Forecast, forecast_accuracy
 from .advice import findings_json
 from .calibrate import calibrate_logits, divide_head
 from .folds import Clock, Run, best_epoch, learns_from_start
@@ -78,6 +79,17 @@ def disputed(self:Run,
 
 # %% ../nbs/50_train.ipynb #trn00071
 @patch
+def forecast(self:Run,
+    sources, # that teach
+    most:int=500, # labels, of which the curve takes less than a second
+)->Forecast: # None if there are too few labels to say, or more than `most`
+    "What another 20 labels would bring to the teachers"
+    if len(self.labels) > most: return
+    given = dict(store=self.store, seed=self.seed, progress=False)
+    try: return forecast_accuracy(list(sources), self.images, self.labels, **given)
+    except ValueError: return
+
+@patch
 def findings(self:Run,
     asked, # what was answered
     epoch:int, # the best
@@ -102,7 +114,8 @@ def findings(self:Run,
              'images without labels': len(self.pool), 'sources': len(ranking), 'epochs': f'{epoch} of {self.n_epoch}'}
     return Findings('How good is the student?', facts=facts, vocab=self.vocab, images=list(asked.images), labels=asked.labels.tolist(),
                     held_out=held_out, folds=folds, probs=probs, costs=self.costs(learn, chosen, ranking.best),
-                    suspects=suspects, ranking=ranking, n_pool=len(self.pool), sentences=ranking_words(ranking),
+                    suspects=suspects, forecast=self.forecast(chosen), ranking=ranking,
+                    n_pool=len(self.pool), sentences=ranking_words(ranking),
                     weights=pd.Series(list(chosen.alpha), chosen.names), disputed=images, disputed_probs=disputed,
                     history=asked.history, calibration=calibration, temperature=calibration.attrs['temperature'],
                     warnings=warned, **kwargs)

@@ -53,7 +53,7 @@ free = { # why a parameter has neither
     'a name, of which those that a table cannot hold are refused (other tests)': 'HandLabels.label.label',
     'looked at by the function that it is handed on to, which is tried': 'Ranking.label.pool Ranking.label.path Ranking.label.vocab '
                                                                          'Ranking.label.labeled Zoo.label.path Zoo.label.vocab '
-                                                                         'Zoo.label.labeled '
+                                                                         'Zoo.label.labeled Ranking.review.path Zoo.review.path '
                                                                          'TargetTeacher.check.dls TargetTeacher.alpha '
                                                                          'SourceClasses.choose.sources '
                                                                          'Both.choose.sources image_dls.valid_items '

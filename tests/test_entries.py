@@ -516,8 +516,8 @@ elsewhere = { # why a public name is not in `entries`
     'what other tests are about, in `test_fits` and `test_fixmatch`': 'check_one_class',
     'what estimators begin with, which all refuse bad input; and a set-up of notebooks': 'check_matrix check_labels class_codes '
         'check_inputs check_probs warn_small standardise class_sums principal_components digit_sources',
-    'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser Labeler',
-    'elements of pages': 'key_listener label_style',
+    'made by a function that looks at its arguments': 'RunsExplorer LabelBrowser Labeler Reviewer',
+    'elements of pages': 'key_listener label_style forecast_curve key_button lab_html open_for_screen',
     'parts of `choose_images`': 'joint_features cosine_similarity probe_answers doubt ways few_per_class choose_from',
     'what tests of labelling by hand are about': 'row_name class_keys',
     'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student alone_in zoo native_size write_demo '

@@ -4,7 +4,10 @@ import bs4, numpy as np, pandas as pd, pytest
 from PIL import Image
 from distill_nb.choose import Choice
 from distill_nb.hand_labels import HandLabels
-from distill_nb.labeler import Labeler, class_keys
+from distill_nb.items import get_images
+from distill_nb.browse import class_keys
+from distill_nb.labeler import Labeler, Reviewer
+from distill_nb.suspects import Suspects
 from distill_nb.zoo import Zoo
 
 @pytest.fixture
@@ -168,6 +171,7 @@ def test_images_that_cannot_be_labelled(images, choose, tmp_path):
 
 def test_keys():
     assert class_keys(['cat','dog','x']) == {'cat': '1', 'dog': '2', 'x': '3'}
+    assert 'k' not in class_keys([f'class {i}' for i in range(40)], 'nukx').values() and class_keys('kl', 'nukx') == {'k': '1', 'l': 'l'}
     assert class_keys('ab1') == {'a': 'a', 'b': 'b', '1': '1'} and class_keys(['a','A']) == {'a': 'a', 'A': '1'}
 
 def test_names_of_classes_are_no_markup(images, choose):
@@ -182,3 +186,104 @@ def test_from_sources(images, tmp_path):
     lab = Zoo.embedded().label(images[:12], tmp_path/'labels.csv', ['a','b'], n=6, store=tmp_path/'store', progress=False)
     while lab.wait().current is not None: lab.give('ab'[len(lab.labels)%2])
     assert len(HandLabels(tmp_path/'labels.csv')) == 12 and not lab.note
+
+class Doubts:
+    "Takes images 1, 3 and 5 for dogs, the labels of others for right, and image 7 for no image"
+    def __init__(self): self.asked,self.fails = [],False
+    def __call__(self, labeled):
+        images,labels = labeled
+        self.asked.append(dict(zip([o.name for o in images], labels)))
+        if self.fails: raise ValueError('one class is left')
+        rows = [i for i,(o,y) in enumerate(zip(images, labels)) if o.name in ('01.png','03.png','05.png') and y == 'cat']
+        odd = [i for i,o in enumerate(images) if o.name == '07.png']
+        why = ['the sources take it for dog']*len(rows) + ['unlike all others']*len(odd)
+        return Suspects(get_images(images), np.array(rows + odd, dtype=int), why,
+                        ['cat','dog'], None, labels=labels, proposed=['dog']*len(rows) + ['']*len(odd),
+                        sure=np.array([.9]*len(rows) + [np.nan]*len(odd)))
+
+@pytest.fixture
+def reviewer(images):
+    "Ten labels: image 9 is a dog, the others are cats"
+    hand = HandLabels(images[0].parent/'labels.csv')
+    for i in range(10): hand.label(images[i], 'dog' if i == 9 else 'cat')
+    return Reviewer(HandLabels(hand.path), Doubts())
+
+def table(lab): return pd.read_csv(lab.labels.path).set_index('image').label.to_dict()
+
+def test_suspects_one_by_one(reviewer):
+    "Each key changes the table, whose rows stay in their order; what was kept is not asked again"
+    rev,before = reviewer,table(reviewer)
+    assert rev.queue == [1,3,5,7] and rev.given == 'cat' and '4 suspects left' in words(rev)
+    assert 'Labelled cat , wrong with 90%. Sources: dog' in ' '.join(words(rev).split()) and 'the sources take it for dog' in words(rev)
+    said(rev, '0 accept')
+    assert table(rev) == before | {'01.png': 'dog'}
+    said(rev, '1 keep')
+    said(rev, '2 give a fox')
+    assert table(rev) == before | {'01.png': 'dog', '05.png': 'a fox'} and list(table(rev)) == list(before)
+    assert rev.wait().queue == [7] and rev.guess is None and 'wrong with' not in words(rev)
+    said(rev, '3 accept')                                       # nothing is proposed
+    assert rev.current == 7
+    said(rev, '4 reject')
+    rev.wait()
+    assert rev.current is None and '07.png' not in table(rev)
+    assert 'No other label looks wrong' in words(rev) and '0 suspects left' in words(rev)
+    assert rev.choose.asked[-1]['01.png'] == 'dog' and rev.choose.asked[-1]['03.png'] == 'cat'
+
+def test_undo_ends_where_the_page_began(reviewer):
+    rev,before = reviewer,table(reviewer)
+    for act in (rev.accept, rev.keep, lambda: rev.give('new'), rev.reject):
+        act()
+        rev.wait()
+    for i in (7,5,3,1):
+        rev.undo()
+        assert rev.current == i
+    rev.undo()
+    assert rev.current == 1 and table(rev) == before and not rev.note
+
+def test_put_off_is_no_act_of_a_review(reviewer):
+    "It would take the label away"
+    before = table(reviewer)
+    said(reviewer, '0 skip')
+    assert reviewer.current == 1 and table(reviewer) == before
+    reviewer.skip()
+    assert reviewer.current == 3 and table(reviewer) == before
+
+def test_a_second_look_that_fails(reviewer):
+    "The suspects that are known are shown, and no other image"
+    reviewer.choose.fails = True
+    for i in (1,3,5,7):
+        assert reviewer.current == i
+        reviewer.keep()
+        reviewer.wait()
+    assert reviewer.current is None and 'could not be asked again (ValueError: one class is left)' in words(reviewer)
+
+def test_a_second_look_that_finds_more(reviewer):
+    "Labels that look wrong only beside the mended ones join the end"
+    def more(labeled):
+        names = [o.name for o in labeled[0]]
+        return Suspects(get_images(labeled[0]), np.array([names.index('02.png'), names.index('01.png')]), ['',''], ['cat','dog'], None,
+                        labels=labeled[1], proposed=['dog','cat'], sure=np.array([.6,.5]))
+    reviewer.choose = more
+    reviewer.accept()
+    assert reviewer.wait().queue == [3,5,7,2] and reviewer.current == 3
+
+def test_review_from_sources(images, tmp_path):
+    from distill_nb.packs import digits_dls
+    from distill_nb.labeled import labeled_images
+    from distill_nb.images import open_image
+    items,y = labeled_images(digits_dls(n=6, seed=0)[0].train)
+    hand = HandLabels(tmp_path/'digits.csv')
+    for i,o in enumerate(items):
+        open_image(o).save(tmp_path/f'd{i}.png')
+        hand.label(tmp_path/f'd{i}.png', '7' if i == 40 else str(y[i]))
+    rev = Zoo.embedded().review(hand.path, store=False, progress=False)
+    while rev.wait().current is not None and rev.names[rev.current] != 'd40.png': rev.keep()
+    assert rev.guess[0] == str(y[40])
+    rev.accept()
+    assert HandLabels(hand.path).labels == {f'd{i}.png': str(o) for i,o in enumerate(y)} and not rev.wait().note
+
+@pytest.mark.parametrize('n', [0,3])
+def test_labels_of_one_class_are_not_reviewed(images, n):
+    hand = HandLabels(images[0].parent/'labels.csv')
+    for o in images[:n]: hand.label(o, 'cat')
+    with pytest.raises(ValueError, match=f'`path`.*{n} labels of {n > 0:d} class.*label more'): Zoo.embedded().review(hand.path)

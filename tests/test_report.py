@@ -11,6 +11,7 @@ from distill_nb import advice as rules, report
 from distill_nb.quality import Findings, confusion_counts
 from distill_nb.ranking import Ranking
 from distill_nb.advice import advice, findings_json
+from distill_nb.forecast import Forecast
 from distill_nb.report import plot_candidates, plot_confusion, plot_history, write_report
 
 def right(k, n=100, c=2, sure=1.):
@@ -47,6 +48,10 @@ def two_ways(k, m):
     "Two candidates that err on different images"
     return with_(found(), probs={'student': right(k), 'fine-tuning': np.roll(right(m), 100-m, 0)})
 
+def forecast():
+    curve = pd.DataFrame(dict(labels=[10.,20.,40.], accuracy=[.5,.6,.63], low=.4, high=.7, measured=[True,True,False]))
+    return Forecast(curve, .6, .63, .61, .66, 20)
+
 # rule -> (where it speaks, words that it says, where it is silent)
 cases = dict(
     collapsed=(one_answer(.95), 'It answers cat to 97 % of the images, and 33 % are', one_answer(.5)),
@@ -65,9 +70,13 @@ cases = dict(
     weak_classes=(by_class(5), 'Label more images of a \\(5 of 20 recognised, most often taken for b\\)', by_class(19)),
     unseen_classes=(with_(found(80, c=2), probs=dict(student=np.c_[right(80), np.zeros(100)]), vocab=['a','b','rare']),
                     'No image of rare was held out, so nothing is known of it', found(80)),
-    wide=(found(40, n=50), 'known to ±11 points. About 200 more labelled images', found(1600, n=2000)),
+    label_more=(with_(found(40, n=50), forecast=forecast(), n_pool=90, disputed=[f'/pool/{i}.png' for i in range(6)]),
+                'known to ±11 points. About 200 more labelled images would make that ±5. Another 20 labels would bring about 3 points '
+                "\\(1 to 6\\). "
+                "That is a forecast for the teachers \\(the sources' probes together\\), not for the student. To choose them, use "
+                '`distill_nb next`, or `rank.label\\(pool\\)` in a notebook; the sources disagree most on pool/0.png, pool/1.png, '
+                'pool/2.png and 3 more\\.', found(1600, n=2000)),
     undecided=(two_ways(80, 74), '100 images do not tell the student from fine-tuning \\(about [\\d,]+ would\\)', found(80, tuned=50)),
-    label_first=(Findings(disputed=[f'/pool/{i}.png' for i in range(6)]), 'pool/0.png, pool/1.png, pool/2.png and 3 more', Findings()),
     miscalibrated=(found(60), 'too high: it is 100 % sure on average and right on 60 %', found(80, sure=.6)))
 
 @pytest.mark.parametrize('rule', cases)
@@ -79,6 +88,14 @@ def test_a_rule_speaks_and_is_silent(rule):
     assert said.endswith('.') and '..' not in said and '  ' not in said
 
 def test_every_rule_is_tried(): assert [o.__name__ for o in rules.rules_of_advice] == list(cases)
+
+def test_more_labels_where_a_part_is_unknown():
+    "Without a pool nothing is said of choosing; without candidates nothing of the accuracy"
+    assert rules.label_more(found(40, n=50)).endswith('would make that ±5.')
+    assert rules.label_more(Findings(forecast=forecast())).endswith('not for the student.')
+    only = rules.label_more(Findings(disputed=['/pool/0.png'], n_pool=9))
+    assert only.startswith('To choose images to label, use `distill_nb next`') and only.endswith('disagree most on pool/0.png.')
+    assert rules.label_more(Findings(n_pool=9)) is None
 
 def test_low_probabilities_and_cost_in_words():
     assert 'too low: it is 61 % sure on average and right on 90 %' in rules.miscalibrated(found(90, sure=.22))
@@ -167,7 +184,7 @@ def test_json_has_stable_keys_and_numbers(tmp_path):
     d = json.loads(findings_json(full(tmp_path)))
     assert list(d) == ('version headline advice title command facts held_out folds enough warnings seconds bytes '
                        'n_pool temperature kept subject '
-                       'candidates classes confusion mistakes suspect_labels ranking disputed calibration history').split()
+                       'candidates classes confusion mistakes suspect_labels ranking disputed calibration forecast history').split()
     assert d['title'] == evil and d['enough'] == .9 and d['candidates'][0]['accuracy'] == .75 and d['candidates'][0]['lead'] is None
     assert set(d['candidates'][1]) >= {'candidate','n','low','high','balanced','lead','lead_low','lead_high','needed',
                                        'verdict','MB','CPU ms'}

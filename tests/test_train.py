@@ -70,6 +70,9 @@ def test_validation_images_of_your_own(data, tmp_path):
 def test_a_share_is_held_out_once(data, tmp_path):
     res = trained(data, tmp_path/'run', valid=.2, folds=None)
     assert res.findings.held_out == '6 of 30 labelled images, held out once' and len(res.learn.dls.train_ds) == 30
+    told,f = json.loads((res.out/'run.json').read_text()),res.findings.forecast
+    assert told['forecast'] == f.numbers | dict(words=str(f)) and f.more == 20
+    assert sum(str(f) in o and 'for the teachers' in o and '`distill_nb next`' in o for o in told['advice']) == 1
 
 def test_labelled_images_in_the_pool_are_left_out_there(data, tmp_path):
     said = []
