@@ -108,6 +108,8 @@ def test_fifty_labels_by_keyboard(chrome, made):
 
         p = open_page(chrome, show, width=390, height=844)
         assert '26 labels, 1 of no class' in p.inner_text('.dnb-progress')
+        assert 'Sources: ' in p.inner_text('.dnb-stage') and p.locator('.dnb-classes .dnb-guess').count() == 1
+        assert p.inner_text('.dnb-outlook span').startswith('Another 20 labels') and p.locator('.dnb-outlook polyline').count() == 1
         for i in range(24):
             b = p.locator(f'[data-key="{truth(p)}"]')
             if b.count(): act(p, b.click if i % 2 else lambda: p.keyboard.press(truth(p)))
