@@ -58,7 +58,7 @@ def open_page(chrome, show, width=1280, height=900, **kwargs):
     p.wait_for_function("document.querySelector('.dnb-labeler').dnb")
     return p
 
-def image(p): return p.get_attribute('.dnb-stage', 'data-image')
+def image(p): return p.get_attribute('.dnb-stage[data-image]', 'data-image') # waits while the next images are being chosen
 def turn(p): return p.get_attribute('[data-turn]', 'data-turn')
 def truth(p): return Path(image(p)).name.split('_')[1]
 def table(d): return pd.read_csv(d/'images'/'labels.csv', dtype=str)
