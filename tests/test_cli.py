@@ -14,6 +14,7 @@ from distill_nb.learner import distill_learner
 from distill_nb.resume import Resume
 from distill_nb.sources import Source
 from distill_nb.zoo import Zoo
+import distill_nb.forecast, distill_nb.suspects, distill_nb.to_label # before anything is replaced in the modules that they import from
 import distill_nb.bench, distill_nb.choose, distill_nb.learner
 
 @pytest.fixture(scope='module')

@@ -58,7 +58,7 @@ def open_page(chrome, show, width=1280, height=900, **kwargs):
     p.wait_for_function("document.querySelector('.dnb-labeler').dnb")
     return p
 
-def image(p): return p.get_attribute('.dnb-stage', 'data-image')
+def image(p): return p.get_attribute('.dnb-stage[data-image]', 'data-image') # waits while the next images are being chosen
 def turn(p): return p.get_attribute('[data-turn]', 'data-turn')
 def truth(p): return Path(image(p)).name.split('_')[1]
 def table(d): return pd.read_csv(d/'images'/'labels.csv', dtype=str)
@@ -108,6 +108,8 @@ def test_fifty_labels_by_keyboard(chrome, made):
 
         p = open_page(chrome, show, width=390, height=844)
         assert '26 labels, 1 of no class' in p.inner_text('.dnb-progress')
+        assert 'Sources: ' in p.inner_text('.dnb-stage') and p.locator('.dnb-classes .dnb-guess').count() == 1
+        assert p.inner_text('.dnb-outlook span').startswith('Another 20 labels') and p.locator('.dnb-outlook polyline').count() == 1
         for i in range(24):
             b = p.locator(f'[data-key="{truth(p)}"]')
             if b.count(): act(p, b.click if i % 2 else lambda: p.keyboard.press(truth(p)))
