@@ -245,7 +245,9 @@ _label_css = '''
 @media (min-width:700px){.dnb-stage .dnb-frame{max-height:420px}}
 .dnb-name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .dnb-soft{opacity:.7}
-.dnb-classes,.dnb-acts{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:6px}
+.dnb-classes{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:6px}
+.dnb-acts{display:flex;flex-wrap:wrap;gap:6px}
+.dnb-acts button{flex:1 0 auto}
 .dnb-classes{max-height:300px;overflow:auto}
 .dnb-lab button{font:inherit;color:inherit;background:transparent;border:1px solid #80868b88;border-radius:5px;padding:5px 8px;
   cursor:pointer;display:flex;gap:8px;align-items:center;min-width:0;min-height:32px;text-align:left}

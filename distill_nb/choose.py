@@ -123,7 +123,7 @@ def _stands_for(s, chosen, others):
 
 def _reasons(s, chosen, others, probs, vocab):
     "Why each image was chosen, in words"
-    res = [f'stands for {k} images' for k in _stands_for(s, chosen, others)]
+    res = [f"stands for {k} image{'s'*(k != 1)}" for k in _stands_for(s, chosen, others)]
     if probs is None: return res
     top = np.argsort(-probs[chosen], axis=1)[:,:2]
     return [f'{vocab[a]} or {vocab[b]}? {r}' for (a,b),r in zip(top, res)]

@@ -282,7 +282,7 @@ def _figures(self:Labeler):
     def small(i, text, **kw): return Figure(self._picture(i)[1], Figcaption(text), title=text, **kw)
     said = self.labels.said.get(self.names[self.before]) if self.before is not None else None
     done = [] if self.before is None else [small(self.before, {None: 'later', False: 'none'}.get(said, said), cls='dnb-done')]
-    return Div(*done, *(small(i, Path(self.names[i]).name) for i in self.queue[1:10]), cls='dnb-strip')
+    return Div(*done, *(small(i, Path(self.names[i]).stem) for i in self.queue[1:10]), cls='dnb-strip')
 
 # %% ../nbs/56_labeler.ipynb #lblr0031
 @patch
