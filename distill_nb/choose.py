@@ -119,7 +119,7 @@ def to_frame(self:Choice)->pd.DataFrame: # image, why; guess and sure, where the
 def _stands_for(s, chosen, others):
     "How many images are most similar to each of the chosen, rather than to one of `others`"
     all_ = np.concatenate([chosen, others]).astype(int)
-    return np.bincount(s[:,all_].argmax(1), minlength=len(all_))[:len(chosen)]
+    return np.bincount(s[:,all_].argmax(1), minlength=len(all_))[:len(chosen)].tolist()
 
 def _reasons(s, chosen, others, probs, vocab):
     "Why each image was chosen, in words"
