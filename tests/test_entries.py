@@ -62,6 +62,7 @@ from distill_nb.publish import *
 from distill_nb.plots import *
 from distill_nb.explore import *
 from distill_nb.browse import *
+from distill_nb.labeler import *
 from distill_nb.watch import *
 from distill_nb.bench import *
 from distill_nb.suites import *
