@@ -250,10 +250,10 @@ def alone_in(
     lock = FileLock(out/'.lock', timeout=0)
     try: lock.acquire()
     except Timeout: raise ValueError(f"`out`: another run trains in '{out}' at this moment: wait for it, or name another folder") from None
-    try:
-        yield
+    try: yield
+    finally:
         (out/'.lock').unlink(missing_ok=True)
-    finally: lock.release()
+        lock.release()
 
 # %% ../nbs/50_train.ipynb #trn00082
 @patch
