@@ -1,7 +1,7 @@
 """The command line: every mistake is reported in one line, before anything expensive runs; the folder of a run holds its complete history,
 that of an interrupted one included."""
 import argparse, csv, json, shlex, shutil, signal, subprocess, sys, time
-from functools import wraps
+from functools import partial, wraps
 from importlib import resources
 import pytest
 from PIL import Image
@@ -523,9 +523,10 @@ def test_distill_learner_looks_before_it_ranks(files, monkeypatch):
 # In a process of its own, as a person has it
 
 def in_terminal(*argv, **kwargs):
-    "The command line in a process"
+    "The command line in a process, which hears Ctrl-C even where the tests do not, as in the background of a shell"
     line = [sys.executable, '-W', 'ignore', '-c', 'from distill_nb.cli import main; main()', *map(str, argv)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard, **kwargs)
 
 def test_ctrl_c_in_a_terminal_and_on(files, tmp_path):
     "Ctrl-C while it trains ends in one line and exit code 130; the same command goes on, and predicts"
