@@ -17,8 +17,7 @@ from .items import Images, get_images
 from .labeled import labeled_images
 from .pool import images_in
 from .sources import source_list
-from .store import open_store
-from .outputs import compute_outputs, get_outputs
+from .outputs import get_features
 from .teachers import joint_features
 from .quality import image_title, number_array
 
@@ -139,12 +138,13 @@ def choose_from(
     how=None, # see `choose_images`
 )->tuple: # (positions [n], why [n], class names, probabilities [N,C] or None)
     "`choose_images` on features"
-    s,labeled = cosine_similarity(joint_features(features)),np.asarray(labeled, dtype=int)
+    x,labeled = joint_features(features).numpy(),np.asarray(labeled, dtype=int)
+    s = cosine_similarity(x)
     vocab,codes = np.unique(np.array([str(o) for o in y], dtype=str), return_inverse=True)
     several = probe_answers(features, labeled, codes, len(vocab)) if len(vocab) > 1 and len(labeled) >= 3 else None
     probs = None if several is None else several.mean(0)
     if how is None: how = 'doubtful' if len(labeled) >= few_per_class*len(vocab) else 'typical'
-    if callable(how): chosen = np.asarray(how(joint_features(features).numpy(), n, labeled, several), dtype=int)
+    if callable(how): chosen = np.asarray(how(x, n, labeled, several), dtype=int)
     else: chosen = facility_location(s, n, labeled, doubt(probs) if how == 'doubtful' and probs is not None else None)
     return chosen,_reasons(s, chosen, labeled, probs, vocab),vocab.tolist(),probs
 
@@ -172,8 +172,6 @@ def choose_images(
     rng = np.random.default_rng(seed)
     if len(images) > most: images = images[np.sort(rng.permutation(len(images))[:most]).tolist()]
     together = images + known
-    with open_store(store) as store:
-        compute_outputs(sources, together, store, progress=progress) # each image is opened once for all
-        features = [get_outputs(o, together, store, progress=False).features for o in sources]
+    features = get_features(sources, together, store, progress)
     chosen,why,vocab,probs = choose_from(features, n, np.arange(len(images), len(together)), y, how)
     return Choice(images, chosen, why, vocab, None if probs is None else probs[:len(images)])

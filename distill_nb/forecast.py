@@ -17,8 +17,7 @@ from .core import Count, checked
 from .estimators.core import class_codes
 from .items import get_images
 from .sources import source_list
-from .store import open_store
-from .outputs import compute_outputs, get_outputs
+from .outputs import get_features
 
 # %% ../nbs/38_forecast.ipynb #nxto0004
 def _kernel(x):
@@ -41,10 +40,7 @@ def mean_kernel(
     progress:bool=True # show progress bars while sources run
 )->np.ndarray: # [n,n]
     "`kernel_of` the sources' features of the images"
-    sources,images = source_list(sources),get_images(images)
-    with open_store(store) as store:
-        compute_outputs(sources, images, store, progress=progress) # each image is opened once for all
-        return kernel_of([get_outputs(s, images, store, progress=False).features for s in sources])
+    return kernel_of(get_features(source_list(sources), get_images(images), store, progress))
 
 def ridge_answers(
     kernel, # [n,n]

@@ -387,3 +387,15 @@ def get_outputs(
             for r,o in zip(res, out):
                 if r is not None: r[i] = o
     return Outputs(*res)
+
+# %% ../nbs/20_outputs.ipynb #src20021
+def get_features(
+    sources,       # list of `Source`s
+    images,        # `Images` [n]
+    store=None,    # see `get_outputs`
+    progress=True, # show bars, if there is something to compute
+)->list:           # [n,d] of each source
+    "Features of `images` from all `sources`; each image is opened once"
+    with open_store(store) as store:
+        compute_outputs(sources, images, store, progress=progress)
+        return [get_outputs(s, images, store, progress=False).features for s in sources]

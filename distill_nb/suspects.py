@@ -21,11 +21,10 @@ from .images import open_image
 from .items import get_images
 from .labeled import labeled_images
 from .pool import images_in
-from .store import open_store
-from .outputs import get_outputs
+from .outputs import get_features
 from .sources import source_list
 from .estimators.core import class_codes, check_matrix
-from .teachers import feature_hints
+from .teachers import joint_features
 from .quality import check_probs, image_title
 from .choose import Choice
 
@@ -41,7 +40,7 @@ def _left_out(u, g, y, groups):
 
 @checked
 def held_out_ridge(
-    x, # joint features [n,K], such as `feature_hints`
+    x, # joint features [n,K], such as `joint_features`
     labels, # class of each image [n]
     groups=None # number of the picture that each image shows [n]; by default all are different
 )->np.ndarray: # [n,C], softmax of the scores; the classes are in sorted order
@@ -274,9 +273,8 @@ def find_suspects(
     for one class"""
     few,labels,pool = _own_and_pool(labeled, pool)
     sources,images,n = source_list(sources),few + pool,len(few)
-    with open_store(store) as store:
-        x = feature_hints(sources, np.ones(len(sources)), images, store=store, progress=progress).numpy()
-        features = [get_outputs(s, images, store=store, progress=False).features for s in sources]
+    features = get_features(sources, images, store, progress)
+    x = joint_features(features).numpy()
     vocab,y = sorted(set(labels)),class_codes(list(labels)).numpy()
     groups = same_pictures(few, x[:n])
     doubt,p = judge_labels(x[:n], y, groups)

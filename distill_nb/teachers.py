@@ -16,7 +16,7 @@ from .items import check_one_class, get_images, item_labels
 from .pool import opened_as
 from .sources import source_list
 from .store import open_store
-from .outputs import compute_outputs, get_outputs, source_rows
+from .outputs import compute_outputs, get_features, get_outputs, source_rows
 from .pseudo_labels import PseudoLabels, logsumexp_segments, segments, softmax_segments
 from .weights import alpha_array
 
@@ -267,9 +267,7 @@ def feature_hints(
     "`joint_features` of images, computed or from the store"
     images,sources = get_images(images),source_list(sources)
     alpha = alpha_array(alpha, len(sources))
-    with open_store(store) as store:
-        compute_outputs(sources, images, store, progress=progress) # each image is opened once for all
-        return joint_features([get_outputs(s, images, store, progress=False).features for s in sources], alpha, k)
+    return joint_features(get_features(sources, images, store, progress), alpha, k)
 
 # %% ../nbs/25_teachers.ipynb #tea00024
 class HintTeacher(Teacher):

@@ -523,7 +523,7 @@ elsewhere = { # why a public name is not in `entries`
     'what tests of labelling by hand are about': 'row_name class_keys',
     'what other tests are about': 'advice findings_json wilson_interval fit_warnings train_student alone_in zoo native_size write_demo '
                                   'open_encoded grey_to_8_bits Source register_metric write_report rank train demo '
-                                  'next_ Forecast forecast_accuracy write_to_label '
+                                  'next_ Forecast forecast_accuracy get_features write_to_label '
         'bench main parser command commands predict predict_files prepare digits run_digits '
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '

@@ -77,7 +77,7 @@ def test_too_few_to_say(labels):
 
 def test_sources_are_not_asked_before_the_labels_are_looked_at(monkeypatch):
     def ran(*args, **kwargs): raise AssertionError('too late')
-    monkeypatch.setattr(fc, 'compute_outputs', ran)
+    monkeypatch.setattr(fc, 'get_features', ran)
     pics = rng.integers(0, 256, (6,8,8,3), dtype=np.uint8)
     zoo = Zoo.embedded(names=['digits'])
     with pytest.raises(ValueError, match='too few'): forecast_accuracy(zoo, list(pics), [0,1]*3)
