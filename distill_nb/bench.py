@@ -23,7 +23,7 @@ from .sources import Source
 from .zoo import Zoo
 from .similarity import rank_sources
 from .resume import Resume # noqa: F401: it registers what identifies a callback
-from .teach import Both, Hints, Probes, SourceClasses
+from .teach import Both, Hints, Joint, Probes, SourceClasses
 from .compare import compare_methods, run_method, split_options
 from .plots import plain_label
 from .demo import digits, digits_recipe
@@ -65,7 +65,7 @@ def digits_suite(
                  {**digits_recipe, 'start': zoo['objects'], **recipe})
 
 # %% ../nbs/52_bench.ipynb #sui00002
-_teachers = {c.__name__: c for c in (Probes, SourceClasses, Both, Hints)}
+_teachers = {c.__name__: c for c in (Joint, Probes, SourceClasses, Both, Hints)}
 
 def _value(node):
     "The value of an argument: a literal, a bare word, or what teaches, such as `Both(mix=.3)` or `Probes() + Hints()`"

@@ -289,7 +289,7 @@ rules |= _alike(Range(1e-3, 1e3), 'sigma T')
 rules |= _alike(Range(0, 1e9), 'lam_u fairness')
 
 # %% ../nbs/00_core.ipynb #lft00027
-rules |= _alike(Count(0), 'times n_ops num_workers memory')
+rules |= _alike(Count(0), 'times n_ops num_workers memory steps')
 rules |= _alike(Count(), 'bs bs_u mu n_epoch epoch_len every keep k top top_k per_class n_sources per_page')
 rules |= _alike(Count(), 'bins n_out stages chunk block ahead threads')
 rules |= _alike(Count(2), 'n_dims folds')
@@ -314,7 +314,7 @@ rules |= _alike(Kind('a function', ('__call__',)), 'strong weak after_run opt_fu
 rules |= dict(
     ax=Kind('Axes of matplotlib', ('get_figure',)),
     cbs=Each(Kind('a callback of fastai', ('before_fit','run_after','order')), alone=True),
-    teach=Kind('a way to teach, such as Probes(), SourceClasses() or Both()', ('looked_up',)),
+    teach=Kind('a way to teach, such as Joint(), Probes() or SourceClasses()', ('looked_up',)),
     store=Kind('a Store, a folder, None (the default store) or False (nothing is kept)', *_folder),
     cache=Kind("a folder, 'device', None (beside the outputs of sources) or False (nothing is kept)", *_folder),
     device=Kind("a device of torch, such as 'cpu' or 'cuda:0'", ('type',), (str,)),

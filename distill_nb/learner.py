@@ -22,7 +22,7 @@ from .store import kept_beside
 from .outputs import compute_outputs
 from .ranking import Ranking, WeightedSources
 from .similarity import rank_sources
-from .teach import Probes, SourceClasses, Teach
+from .teach import Joint, SourceClasses, Teach
 from .student import Student, check_student, create_student, input_channels, student_splitter
 from .callbacks import EMA, FreezeStats, SyncNorms
 from .distill import Distill
@@ -230,7 +230,7 @@ def distill_learner(
     arch=None, # the student: a timm name, a fastai function, a module; by default that of `start`
     p:float=4., # power of the scores: 0 is DistillEqual, inf DistillNearest, in between DistillWeighted
     lam:float=0.5, # λ, the share of the target loss
-    teach:Teach=Probes(), # what teaches on the pool; `SourceClasses()` as in the paper, `Both()`, `Probes() + Hints()`
+    teach:Teach=Joint(), # what teaches on the pool; `Probes()`, `SourceClasses()` as in the paper, `Joint() + Hints()`
     bs_u:int=None, # images of the pool in a batch, by default as many as labelled ones
     ema:float=None, # decay of an average of the weights (`EMA`), which is then the student; None or 0 for the last weights
     store=None, # where outputs are kept, see `get_outputs`
@@ -240,7 +240,7 @@ def distill_learner(
 )->Learner:
     """A Learner whose student learns from the few labels and, on all images, from the weighted sources; with
     `teach=SourceClasses()` that of Borup et al. 2023"""
-    check_type('teach', teach, Teach, 'a `Teach`, such as Probes(), SourceClasses() or Both()')
+    check_type('teach', teach, Teach, 'a `Teach`, such as Joint(), Probes() or SourceClasses()')
     check_labels(check_type('dls', dls, DataLoaders, 'fastai DataLoaders'))
     teach.check(dls)
     check_args(dls, arch, **kwargs) # no pass is made for a student that cannot be

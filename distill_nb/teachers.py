@@ -19,6 +19,7 @@ from .store import open_store
 from .outputs import compute_outputs, get_features, get_outputs, source_rows
 from .pseudo_labels import PseudoLabels, logsumexp_segments, segments, softmax_segments
 from .weights import alpha_array
+from .joint import joint_features
 
 # %% ../nbs/25_teachers.ipynb #tea00005
 class Teacher:
@@ -238,21 +239,6 @@ class TargetTeacher(Teacher):
         return self.T**2*F.cross_entropy(logits/self.T, self.probs[idx].float())
 
     def facts(self): return [self.T, *map(float, () if self.alpha is None else self.alpha), *sketch(self.probs)]
-
-# %% ../nbs/25_teachers.ipynb #choo2501
-def joint_features(
-    features, # of the same n images, from each source [n,d_s]
-    alpha=None, # weight of each source [S], by default the same
-    k:int=64, # principal components of each source's features, or fewer where it has not as many
-)->Tensor: # [n,K]; the squares add up to n
-    "For each source, √α_s times the first `k` principal components of its features, scaled to a total variance of 1"
-    res = []
-    for a,x in zip(alpha_array(np.ones(len(features)) if alpha is None else alpha, len(features)), features):
-        x = as_tensor(x).float()
-        u,d,_ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-        z = (u*d)[:,:k]
-        res.append(z * (float(a)*len(z)/z.square().sum().clamp_min(1e-12)).sqrt())
-    return torch.cat(res, 1)
 
 # %% ../nbs/25_teachers.ipynb #5e0c83a7
 @checked

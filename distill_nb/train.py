@@ -27,7 +27,7 @@ from .store import Store
 from .ranking import ranking_words
 from .similarity import check_metric
 from .teachers import probe_labels
-from .teach import Probes, Teach
+from .teach import Joint, Teach
 from .recipe import fit_warnings, native_size, suggested_epochs, suggested_size
 from .learner import check_args
 from .quality import Findings, candidates, headline, most_disputed
@@ -323,7 +323,7 @@ def train_student(
     bs:int=32, # labelled images in a batch, and as many of the pool
     p:float=4., # power of the scores: 0 weights all equally, inf takes the best alone
     top:int=None, # distil from so many of the best sources only
-    teach:Teach=Probes(), # what teaches, see `distill_learner`
+    teach:Teach=Joint(), # what teaches, see `distill_learner`
     lam:float=.5, # share of the target loss
     rank:dict=None, # how sources are scored: metric, n, halving, as in `rank_sources`
     baselines:bool=True, # fine-tune in each fold, to compare with
