@@ -20,7 +20,7 @@ from .similarity import rank_sources
 from .callbacks import LabelsLast
 from .fixmatch import FixMatch
 from .teach import Both, SourceClasses
-from .learner import transfer_learner
+from .learner import source_arch_kwargs, transfer_learner
 from .compare import compare_methods, distill, pool_ratio
 from .deploy import student_meta
 from .bench import Suite, plot_suite, suite_table, target_table
@@ -117,22 +117,22 @@ def _rates(tier):
     return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
 
 # %% ../nbs/53_suites.ipynb #sts00012
-def _small_start(sources):
+def _small_start(zoo, sources):
     "The small tier's student: architecture and start"
     if sources is None:
-        raise ValueError("`sources`: the small tier needs the folder of scripts/make_sources.py, where its student's "
-                         "start lies; only the full tier takes None")
-    start = Path(sources)/'start.safetensors'
+        own = zoo['imagenet_lite0']
+        return dict(arch=own.meta['arch'], arch_kwargs={**source_arch_kwargs(own), 'stages': 4}, start=own)
+    start = sources/'start.safetensors'
     if not start.is_file():
         raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in "
-                                f"{sources}; scripts/make_sources.py makes it")
+                                f"{sources}; scripts/make_sources.py makes it, and None does without")
     meta = student_meta(start)
     return dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start)
 
 @checked(tier=OneOf(('small','full')), size=Count(32))
 def eight_suite(
     data, # folder with targets/ and weights/
-    sources, # folder of `scripts/make_sources.py`; None for the models of `data` alone
+    sources=None, # folder of `scripts/make_sources.py`, by default the models of `data` alone and a start from ImageNet's weights
     tier:str='small', # 'small' for two cores, 'full' for a GPU
     size:int=None, # side of the student's images in px; by default the tier's, 64 or 160
     **recipe # in place of the tier's own
@@ -145,7 +145,7 @@ def eight_suite(
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128)
     if sources is not None: zoo = zoo + Zoo.checkpoints(sources := Path(sources).expanduser(), size=128)
-    if tier=='small': own = _small_start(sources)
+    if tier=='small': own = _small_start(zoo, sources)
     else: own = {} if 'start' in recipe else dict(start=zoo['imagenet_lite0'])
     own = {'steps': 200, 'lr': _rates(tier), 'bs_u': 32, 'cbs': ChannelsLast(), **own, **recipe}
     targets = {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}
