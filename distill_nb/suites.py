@@ -8,15 +8,20 @@ Docs: https://distill-nb.github.io/distill_nb/suites.html.md"""
 __all__ = ['eight_methods', 'eight_suite', 'paper_suite']
 
 # %% ../nbs/53_suites.ipynb #hs000079
+from inspect import signature
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
+from .estimators.probes import fit_probe
 from .core import Count, OneOf, checked
 from .files import whole_file, write_whole
+from .items import get_images, item_labels
 from .packs import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source
 from .zoo import Zoo, parc_tasks
+from .outputs import get_features
 from .similarity import rank_sources
+from .teachers import SeveralTeachers, TargetTeacher
 from .callbacks import LabelsLast
 from .fixmatch import FixMatch
 from .teach import Both, SourceClasses
@@ -69,6 +74,50 @@ def all_labels(
     return transfer_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, **kwargs)
 all_labels.budget = None # `run_cell` asks the target for all its labels
 
+# %% ../nbs/53_suites.ipynb #refs5302
+def taught(
+    teach, # `Teach`
+    sources, # `WeightedSources`
+    dls, # labelled images
+    images, # n images
+    store=None, # where outputs are kept
+)->Tensor: # [n,C]
+    "The probabilities of the target's classes that `teach` looks up for `images`"
+    teacher = teach(sources, dls, images, store, False)
+    parts = teacher.teachers if isinstance(teacher, SeveralTeachers) else [teacher]
+    if not (res := [o for o in parts if isinstance(o, TargetTeacher)]):
+        raise ValueError(f"`teach`: {teach} does not teach the target's own classes, so its answers cannot be right or wrong")
+    return res[0].probs
+
+@delegates(distill)
+def teacher(
+    dls, pool, rank, # labelled images, images without labels, sources
+    store=None, # where outputs are kept
+    **kwargs
+)->dict: # probabilities [n,C]: test, pool
+    "What `distill` teaches, of the pool, and its answers for the test images"
+    opt = {k: o.default for k,o in signature(distill).parameters.items()} | kwargs
+    teach,pool,test = opt['teach'],get_images(pool),get_images(dls.valid)
+    sources = teach.choose(rank.choose(*(opt[k] for k in ('p','norm','top','min_weight'))))
+    images = teach.looks(teach.images(dls, pool))
+    probs = taught(teach, sources, dls, images + test, store)
+    return dict(test=probs[len(images):], pool=probs[:len(pool)])
+teacher.answers = True # `run_cell` trains nothing
+
+def probe_best(
+    dls, rank, # labelled images, sources
+    C=.1, # inverse strength of the probe's penalty
+    store=None, # where outputs are kept
+)->dict: # probabilities [n,C]: test
+    "The best source by the ranking as it is, with a linear probe on its features"
+    y,seen = item_labels(dls),np.unique(item_labels(dls))
+    few,test = (get_features([rank.best], get_images(o), store, progress=False)[0] for o in (dls, dls.valid))
+    w,b = fit_probe(few, y, C)
+    probs = torch.zeros(len(test), get_c(dls))
+    probs[:,seen] = (test.double()@w + b).softmax(1).float()
+    return dict(test=probs)
+probe_best.answers = True
+
 # %% ../nbs/53_suites.ipynb #sts00007
 @delegates(distill)
 def beside_fixmatch(
@@ -108,13 +157,14 @@ eight_methods = dict(compare_methods, best=best_source, lp_ft=partial(transfer_l
                      weighted_lp=partial(_weighted, probe_head=True), both=partial(distill, teach=Both()),
                      all=partial(_weighted, min_weight=0), top3=partial(_weighted, top=3),
                      weighted_fixmatch=partial(beside_fixmatch, teach=SourceClasses()), distill_fixmatch=beside_fixmatch,
-                     labels_last=labels_last, reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels)
+                     labels_last=labels_last, reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels,
+                     teacher=teacher, probe_best=probe_best)
 
 # %% ../nbs/53_suites.ipynb #sts00011
 def _rates(tier):
     "A rate per method, tuned for its kind by `experiments/tune_eight.py`; in the full tier for transfer and distill, at 96 px"
     slow = ('transfer','lp_ft','fixmatch','best','all_labels') if tier=='small' else [m for m in eight_methods if m != 'scratch']
-    return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
+    return {m: 5e-4 if m in slow else 2e-3 for m,f in eight_methods.items() if not hasattr(f, 'answers')}
 
 # %% ../nbs/53_suites.ipynb #sts00012
 def _small_start(zoo, sources):

@@ -388,6 +388,8 @@ entries = {
  # suites
  'read_runs': lambda: call(read_runs, dict(out='paths'), out='/nowhere'),
  'suite_table': lambda: call(suite_table, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
+ 'kept_table': lambda: call(kept_table, dict(rows='rows', method='choice', start='choice', references='choice', least='share',
+                                               value='choice'), rows=runs(), references='distill'),
  'target_table': lambda: call(target_table, dict(rows='rows', value='choice'), rows=runs()),
  'plot_suite': lambda: call(plot_suite, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
  'eight_suite': lambda: call(eight_suite, dict(data='folder', sources='folder', tier='choice', size='count'),
@@ -528,7 +530,7 @@ elsewhere = { # why a public name is not in `entries`
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
         'read_transforms seen_in_validation per_channel input_channels '
-        'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
+        'all_labels teacher probe_best taught best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
         'escape_markdown model_fields check_fields strict_json read_graph sketching weight_shapes check_shapes '
         'check_build check_arguments check_student student_args check_args'}
 
