@@ -357,15 +357,14 @@ def kept_table(
     least:float=.01, # how far a reference must be above `start`
     value:str='accuracy' # or 'balanced_accuracy'
 )->pd.DataFrame: # one row per budget and reference; one column per target, then `mean` and its `sem`
-    "The share of the way from `start` to a reference that `method` goes; NaN where the reference is not `least` above `start`"
+    """The share of the way from `start` to a reference that `method` goes, where all three have run; NaN where the
+    reference is not `least` above `start`. Raises `ValueError` if no reference has run beside both"""
     res = {}
-    for budget,part in _runs(rows, value).groupby('budget', sort=False):
-        acc = part.pivot(index=['target','seed'], columns='method', values=value)
-        for r in L(references):
-            three = [method, start, r]
-            if lost := [m for m in three if m not in acc]:
-                raise ValueError(f"`rows`: there is no run of {', '.join(map(str, lost))} with budget {budget}")
-            if len(both := acc.dropna(subset=three)): res[budget,r] = _kept(both, *three, least)
+    for (budget,part),r in itertools.product(_runs(rows, value).groupby('budget', sort=False), L(references)):
+        acc,three = part.pivot(index=['target','seed'], columns='method', values=value),[method, start, r]
+        if not set(three) <= set(acc): continue
+        if len(both := acc.dropna(subset=three)): res[budget,r] = _kept(both, *three, least)
+    if not res: raise ValueError(f"`references`: none of {', '.join(map(str, L(references)))} has run beside {method} and {start}")
     return pd.DataFrame(res).T.rename_axis(['budget','reference'])
 
 # %% ../nbs/52_bench.ipynb #sui00028

@@ -105,7 +105,9 @@ def test_kept_has_the_error_of_its_seeds():
     assert np.isclose(t['mean'], .5) and np.isclose(t['sem'], .1/3**.5/2/.4)
     rows = rows[~((rows.method == 'teacher') & (rows.seed == 2))]       # a run without its reference does not count
     assert np.isclose(kept_table(rows, references='teacher').loc[(.2,'teacher'),'x'], .15/.4)
-    with pytest.raises(ValueError, match='no run of all_labels with budget 0.2'): kept_table(rows)
+    assert list(kept_table(rows).index) == [(.2,'teacher')]             # the other reference has not run
+    for kw in (dict(references='all_labels'), dict(method='weighted'), dict(start='probe')):
+        with pytest.raises(ValueError, match='`references`: none of .* has run beside'): kept_table(rows, **kw)
 
 # Names and settings, without any training
 
