@@ -147,7 +147,8 @@ def _right(probs, y): return float((probs.argmax(1).numpy() == y).mean())
 def _marks(probs, y):
     "What a run is marked by, of probabilities [n,C] and the true classes [n] instead of a Learner"
     loss = F.nll_loss(probs.clamp_min(1e-12).log(), tensor(y)).item()
-    return dict(accuracy=_right(probs, y), balanced_accuracy=float(balanced_accuracy_score(y, probs.argmax(1))), valid_loss=loss)
+    balanced = float(balanced_accuracy_score(y, probs.argmax(1)))
+    return dict(accuracy=_right(probs, y), balanced_accuracy=balanced, valid_loss=loss)
 
 def _pool_classes(suite, target, seed, pool):
     "The true classes of the pool, which only a target with all its labels knows"
@@ -156,7 +157,7 @@ def _pool_classes(suite, target, seed, pool):
     return np.array([known[k] for k in get_images(pool).keys])
 
 def _marked(answers, dls, classes, seed):
-    "Marks of a method that trains no student, but `answers` with probabilities of the test images and, perhaps, of the pool"
+    "Marks of a method that trains no student: `answers` gives probabilities of the test images and, perhaps, the pool"
     began = time.perf_counter()
     with no_random(seed): said = answers()
     row = dict(_marks(said['test'], item_labels(dls.valid)), seconds=time.perf_counter()-began)
@@ -183,7 +184,8 @@ def run_cell(
     offered = dict(dls=dls, pool=pool, unlabeled=pool, rank=rank, sources=rank, store=store, arch=None)
     about = dict(target=target, budget=budget, seed=seed, method=method)
     if getattr(own, 'answers', False):
-        return about | _marked(partial(ask, f, offered, **given), dls, partial(_pool_classes, suite, target, seed, pool), seed)
+        classes = partial(_pool_classes, suite, target, seed, pool)
+        return about | _marked(partial(ask, f, offered, **given), dls, classes, seed)
     if isinstance(lr, dict): lr = lr[_base(method, suite.methods)]
     return run_method(f, offered, seed, n_epoch, lr, about, **given)
 
@@ -364,7 +366,8 @@ def kept_table(
         acc,three = part.pivot(index=['target','seed'], columns='method', values=value),[method, start, r]
         if not set(three) <= set(acc): continue
         if len(both := acc.dropna(subset=three)): res[budget,r] = _kept(both, *three, least)
-    if not res: raise ValueError(f"`references`: none of {', '.join(map(str, L(references)))} has run beside {method} and {start}")
+    if not res:
+        raise ValueError(f"`references`: none of {', '.join(map(str, L(references)))} has run beside {method} and {start}")
     return pd.DataFrame(res).T.rename_axis(['budget','reference'])
 
 # %% ../nbs/52_bench.ipynb #sui00028

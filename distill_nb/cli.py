@@ -575,7 +575,7 @@ def bench(
     tier:_one_of('small', 'full')='small', # of 'eight': 64 px and a small student, or 160 px and EfficientNet-Lite0
     size:_whole(32, 4096)=None, # of 'eight': side of the student's images in pixels, by default the tier's
     data:str=None, # folder of images, by default $DISTILL_NB_DATA: 'eight' needs targets/ and weights/, 'paper' a folder per task
-    sources:str='~/.cache/distill_nb_sources', # folder of source models: from scripts/make_sources.py ('none' does without), or PARC's bank
+    sources:str='~/.cache/distill_nb_sources', # source models: scripts/make_sources.py's ('none': without), or PARC's bank
     out:str=None, # folder for runs, tables and figures, by default bench_SUITE
     targets:'_several(str)'=None, # run only these
     methods:'_several(str)'=None, # run only these

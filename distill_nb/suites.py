@@ -86,7 +86,7 @@ def taught(
     teacher = teach(sources, dls, images, store, False)
     parts = teacher.teachers if isinstance(teacher, SeveralTeachers) else [teacher]
     if not (res := [o for o in parts if isinstance(o, TargetTeacher)]):
-        raise ValueError(f"`teach`: {teach} does not teach the target's own classes, so its answers cannot be right or wrong")
+        raise ValueError(f"`teach`: {teach} does not teach the target's own classes, so no answer is right or wrong")
     return res[0].probs
 
 @delegates(distill)
@@ -104,6 +104,7 @@ def teacher(
     return dict(test=probs[len(images):], pool=probs[:len(pool)])
 teacher.answers = True # `run_cell` trains nothing
 
+# %% ../nbs/53_suites.ipynb #refs5303
 def probe_best(
     dls, rank, # labelled images, sources
     C=.1, # inverse strength of the probe's penalty
@@ -182,7 +183,7 @@ def _small_start(zoo, sources):
 @checked(tier=OneOf(('small','full')), size=Count(32))
 def eight_suite(
     data, # folder with targets/ and weights/
-    sources=None, # folder of `scripts/make_sources.py`, by default the models of `data` alone and a start from ImageNet's weights
+    sources=None, # folder of `scripts/make_sources.py`, by default none beside the models of `data`
     tier:str='small', # 'small' for two cores, 'full' for a GPU
     size:int=None, # side of the student's images in px; by default the tier's, 64 or 160
     **recipe # in place of the tier's own

@@ -179,6 +179,14 @@ def test_cli(eight, tmp_path):
     assert len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+def test_cli_without_a_second_folder(eight, tmp_path, capsys):
+    main(['bench', 'eight', '--data', str(eight/'data'), '--sources', 'none', '--out', str(tmp_path/'runs'), '--store', str(tmp_path/'store'),
+          '--targets', 'birds', '--budgets', '0.5', '--seeds', '0', '--methods', 'probe_best', 'teacher', '--steps', '2'])
+    rows = read_runs(tmp_path/'runs')
+    assert 'teacher' in capsys.readouterr().out and list(rows.method) == ['probe_best','teacher']
+    assert rows.pool_accuracy.notna().tolist() == [False,True]
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 @pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
 def test_paper_suite_on_stand_ins(tmp_path):
     import torchvision
