@@ -556,7 +556,7 @@ def _suite(suite, data, sources, tier, size, steps):
     if size is not None and suite != 'eight': raise ValueError(f"--size: leave it out, the suite '{suite}' has its own")
     if suite == 'digits': return digits_suite(**recipe)
     if not data: raise ValueError("--data: where are the targets? Name their folder, or set $DISTILL_NB_DATA")
-    if suite == 'eight': return eight_suite(data, sources, tier, size, **recipe)
+    if suite == 'eight': return eight_suite(data, None if sources == 'none' else sources, tier, size, **recipe)
     return paper_suite(data, sources, **recipe)
 
 # %% ../nbs/58_cli.ipynb #cli10039
@@ -575,7 +575,7 @@ def bench(
     tier:_one_of('small', 'full')='small', # of 'eight': 64 px and a small student, or 160 px and EfficientNet-Lite0
     size:_whole(32, 4096)=None, # of 'eight': side of the student's images in pixels, by default the tier's
     data:str=None, # folder of images, by default $DISTILL_NB_DATA: 'eight' needs targets/ and weights/, 'paper' a folder per task
-    sources:str='~/.cache/distill_nb_sources', # folder of source models: from scripts/make_sources.py, or PARC's bank
+    sources:str='~/.cache/distill_nb_sources', # source models: scripts/make_sources.py's ('none': without), or PARC's bank
     out:str=None, # folder for runs, tables and figures, by default bench_SUITE
     targets:'_several(str)'=None, # run only these
     methods:'_several(str)'=None, # run only these

@@ -302,7 +302,7 @@ rules |= dict(
     needs=OneOf(('features','probs')),
     dtype=OneOf(('float16','float32')), crop_mode=OneOf(('center','squash','border')),
     kernel=OneOf(('linear','rbf')), covariance=OneOf(('spherical','diagonal')), distance=OneOf(('cosine','euclidean')),
-    value=OneOf(('accuracy','balanced_accuracy')))
+    value=OneOf(('accuracy','balanced_accuracy','pool_accuracy')))
 
 rules |= _alike(Flag(), '''progress download trust live labeled_too valid_too pretrained probe_head freeze_stats
     flip rotation normalize normalise zscore centre_classes softmax soften debiased equal_width multi_label

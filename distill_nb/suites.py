@@ -8,19 +8,23 @@ Docs: https://distill-nb.github.io/distill_nb/suites.html.md"""
 __all__ = ['eight_methods', 'eight_suite', 'paper_suite']
 
 # %% ../nbs/53_suites.ipynb #hs000079
+from inspect import signature
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
+from .estimators.probes import fit_probe
 from .core import Count, OneOf, checked
 from .files import whole_file, write_whole
+from .items import get_images, item_labels
 from .packs import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source
 from .zoo import Zoo, parc_tasks
+from .outputs import get_features
 from .similarity import rank_sources
 from .callbacks import LabelsLast
 from .fixmatch import FixMatch
-from .teach import Both, SourceClasses
-from .learner import transfer_learner
+from .teach import Both, Probes, SourceClasses
+from .learner import source_arch_kwargs, transfer_learner
 from .compare import compare_methods, distill, pool_ratio
 from .deploy import student_meta
 from .bench import Suite, plot_suite, suite_table, target_table
@@ -69,6 +73,37 @@ def all_labels(
     return transfer_learner(dls, arch, epoch_len=epoch_len, probe_head=probe_head, **kwargs)
 all_labels.budget = None # `run_cell` asks the target for all its labels
 
+# %% ../nbs/53_suites.ipynb #refs5302
+@delegates(distill)
+def teacher(
+    dls, pool, rank, # labelled images, images without labels, sources
+    store=None, # where outputs are kept
+    **kwargs
+)->dict: # probabilities [n,C]: test, pool
+    "What `distill` teaches, of the pool, and its answers for the test images"
+    opt = {k: o.default for k,o in signature(distill).parameters.items()} | kwargs
+    teach,pool,test = opt['teach'],get_images(pool),get_images(dls.valid)
+    sources = teach.choose(rank.choose(*(opt[k] for k in ('p','norm','top','min_weight'))))
+    images = teach.looks(teach.images(dls, pool))
+    ask = partial(teach.answers, sources, dls, images, store=store, progress=False)
+    return dict(test=ask(test), pool=ask()[:len(pool)])
+teacher.answers = True # `run_cell` trains nothing
+
+# %% ../nbs/53_suites.ipynb #refs5303
+def probe_best(
+    dls, rank, # labelled images, sources
+    C=.1, # inverse strength of the probe's penalty
+    store=None, # where outputs are kept
+)->dict: # probabilities [n,C]: test
+    "The best source by the ranking as it is, with a linear probe on its features"
+    y,seen = item_labels(dls),np.unique(item_labels(dls))
+    few,test = (get_features([rank.best], get_images(o), store, progress=False)[0] for o in (dls, dls.valid))
+    w,b = fit_probe(few, y, C)
+    probs = torch.zeros(len(test), get_c(dls))
+    probs[:,seen] = (test.double()@w + b).softmax(1).float()
+    return dict(test=probs)
+probe_best.answers = True
+
 # %% ../nbs/53_suites.ipynb #sts00007
 @delegates(distill)
 def beside_fixmatch(
@@ -108,31 +143,32 @@ eight_methods = dict(compare_methods, best=best_source, lp_ft=partial(transfer_l
                      weighted_lp=partial(_weighted, probe_head=True), both=partial(distill, teach=Both()),
                      all=partial(_weighted, min_weight=0), top3=partial(_weighted, top=3),
                      weighted_fixmatch=partial(beside_fixmatch, teach=SourceClasses()), distill_fixmatch=beside_fixmatch,
-                     labels_last=labels_last, reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels)
+                     labels_last=labels_last, probes=partial(distill, teach=Probes()), reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels,
+                     teacher=teacher, probe_best=probe_best)
 
 # %% ../nbs/53_suites.ipynb #sts00011
 def _rates(tier):
     "A rate per method, tuned for its kind by `experiments/tune_eight.py`; in the full tier for transfer and distill, at 96 px"
     slow = ('transfer','lp_ft','fixmatch','best','all_labels') if tier=='small' else [m for m in eight_methods if m != 'scratch']
-    return {m: 5e-4 if m in slow else 2e-3 for m in eight_methods}
+    return {m: 5e-4 if m in slow else 2e-3 for m,f in eight_methods.items() if not hasattr(f, 'answers')}
 
 # %% ../nbs/53_suites.ipynb #sts00012
-def _small_start(sources):
+def _small_start(zoo, sources):
     "The small tier's student: architecture and start"
     if sources is None:
-        raise ValueError("`sources`: the small tier needs the folder of scripts/make_sources.py, where its student's "
-                         "start lies; only the full tier takes None")
-    start = Path(sources)/'start.safetensors'
+        own = zoo['imagenet_lite0']
+        return dict(arch=own.meta['arch'], arch_kwargs={**source_arch_kwargs(own), 'stages': 4}, start=own)
+    start = sources/'start.safetensors'
     if not start.is_file():
         raise FileNotFoundError(f"`sources`: there is no start.safetensors, the small student's start, in "
-                                f"{sources}; scripts/make_sources.py makes it")
+                                f"{sources}; scripts/make_sources.py makes it, and None does without")
     meta = student_meta(start)
     return dict(arch=meta['arch'], arch_kwargs=meta['kwargs'], start=start)
 
 @checked(tier=OneOf(('small','full')), size=Count(32))
 def eight_suite(
     data, # folder with targets/ and weights/
-    sources, # folder of `scripts/make_sources.py`; None for the models of `data` alone
+    sources=None, # folder of `scripts/make_sources.py`, by default none beside the models of `data`
     tier:str='small', # 'small' for two cores, 'full' for a GPU
     size:int=None, # side of the student's images in px; by default the tier's, 64 or 160
     **recipe # in place of the tier's own
@@ -145,7 +181,7 @@ def eight_suite(
     if not paths: raise FileNotFoundError(f"`data`: there are no targets/*.npz in {data}")
     zoo = Zoo.checkpoints(data/'weights', size=128)
     if sources is not None: zoo = zoo + Zoo.checkpoints(sources := Path(sources).expanduser(), size=128)
-    if tier=='small': own = _small_start(sources)
+    if tier=='small': own = _small_start(zoo, sources)
     else: own = {} if 'start' in recipe else dict(start=zoo['imagenet_lite0'])
     own = {'steps': 200, 'lr': _rates(tier), 'bs_u': 32, 'cbs': ChannelsLast(), **own, **recipe}
     targets = {p.stem: partial(_pack_target, partial(load_pack, p), size, bs) for p in paths}

@@ -67,6 +67,18 @@ def __call__(self:Teach,
     raise NotImplementedError
 
 @patch
+def answers(self:Teach,
+    sources:WeightedSources, # what `choose` has left
+    dls:DataLoaders, # the few labels
+    pool, # n image items
+    asked=None, # images to answer for, by default `pool`
+    store=None, # where outputs are kept
+    progress:bool=True, # show progress bars while sources run
+)->Tensor: # probabilities [n,C]
+    "The target's classes, as they are taught. Raises `ValueError` if something else is taught"
+    raise ValueError(f"`teach`: {self} does not teach the target's own classes, so no answer is right or wrong")
+
+@patch
 def __add__(self:Teach, other): return Together([self, other], [1., getattr(other, 'weight', 1.)])
 @patch
 def __repr__(self:Teach): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items())})"
@@ -85,8 +97,10 @@ class Joint(Teach):
     ): self.k,self.steps,self.T,self.views,self.labeled_too = k,steps,T,tuple(views),labeled_too
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
-        probs = joint_labels(sources, sources.alpha, dls, pool, k=self.k, steps=self.steps, T=self.T, store=store, progress=progress)
-        return TargetTeacher(probs, self.T, sources.alpha, sources.names)
+        return TargetTeacher(self.answers(sources, dls, pool, None, store, progress), self.T, sources.alpha, sources.names)
+
+    def answers(self, sources, dls, pool, asked=None, store=None, progress=True):
+        return joint_labels(sources, sources.alpha, dls, pool, asked, self.k, self.steps, self.T, store, progress)
 
 # %% ../nbs/26_teach.ipynb #tea00032
 class Probes(Teach):
@@ -101,8 +115,10 @@ class Probes(Teach):
     ): self.C,self.T,self.views,self.labeled_too = C,T,tuple(views),labeled_too
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
-        probs = probe_labels(sources, sources.alpha, dls, pool, self.C, self.T, store=store, progress=progress)
-        return TargetTeacher(probs, self.T, sources.alpha, sources.names)
+        return TargetTeacher(self.answers(sources, dls, pool, None, store, progress), self.T, sources.alpha, sources.names)
+
+    def answers(self, sources, dls, pool, asked=None, store=None, progress=True):
+        return probe_labels(sources, sources.alpha, dls, ifnone(asked, pool), self.C, self.T, store=store, progress=progress)
 
 # %% ../nbs/26_teach.ipynb #tea00033
 class SourceClasses(Teach):
@@ -164,6 +180,8 @@ class Together(Teach):
     def choose(self, sources):
         for o in self.parts: sources = o.choose(sources)
         return sources
+
+    def answers(self, *args, **kwargs): return first(self.parts, lambda o: o.in_target or o is self.parts[-1]).answers(*args, **kwargs)
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
         teachers = [o(sources, dls, pool, store, progress) for o in self.parts]

@@ -3,22 +3,16 @@ experiments/tune_eight.py DATA SOURCES [TARGET ...]`
 
 Of the 20 % of the training images that are labelled in the larger budget, five a class are trained on, the others are
 validated on, and the other 80 % are the pool. The test images are
-not touched. Split and training have the seed 7, all else is the suite's. Also what the sources' probes themselves say
-of the validation images, the most that a student could learn from
-them. One thread a run, two runs at a time. Prints, and writes `tuning.csv` and `teachers.csv` into
-`benchmarks/eight_small`, or a folder named after the tier and size asked for; runs that
-are there are not made again."""
+not touched. Split and training have the seed 7, all else is the suite's. One thread a run, two runs at a time.
+Prints, and writes `tuning.csv` into `benchmarks/eight_small`, or a folder named after the tier and size asked for;
+runs that are there are not made again."""
 import argparse, warnings
 warnings.simplefilter('ignore')
 from functools import partial
 from pathlib import Path
 import pandas as pd
 from joblib import Parallel, delayed
-from distill_nb.items import item_labels
 from distill_nb.data import few_labels, image_dls
-from distill_nb.similarity import rank_sources
-from distill_nb.teachers import probe_labels
-from distill_nb.weights import effective_sources
 from distill_nb.bench import run_cell
 from distill_nb.suites import eight_suite, suite_tfms
 
@@ -43,16 +37,6 @@ def run(args, sources, target, method, lr):
                                                         for k in ('accuracy','balanced_accuracy','valid_loss')},
                 seconds=round(row['seconds']))
 
-def teachers(suite, target, budget, seed, **store):
-    "How often linear probes on the sources' features, fitted to the labels, are right on the validation images of the suite's split"
-    dls,_ = suite.targets[target](budget, seed)
-    rank = rank_sources(dls, suite.sources, times=0, **store)
-    truth,every,alpha = item_labels(dls.valid_ds),list(rank.zoo),rank.weights().values
-    right = lambda s,alpha: (probe_labels(s, alpha, dls, dls.valid_ds.items, **store).argmax(1).numpy() == truth).mean()
-    return dict(target=target, sources=len(every), n_valid=len(truth), best_name=rank.best.name,
-                best=right([rank.best], [1.]), equal=right(every, [1/len(every)]*len(every)),
-                weighted=right(every, alpha), effective=float(effective_sources(alpha)))
-
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('data', type=Path)
@@ -61,18 +45,12 @@ if __name__=='__main__':
     ap.add_argument('--methods', nargs='+', default=['transfer','fixmatch','weighted','distill'])
     ap.add_argument('--rates', nargs='+', type=float, default=[2e-3,5e-4,6e-3,1.5e-4])
     ap.add_argument('--jobs', type=int, default=2)
-    ap.add_argument('--teachers', action='store_true', help='the teachers alone')
     ap.add_argument('--tier', choices=('small','full'), default='small')
     ap.add_argument('--size', type=int, help="side of the student's images (default: the tier's)")
     a = ap.parse_args()
     args = a.data,a.sources,a.tier,a.size
     out = Path(__file__).resolve().parent.parent/'benchmarks'/suite(*args).name.replace('-','_')
     out.mkdir(exist_ok=True)
-    if a.teachers:
-        t = pd.DataFrame([teachers(suite(*args), o, 5, 7, store=a.sources/'outputs', progress=False) for o in a.targets])
-        print(t.round(4).to_string())
-        t.round(4).to_csv(out/'teachers.csv', index=False)
-        raise SystemExit
     rows = pd.read_csv(out/'tuning.csv').to_dict('records') if (out/'tuning.csv').exists() else []
     done = {(r['target'],r['method'],r['lr']) for r in rows}
     todo = [(t,m,lr) for lr in a.rates for m in a.methods for t in a.targets if (t,m,lr) not in done]

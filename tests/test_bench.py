@@ -85,6 +85,30 @@ def test_table_pairs_what_both_have():
     assert np.isnan(t.loc[(5,'other'),'gap_sem'])                                     # one seed each: no error to be had
     assert target_table(rows).loc[(5,'transfer'),'x'] == .55
 
+def references(**acc):
+    "Runs of one budget; `acc`: target -> accuracies of transfer, distill, teacher"
+    return pd.DataFrame([dict(target=t, budget=.2, seed=s, method=m, accuracy=a[i][s]) for t,a in acc.items()
+                         for i,m in enumerate(('transfer','distill','teacher')) for s in range(len(a[i]))])
+
+def test_kept_is_a_share_of_the_way():
+    rows = references(x=([.4,.5], [.5,.6], [.6,.7]), y=([.8,.7], [.6,.5], [.809,.709]))
+    t = kept_table(rows, references='teacher').loc[(.2,'teacher')]
+    assert np.isclose(t.x, .5) and np.isnan(t.y)                       # nothing to keep on y: nine tenths of a point are noise,
+    assert np.isclose(t['mean'], (.1-.2)/(.2+.009)) and t['sem'] < 1e-9  # but what is lost there counts
+    assert np.isclose(kept_table(rows, references='teacher', least=.005).loc[(.2,'teacher'),'y'], -.2/.009)
+    lower = kept_table(rows, method='teacher', references='distill', least=0).loc[(.2,'distill')]
+    assert np.isnan(lower['mean']) and np.isnan(lower.y) and np.isclose(lower.x, 2)   # a reference below the start is none
+
+def test_kept_has_the_error_of_its_seeds():
+    rows = references(x=([.4,.4,.4], [.5,.6,.7], [.8,.8,.8]), y=([.1,.1,.1], [.3,.3,.3], [.5,.5,.5]))
+    t = kept_table(rows, references='teacher').loc[(.2,'teacher')]
+    assert np.isclose(t['mean'], .5) and np.isclose(t['sem'], .1/3**.5/2/.4)
+    rows = rows[~((rows.method == 'teacher') & (rows.seed == 2))]       # a run without its reference does not count
+    assert np.isclose(kept_table(rows, references='teacher').loc[(.2,'teacher'),'x'], .15/.4)
+    assert list(kept_table(rows).index) == [(.2,'teacher')]             # the other reference has not run
+    for kw in (dict(references='all_labels'), dict(method='weighted'), dict(start='probe')):
+        with pytest.raises(ValueError, match='`references`: none of .* has run beside'): kept_table(rows, **kw)
+
 # Names and settings, without any training
 
 @pytest.fixture()

@@ -134,6 +134,8 @@ def runs():
     return pd.DataFrame([dict(target=a, budget=5., seed=s, method=m, accuracy=.5+.1*s, balanced_accuracy=.5,
                               valid_loss=1., seconds=1) for a in 'ab' for s in (0,1) for m in ('transfer','distill')])
 @lru_cache
+def apart(): return runs().assign(accuracy=runs().accuracy + .1*(runs().method=='distill'))
+@lru_cache
 def labels_(): return pseudo_labels(list(zoo()), pics, store=False, progress=False)
 @lru_cache
 def compared():
@@ -388,6 +390,8 @@ entries = {
  # suites
  'read_runs': lambda: call(read_runs, dict(out='paths'), out='/nowhere'),
  'suite_table': lambda: call(suite_table, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
+ 'kept_table': lambda: call(kept_table, dict(rows='rows', method='choice', start='choice', references='choice', least='share',
+                                               value='choice'), rows=apart(), references='distill'),
  'target_table': lambda: call(target_table, dict(rows='rows', value='choice'), rows=runs()),
  'plot_suite': lambda: call(plot_suite, dict(rows='rows', reference='choice', value='choice'), rows=runs()),
  'eight_suite': lambda: call(eight_suite, dict(data='folder', sources='folder', tier='choice', size='count'),
@@ -528,7 +532,8 @@ elsewhere = { # why a public name is not in `entries`
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
         'read_transforms seen_in_validation per_channel input_channels '
-        'all_labels best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
+        'all_labels teacher probe_best taught '
+        'best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
         'escape_markdown model_fields check_fields strict_json read_graph sketching weight_shapes check_shapes '
         'check_build check_arguments check_student student_args check_args'}
 

@@ -11,8 +11,13 @@ from distill_nb.packs import load_pack
 from distill_nb.deploy import save_student
 from distill_nb.student import create_student
 from distill_nb.zoo import Zoo
+from distill_nb import suites
 from distill_nb.bench import *
+from distill_nb.compare import ask
+from distill_nb.similarity import rank_sources
 from distill_nb.suites import *
+from distill_nb.teach import Probes
+from distill_nb.teachers import probe_labels
 
 def pack(path, classes=3, n=8, px=40, seed=0):
     r,jpegs = np.random.default_rng(seed),[]
@@ -75,11 +80,70 @@ def test_eight_runs_every_method(eight, tier):
     with pytest.raises(FileNotFoundError, match='targets'): eight_suite(eight/'nowhere', eight/'sources')
     alone = eight_suite(eight/'data', None, 'full', steps=3)
     assert alone.sources.names == ['imagenet_lite0','inat_birds']
-    with pytest.raises(ValueError, match='`sources`.*small tier'): eight_suite(eight/'data', None, 'small')
     (eight/'sources'/'start.safetensors').unlink()
     if tier == 'small':
         with pytest.raises(FileNotFoundError, match='`sources`.*start.safetensors.*make_sources'):
             eight_suite(eight/'data', eight/'sources')
+
+def test_the_small_tier_needs_no_second_folder(eight):
+    s = eight_suite(eight/'data', steps=2)
+    own = s.sources['imagenet_lite0']
+    assert s.name == 'eight-small' and s.sources.names == ['imagenet_lite0','inat_birds']
+    assert s.recipe['start'] is own and s.recipe['arch_kwargs'] == dict(stages=4)
+    assert 0 <= run_cell(s, 'birds', .5, 0, 'transfer', store=False)['accuracy'] <= 1
+    changed = identity_of(s) != identity_of(eight_suite(eight/'data', eight/'sources', steps=2))
+    assert changed                                                      # so that no folder holds runs of both
+
+def identity_of(suite): return suite.settings()['digests']['recipe']['start']
+
+@pytest.fixture()
+def spread(eight):
+    "Targets whose probe is neither always right nor always wrong, and what a run is made of"
+    pack(eight/'data'/'targets'/'birds.npz', classes=4, n=20, px=32)
+    s = eight_suite(eight/'data', eight/'sources', steps=2)
+    dls,pool = s.targets['birds'](2, 0)
+    return s,dls,pool,rank_sources(dls, s.sources, times=0, store=False, progress=False),load_pack(eight/'data'/'targets'/'birds.npz')
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+@pytest.mark.parametrize('args', ['', ':p=0', ':teach=Probes(C=1)', ':teach=Probes(C=1)+Hints(.5)'])
+def test_the_teacher_is_the_students(spread, args):
+    s,dls,pool,rank,birds = spread
+    said = ask(s.method(f'teacher{args}'), dict(dls=dls, pool=pool, rank=rank, store=False))
+    learn = ask(s.method(f'distill{args}'), dict(dls=dls, pool=pool, rank=rank, store=False, progress=False, epoch_len=4,
+                                                 **{k: s.recipe[k] for k in ('arch','arch_kwargs','start')}))
+    t = learn.distill.teacher
+    t = getattr(t, 'teachers', [t])[0]
+    assert torch.allclose(said['pool'], t.probs[:len(pool)], atol=1e-4) and said['test'].shape == (len(dls.valid_ds), 4)
+    truth = dict(zip(map(bytes, birds.train[0]), birds.train[1]))
+    right = np.mean([truth[bytes(o)] == p for o,p in zip(pool, said['pool'].argmax(1).numpy())])
+    row = run_cell(s, 'birds', 2, 0, f'teacher{args}', store=False)
+    assert row['pool_accuracy'] == pytest.approx(right)
+    assert row['accuracy'] == pytest.approx((said['test'].argmax(1).numpy() == birds.test[1]).mean())
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+def test_the_teacher_has_the_defaults_of_distill(spread, monkeypatch):
+    "A better default teaches the student and is marked, without a change here"
+    s,dls,pool,rank,_ = spread
+    asked = []
+    def other(dls, pool, rank, p=0., norm=None, top=2, min_weight=.01, teach=Probes(C=3.)): pass
+    monkeypatch.setattr(suites, 'distill', other)
+    monkeypatch.setattr(suites, 'taught', lambda *args: asked.append(args) or torch.ones(len(args[3]), 4))
+    run_cell(s, 'birds', 2, 0, 'teacher', store=False)
+    (teach,sources,_,images,_), = asked
+    assert teach.C == 3 and len(sources) == 2 and list(sources.alpha) == [.5,.5]
+    assert len(images) == len(pool) + len(dls.train.items) + len(dls.valid_ds)
+
+def test_a_teacher_of_other_classes_is_refused(spread):
+    with pytest.raises(ValueError, match='`teach`: SourceClasses.*own classes'):
+        run_cell(spread[0], 'birds', 2, 0, 'teacher:teach=SourceClasses()', store=False)
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+def test_the_best_source_with_a_probe(spread):
+    s,dls,_,rank,birds = spread
+    said = probe_labels([rank.best], [1.], dls, dls.valid_ds.items, store=False, progress=False)
+    row = run_cell(s, 'birds', 2, 0, 'probe_best', store=False)
+    assert row['accuracy'] == pytest.approx((said.argmax(1).numpy() == birds.test[1]).mean()) and 'pool_accuracy' not in row
+    assert row['valid_loss'] == pytest.approx(-np.log(said.numpy()[range(len(said)), birds.test[1]]).mean(), rel=1e-3)
 
 def test_all_labels_are_those_of_every_training_image(eight):
     "As many steps as the others, as many images in a batch as distillation, and none of the test set"
@@ -113,6 +177,14 @@ def test_cli(eight, tmp_path):
     assert p.returncode == 0, p.stderr
     assert 'transfer' in p.stdout
     assert len(read_runs(tmp_path/'runs')) == 4 and (tmp_path/'runs'/'table.csv').exists() and (tmp_path/'runs'/'gaps.png').exists()
+
+@pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
+def test_cli_without_a_second_folder(eight, tmp_path, capsys):
+    main(['bench', 'eight', '--data', str(eight/'data'), '--sources', 'none', '--out', str(tmp_path/'runs'), '--store', str(tmp_path/'store'),
+          '--targets', 'birds', '--budgets', '0.5', '--seeds', '0', '--methods', 'probe_best', 'teacher', '--steps', '2'])
+    rows = read_runs(tmp_path/'runs')
+    assert 'teacher' in capsys.readouterr().out and list(rows.method) == ['probe_best','teacher']
+    assert rows.pool_accuracy.notna().tolist() == [False,True]
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 @pytest.mark.filterwarnings('ignore:.*validation images are in the pool')
