@@ -22,6 +22,7 @@ from distill_nb.pseudo_labels import *
 from distill_nb.weights import *
 from distill_nb.ranking import *
 from distill_nb.similarity import *
+from distill_nb.joint import *
 from distill_nb.teachers import *
 from distill_nb.teach import *
 from distill_nb.student import *

@@ -20,7 +20,7 @@ from .data import image_dls
 from .zoo import Zoo
 from .ranking import Ranking, WeightedSources
 from .similarity import rank_sources
-from .teachers import probe_labels
+from .teach import Joint, Probes
 from .callbacks import PoolCallback
 from .resume import Resume
 from .recipe import CheckFit
@@ -250,10 +250,10 @@ def fold(self:Run,
     answers = HeldOut(keep)
     self.tell(f'{name}: distilling from {len(chosen)} sources')
     learn = self.fit(partial(self.distilled, dls, chosen), 'student', f'{name}-student', answers)
-    C = getattr(self.distil['teach'], 'C', .1)
-    ask = partial(probe_labels, dls=dls, images=held[0], C=C, store=self.store, progress=False)
-    res = {candidates['teachers']: ask(list(chosen), chosen.alpha).numpy(),
-           candidates['source'] + best: ask([self.zoo[best]], [1.]).numpy()}
+    teach = self.distil['teach'] if self.distil['teach'].in_target else Joint()
+    asked = dict(dls=dls, pool=teach.images(dls, self.pool), asked=held[0], store=self.store, progress=False)
+    res = {candidates['teachers']: teach.answers(chosen, **asked).numpy(),
+           candidates['source'] + best: Probes().answers(WeightedSources([self.zoo[best]], [1.]), **asked).numpy()}
     if baselines:
         self.tell(f'{name}: fine-tuning, to compare with')
         tuned = HeldOut()

@@ -27,7 +27,8 @@ def source_axes(
 )->tuple: # middle [d], axes [d,k]
     "Principal axes: `(x-middle)@axes` are the first principal components of `x`, scaled to a total variance of `weight`"
     x = np.asarray(x, dtype=np.float32)
-    pca = PCA(min(k, *x.shape), svd_solver='covariance_eigh' if len(x) > x.shape[1] else 'full').fit(x)
+    with np.errstate(invalid='ignore'): # features that do not vary
+        pca = PCA(min(k, *x.shape), svd_solver='covariance_eigh' if len(x) > x.shape[1] else 'full').fit(x)
     size = weight*len(x)/max((len(x)-1)*pca.explained_variance_.sum(), 1e-12)
     return tensor(pca.mean_),tensor(pca.components_.T*size**.5)
 

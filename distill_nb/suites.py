@@ -143,7 +143,8 @@ eight_methods = dict(compare_methods, best=best_source, lp_ft=partial(transfer_l
                      weighted_lp=partial(_weighted, probe_head=True), both=partial(distill, teach=Both()),
                      all=partial(_weighted, min_weight=0), top3=partial(_weighted, top=3),
                      weighted_fixmatch=partial(beside_fixmatch, teach=SourceClasses()), distill_fixmatch=beside_fixmatch,
-                     labels_last=labels_last, probes=partial(distill, teach=Probes()), reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels,
+                     labels_last=labels_last,
+                     probes=partial(distill, teach=Probes()), reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels,
                      teacher=teacher, probe_best=probe_best)
 
 # %% ../nbs/53_suites.ipynb #sts00011

@@ -67,6 +67,12 @@ def __call__(self:Teach,
     raise NotImplementedError
 
 @patch
+def __add__(self:Teach, other): return Together([self, other], [1., getattr(other, 'weight', 1.)])
+@patch
+def __repr__(self:Teach): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items())})"
+
+# %% ../nbs/26_teach.ipynb #tch26006
+@patch
 def answers(self:Teach,
     sources:WeightedSources, # what `choose` has left
     dls:DataLoaders, # the few labels
@@ -76,12 +82,8 @@ def answers(self:Teach,
     progress:bool=True, # show progress bars while sources run
 )->Tensor: # probabilities [n,C]
     "The target's classes, as they are taught. Raises `ValueError` if something else is taught"
-    raise ValueError(f"`teach`: {self} does not teach the target's own classes, so no answer is right or wrong")
-
-@patch
-def __add__(self:Teach, other): return Together([self, other], [1., getattr(other, 'weight', 1.)])
-@patch
-def __repr__(self:Teach): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in vars(self).items())})"
+    if not self.in_target: raise ValueError(f"`teach`: {self} does not teach the target's own classes, so no answer is right or wrong")
+    return self(sources, dls, ifnone(asked, pool), store=store, progress=progress).probs
 
 # %% ../nbs/26_teach.ipynb #tch26001
 class Joint(Teach):
@@ -99,7 +101,7 @@ class Joint(Teach):
     def __call__(self, sources, dls, pool, store=None, progress=True):
         return TargetTeacher(self.answers(sources, dls, pool, None, store, progress), self.T, sources.alpha, sources.names)
 
-    def answers(self, sources, dls, pool, asked=None, store=None, progress=True):
+    def answers(self, sources, dls, pool, asked=None, store=None, progress=True)->Tensor: # [n,C]
         return joint_labels(sources, sources.alpha, dls, pool, asked, self.k, self.steps, self.T, store, progress)
 
 # %% ../nbs/26_teach.ipynb #tea00032
@@ -115,10 +117,8 @@ class Probes(Teach):
     ): self.C,self.T,self.views,self.labeled_too = C,T,tuple(views),labeled_too
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
-        return TargetTeacher(self.answers(sources, dls, pool, None, store, progress), self.T, sources.alpha, sources.names)
-
-    def answers(self, sources, dls, pool, asked=None, store=None, progress=True):
-        return probe_labels(sources, sources.alpha, dls, ifnone(asked, pool), self.C, self.T, store=store, progress=progress)
+        probs = probe_labels(sources, sources.alpha, dls, pool, self.C, self.T, store=store, progress=progress)
+        return TargetTeacher(probs, self.T, sources.alpha, sources.names)
 
 # %% ../nbs/26_teach.ipynb #tea00033
 class SourceClasses(Teach):
@@ -181,7 +181,7 @@ class Together(Teach):
         for o in self.parts: sources = o.choose(sources)
         return sources
 
-    def answers(self, *args, **kwargs): return first(self.parts, lambda o: o.in_target or o is self.parts[-1]).answers(*args, **kwargs)
+    def answers(self, *args, **kwargs)->Tensor: return max(self.parts, key=lambda o: o.in_target).answers(*args, **kwargs) # [n,C]
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
         teachers = [o(sources, dls, pool, store, progress) for o in self.parts]

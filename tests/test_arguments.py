@@ -51,7 +51,9 @@ free = { # why a parameter has neither
                                          'load_strict.what Store.drop.why',
     'fastai looks at its own: transforms, data sets, optimizers': 'item_tfms batch_tfms params lr closure',
     'a name, of which those that a table cannot hold are refused (other tests)': 'HandLabels.label.label',
-    'looked at by the function that it is handed on to, which is tried': 'Ranking.label.pool Ranking.label.path Ranking.label.vocab '
+    'looked at by the function that it is handed on to, which is tried': 'Joint.answers.sources Joint.answers.dls Joint.answers.pool '
+                                                                         'Joint.answers.asked Joint.answers.store '
+                                                                         'Joint.answers.progress Ranking.label.pool Ranking.label.path Ranking.label.vocab '
                                                                          'Ranking.label.labeled Zoo.label.path Zoo.label.vocab '
                                                                          'Zoo.label.labeled Ranking.review.path Zoo.review.path '
                                                                          'TargetTeacher.check.dls TargetTeacher.alpha '

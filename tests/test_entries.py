@@ -37,6 +37,7 @@ from distill_nb.ranking import *
 from distill_nb.items import *
 from distill_nb.data import *
 from distill_nb.pseudo_labels import *
+from distill_nb.joint import *
 from distill_nb.teachers import *
 from distill_nb.teach import *
 from distill_nb.student import *
@@ -266,6 +267,7 @@ entries = {
                               alpha=[1/len(zoo())]*len(zoo())),
  'TargetTeacher': lambda: call(TargetTeacher, dict(probs='module', T='number'), probs=t(P)),
  'HintTeacher': lambda: call(HintTeacher, dict(hints='module'), hints=t(X)),
+ 'Joint': lambda: call(Joint, dict(k='count', steps='count', T='number')),
  'Probes': lambda: call(Probes, dict(C='number', T='number')),
  'SourceClasses': lambda: call(SourceClasses, dict(T='number', top_k='count')),
  'Hints': lambda: call(Hints, dict(weight='number', k='count')),
@@ -290,6 +292,9 @@ entries = {
  'weigh_sources': lambda: call(weigh_sources, dict(sources='sources', p='number'), sources=ranking()),
  'probe_labels': lambda: call(probe_labels, dict(sources='sources', alpha='vector', dls='dls', images='images',
                                                  C='number', T='number'), sources=list(zoo()),
+                              alpha=[1/len(zoo())]*len(zoo()), dls=dls(), images=pics, **small),
+ 'joint_labels': lambda: call(joint_labels, dict(sources='sources', alpha='vector', dls='dls', images='images', asked='images', k='count',
+                                                 steps='count', T='number'), sources=list(zoo()),
                               alpha=[1/len(zoo())]*len(zoo()), dls=dls(), images=pics, **small),
  'feature_hints': lambda: call(feature_hints, dict(sources='sources', alpha='vector', images='images', k='count'),
                                sources=list(zoo()), alpha=[1/len(zoo())]*len(zoo()), images=pics, k=4, **small),
@@ -420,6 +425,7 @@ fine = { # (names, argument, case) -> why it is right to take it; a star stands 
                                         'floats'): 'they only group images',
         ('half_samples|probe_set|nested_probes','labels','few'): 'there are so many images, then',
     ('half_samples|replicate_scores|null_scores|rank_sources','times','zero'): 'none are asked for',
+    ('Joint|joint_labels','steps','zero'): 'the labels alone', ('joint_labels','asked','none'): 'the pool',
     ('strong_augment','n_ops','zero'): 'none', ('Watch','n','zero'): 'none are shown',
     ('Source.from_module|to_onnx|to_openvino','mean','number'): 'the same for all colours',
     ('Source.from_module','std','number'): 'the same for all colours',
