@@ -2,8 +2,9 @@
 
 From 2, 3 and 5 labels a class, five seeds, as many labels of each class (`even`) or as they come (`random`), the
 forecast for 20 more labels, 50 more and twice as many is held against the truth: accuracy on the test images of the mean
-of the probes of the five sources at 128 px, before and after, with three draws of the further labels. `--starts chosen`
-lets `choose_images` choose the first labels and the further ones. Three families of curves, each with one slope, are
+of the probes of the five sources at 128 px, before and after, with three draws of the further labels. Labels that are
+`chosen` are chosen as `choose_images` does it, the further ones too, from four fifths of the training images, another four fifths
+for each seed, in batches up to 1, 2, 3 and 5 labels a class. Three families of curves, each with one slope, are
 fitted to the other seven targets; beside them the average gain of the others, and a slope measured on the labels
 themselves. Writes `benchmarks/forecast_eight.csv`; what is there is not computed again, but judged again. The last lines
 are the numbers of `distill_nb.forecast`: slopes of all eight targets."""
@@ -13,11 +14,13 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from scipy.optimize import minimize
 from scipy.special import expit, logit
+from distill_nb.choose import cosine_similarity, doubt, facility_location, few_per_class, probe_answers
 from distill_nb.data import few_labels
 from distill_nb.estimators.probes import fit_probe
 from distill_nb.forecast import are_even, held_out_curve, kernel_of
 from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.packs import load_pack
+from distill_nb.teachers import joint_features
 from distill_nb.zoo import Zoo
 
 targets = 'aerial birds chestxray corn flowers pets skin textures'.split()
@@ -32,7 +35,7 @@ def load(data, target, store):
     (images,y),(test,yt) = pack.train,pack.test
     compute_outputs(zoo, list(images) + list(test), store)
     features = [[get_outputs(s, o, store, progress=False).features.double() for s in zoo] for o in (images,test)]
-    return *features,np.asarray(y),np.asarray(yt),images,zoo
+    return *features,np.asarray(y),np.asarray(yt)
 
 def probe_accuracy(x, t, y, yt, few):
     "Accuracy of the mean of the probes that learn from `few`"
@@ -42,24 +45,37 @@ def probe_accuracy(x, t, y, yt, few):
         p[:,seen] += (b@w + bias).softmax(1).float()
     return float((p.argmax(1).numpy() == yt).mean())
 
-def choose(images, y, zoo, few, n, seed, store):
-    "Positions of `n` images that `choose_images` chooses, when `few` have labels"
-    from distill_nb.choose import choose_images
-    rest = np.setdiff1d(np.arange(len(y)), few)
-    labeled = ([images[int(i)] for i in few], [str(y[i]) for i in few]) if len(few) else None
-    choice = choose_images([images[int(i)] for i in rest], zoo, n, labeled=labeled, seed=seed, store=store, progress=False)
-    return rest[np.asarray(choice.order)]
+def choose(space, x, y, few, n):
+    "Positions of `n` images that `choose_images` chooses, when `few` have labels; `space` has the similarity of each pair"
+    vocab,codes = np.unique(y[few], return_inverse=True)
+    if not len(few) or len(few) < few_per_class*len(vocab): return facility_location(space, n, few)
+    return facility_location(space, n, few, doubt(probe_answers(x, few, codes, len(vocab)).mean(0)))
+
+def drawn_part(x, y, start, seed):
+    "(features and classes of the images that are labelled from, the similarity of each pair where labels are chosen)"
+    if start != 'chosen': return x,y,None
+    some = np.random.default_rng(1000+seed).permutation(len(y))[:round(.8*len(y))]
+    x = [o[some] for o in x]
+    return x,y[some],cosine_similarity(joint_features(x))
+
+def first_labels(space, x, y, start, k, seed):
+    "Positions of `k` labels a class"
+    n = k*(y.max()+1)
+    if start == 'even': return few_labels(y, n=k, seed=seed)[0]
+    if start == 'random': return np.random.default_rng(seed).permutation(len(y))[:n]
+    few = np.array([], int)
+    for i in (1,2,3,5):
+        if i <= k: few = np.r_[few, choose(space, x, y, few, i*n//k - len(few))]
+    return few
 
 def cells(data, target, start, store):
     "Rows of one target: what is measured on the labels, and the truth"
-    x,t,y,yt,images,zoo = load(data, target, store)
+    all_x,t,all_y,yt = load(data, target, store)
     for seed in range(5):
+        x,y,space = drawn_part(all_x, all_y, start, seed)
         for k in (2,3,5):
-            n = k*(y.max()+1)
-            if start == 'even': few = few_labels(y, n=k, seed=seed)[0]
-            elif start == 'random': few = np.random.default_rng(seed).permutation(len(y))[:n]
-            else: few = choose(images, y, zoo, np.array([], int), n, seed, store)
-            counts = np.bincount(y[few])
+            few = first_labels(space, x, y, start, k, seed)
+            n,counts = len(few),np.bincount(y[few])
             if n < 8 or (counts > 1).sum() < 2: continue                       # refused
             curve = held_out_curve(kernel_of([o[few] for o in x]), y[few])
             a = (curve.accuracy*curve.images + .5)/(curve.images + 1)
@@ -74,7 +90,7 @@ def cells(data, target, start, store):
                 order = np.random.default_rng(1000*seed + draw).permutation(rest)
                 for more in sorted({20, 50, n}):
                     if more > len(rest): continue
-                    new = choose(images, y, zoo, few, more, seed, store) if start == 'chosen' else order[:more]
+                    new = choose(space, x, y, few, more) if start == 'chosen' else order[:more]
                     yield row | dict(draw=draw, more=more, then=probe_accuracy(x, t, y, yt, np.r_[few, new]))
 
 def fitted(d, f):
