@@ -385,7 +385,8 @@ def _next(a):
     how = dict(store=a.store, seed=a.seed, progress=sys.stderr.isatty() and not a.quiet)
     _say(a)(f'choosing {min(a.n, len(pool))} of {len(pool)} images')
     choice = choose_images(pool, sources, a.n, labeled=few, **how)
-    try: forecast = few and forecast_accuracy(sources, *few, more=a.n, **how)
+    own = all(Path(o).name == 'to_label.csv' for o in a.labeled.split(',')) # all labels were chosen here
+    try: forecast = few and forecast_accuracy(sources, *few, more=a.n, chosen=own, **how)
     except ValueError as e: forecast = _shell_words(str(e))
     out = write_to_label(choice, a.out, a.force)
     if a.json: return print(chosen_json(choice, out, forecast))
