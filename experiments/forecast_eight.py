@@ -147,7 +147,7 @@ if __name__=='__main__':
     ap.add_argument('data', type=Path)
     ap.add_argument('--store', default=None)
     ap.add_argument('--targets', nargs='+', default=targets)
-    ap.add_argument('--starts', nargs='+', default=['even','random'])
+    ap.add_argument('--starts', nargs='+', default=['even','random','chosen'])
     ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'benchmarks'/'forecast_eight.csv')
     a = ap.parse_args()
     rows = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame(columns=['target','start'])
