@@ -201,7 +201,7 @@ def forecast_from(
     gain,low,high = _forecasts(level, n, steps, how, seed)
     now = float(expit(level))
     had = pd.DataFrame(dict(accuracy=curve.accuracy, **_interval(curve.accuracy, curve.images)))
-    had = expit(logit(had) + up).assign(labels=curve.labels, measured=True)[['labels','accuracy','low','high','measured']]
+    had = pd.concat([curve.labels, expit(logit(had) + up)], axis=1).assign(measured=True)
     new = pd.DataFrame(dict(labels=n+steps, accuracy=now+gain, low=now+low, high=np.minimum(now+high, 1), measured=False))
     then,low,high = (float(new[k].iloc[-1]) for k in ('accuracy','low','high'))
     return Forecast(pd.concat([had, new], ignore_index=True), now, then, low, high, more)

@@ -103,7 +103,8 @@ def smooth(a): return (300*a + .5)/301
 def shift(d, f):
     "By how much held-out images read too low where labels are chosen, on the scale of family `f`, all targets equal"
     if (d.start != 'chosen').any(): return 0.
-    return (families[f][0](smooth(d.now)) - d[f'level_{f}']).groupby([d.target, d.seed, d.per_class]).first().groupby('target').mean().mean()
+    off = families[f][0](smooth(d.now)) - d[f'level_{f}']
+    return off.groupby([d.target, d.seed, d.per_class]).first().groupby('target').mean().mean()
 
 def fitted(d, f):
     "(b, s, s0) of family `f`: change ~ N(b log((n+m)/n), (s log((n+m)/n))² + s0²), by maximum likelihood, all targets equal"
