@@ -377,7 +377,7 @@ def _next(a):
     _use_device(a.device)
     from distill_nb.choose import choose_images
     from distill_nb.forecast import forecast_accuracy
-    from distill_nb.to_label import check_to_label, chosen_json, chosen_words, write_to_label
+    from distill_nb.to_label import all_to_label, check_to_label, chosen_json, chosen_words, write_to_label
     check_to_label(a.out, a.force)
     few = _train_part(_labeled(a)) if a.labeled not in ('none','-') else None
     pool,sources = _unlabeled(a.unlabeled, a.skip_broken),parse_zoo(a.zoo, a.source_size)
@@ -385,7 +385,7 @@ def _next(a):
     how = dict(store=a.store, seed=a.seed, progress=sys.stderr.isatty() and not a.quiet)
     _say(a)(f'choosing {min(a.n, len(pool))} of {len(pool)} images')
     choice = choose_images(pool, sources, a.n, labeled=few, **how)
-    try: forecast = few and forecast_accuracy(sources, *few, more=a.n, **how)
+    try: forecast = few and forecast_accuracy(sources, *few, more=a.n, chosen=all_to_label(a.labeled), **how)
     except ValueError as e: forecast = _shell_words(str(e))
     out = write_to_label(choice, a.out, a.force)
     if a.json: return print(chosen_json(choice, out, forecast))

@@ -105,17 +105,19 @@ def held_out_curve(
     return pd.DataFrame(rows, columns=['labels','accuracy','images'])
 
 # %% ../nbs/38_forecast.ipynb #nxto0014
-slopes = dict(even=(.30, .20, .17), uneven=(.67, .40, .15)) # b, s and s_0: `experiments/forecast_eight.py`
+# b, s and s_0: `experiments/forecast_eight.py`
+slopes = dict(even=(.30, .20, .17), uneven=(.67, .40, .15), chosen=(.52, .21, .20))
 slope_so_far = .8 # of the curve up to the labels that there are
+chosen_shift = .55 # log-odds by which held-out images read too low where labels were chosen
 
 def _level(curve, n):
-    "Log-odds of a right answer with all `n` labels, from the accuracies with fewer"
-    a = (curve.accuracy*curve.images + .5)/(curve.images + 1)
-    return np.average(logit(a) + slope_so_far*np.log(n/curve.labels), weights=curve.labels)
+    "Log-odds of a right answer with all `n` labels, from the accuracies with fewer; no less than with nearly all"
+    z = logit((curve.accuracy*curve.images + .5)/(curve.images + 1))
+    return max(np.average(z + slope_so_far*np.log(n/curve.labels), weights=curve.labels), z.iloc[-1])
 
-def _forecasts(level, n, more, even, seed, draws=4000):
-    "(gain, its 10 % and 90 % quantiles) for each number in `more`, as shares"
-    b,s,s0 = slopes['even' if even else 'uneven']
+def _forecasts(level, n, more, how, seed, draws=4000):
+    "(gain, its 10 % and 90 % quantiles) for each number in `more`, as shares; `how` labels came about, a key of `slopes`"
+    b,s,s0 = slopes[how]
     rng,x = np.random.default_rng(seed),np.log1p(np.asarray(more, float)/n)
     z = level + rng.standard_normal((draws,1))/np.sqrt(n*expit(level)*expit(-level) + .5)
     up = b*x + np.sqrt(np.square(s*x) + s0**2*(x > 0))*rng.standard_normal((draws,1))
@@ -188,15 +190,18 @@ def forecast_from(
     kernel, # of n images [n,n]
     labels, # class of each [n]
     more:int=20, # labels
-    seed:int=42 # of the draws
+    seed:int=42, # of the draws
+    chosen:bool=False # were these labels chosen, as by `choose_images`, and will the next be?
 )->Forecast:
     "What `more` labels would bring, from the kernel of the labelled images"
     codes = _codes(labels)
     n,curve = len(codes),held_out_curve(kernel, codes, seed=seed)
-    level,steps = _level(curve, n),np.unique(np.r_[0, np.linspace(more/4, more, 4)])
-    gain,low,high = _forecasts(level, n, steps, are_even(codes), seed)
+    up,how = chosen_shift*chosen,'chosen' if chosen else 'even' if are_even(codes) else 'uneven'
+    level,steps = _level(curve, n) + up,np.unique(np.r_[0, np.linspace(more/4, more, 4)])
+    gain,low,high = _forecasts(level, n, steps, how, seed)
     now = float(expit(level))
-    had = curve[['labels','accuracy']].assign(**_interval(curve.accuracy, curve.images), measured=True)
+    had = pd.DataFrame(dict(accuracy=curve.accuracy, **_interval(curve.accuracy, curve.images)))
+    had = pd.concat([curve.labels, expit(logit(had) + up)], axis=1).assign(measured=True)
     new = pd.DataFrame(dict(labels=n+steps, accuracy=now+gain, low=now+low, high=np.minimum(now+high, 1), measured=False))
     then,low,high = (float(new[k].iloc[-1]) for k in ('accuracy','low','high'))
     return Forecast(pd.concat([had, new], ignore_index=True), now, then, low, high, more)
@@ -210,13 +215,14 @@ def forecast_accuracy(
     more:int=20, # labels
     store=None, # where outputs are kept, see `get_outputs`
     seed:int=42, # of the draws
+    chosen:bool=False, # were these labels chosen, as by `choose_images`, and will the next be?
     progress:bool=True # show progress bars while sources run
 )->Forecast: # its `str` is a sentence
-    """What `more` labels, drawn as they come, would add to the accuracy of the mean of the sources' probes
+    """What `more` labels, drawn as they come or `chosen`, would add to the accuracy of the mean of the sources' probes
 
     Raises `ValueError` if there are too few labels to say: fewer than 8, or without two of each of two classes"""
     images,labels = get_images(images),list(labels)
     n,m = len(labels),len(images)
     if n != m: raise ValueError(f"`labels`: {n} labels for {m} images; give one per image")
     _codes(labels)
-    return forecast_from(mean_kernel(sources, images, store, progress), labels, more, seed)
+    return forecast_from(mean_kernel(sources, images, store, progress), labels, more, seed, chosen)

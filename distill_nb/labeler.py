@@ -355,7 +355,8 @@ def label(self:(Ranking,Zoo),
     (where,own),first = _kept(self, store),iter([progress])
     def choose(images, labeled, n, own=own):
         return choose_images(images, self, n, labeled=labeled, seed=seed, store=where, progress=next(first, False))
-    foresee = partial(forecast_accuracy, list(self), more=n, store=where, seed=seed, progress=False)
+    how = dict(store=where, seed=seed, progress=False)
+    foresee = partial(forecast_accuracy, list(self), more=n, chosen=not len(known[1]), **how)
     return Labeler(images, hand, choose, n, known, foresee)
 
 # %% ../nbs/56_labeler.ipynb #mend0011

@@ -242,7 +242,7 @@ class Findings:
     images:list=field(default_factory=list) # image items that were held out [n]; paths give thumbnails and file names
     labels:list=field(default_factory=list) # their classes, indices into `vocab` [n]
     held_out:str='' # how: '5-fold cross-validation of 50 labelled images', '120 images of valid/'
-    folds:int=0 # models of a cross-validation, each without one part of the labels; 0: one model
+    folds:int=0 # models that answered, each without the labels that it was asked about; 0: the student itself
     probs:dict=field(default_factory=dict) # candidate -> its probabilities of these very images [n,C]; see `candidates`
     costs:pd.DataFrame=None # index: candidate, as in `probs`; any of the columns parameters, MB, CPU ms, train seconds
     # what was ranked

@@ -380,8 +380,8 @@ def body(
     first,*others = advice(f)
     facts = ' · '.join(f'{k}: {v}' for k,v in f.facts.items())
     k = f.folds
-    cross = [P(f'These figures come from {k} models that had {k-1} of {k} parts of the labels each; the student '
-               'itself was trained with all of them.', cls='small')] if k else []
+    fits = f'{k} models that had {k-1} of {k} parts of the labels each' if k > 1 else 'a model that lacked these labels'
+    cross = [P(f'These figures come from {fits}; the student had all labels.', cls='small')] if k else []
     todo = [H2('What to try next'), Ol(*(Li(*marked(o)) for o in others))] if others else []
     again = [H2('How to repeat it'), P(Code(f.command))] if f.command else []
     return Div(H1(f.title), P(facts, cls='small') if facts else '', P(*marked(first), cls='big'), *cross,

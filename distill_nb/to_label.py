@@ -102,6 +102,12 @@ def write_to_label(
     return out
 
 # %% ../nbs/49_to_label.ipynb #nxtt0031
+def all_to_label(
+    labeled:str # labelled folders and tables, separated by commas
+)->bool: # are all of them tables of chosen images?
+    "Whether all labels come from tables that `write_to_label` wrote"
+    return {Path(o.strip()).name for o in labeled.split(',')} == {'to_label.csv'}
+
 def chosen_words(
     choice:Choice, # images to label
     out:Path, # folder that `write_to_label` wrote

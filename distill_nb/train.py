@@ -97,7 +97,7 @@ def findings(self:Run,
     ranking,chosen, # on all labels
     learn, # the finished student
     held_out:str, # how, in words
-    folds:int, # models of the cross-validation; 0: one model
+    folds:int, # models that answered, see `Findings`
     **kwargs, # of `Findings`
 )->Findings:
     "What the run found out"

@@ -53,7 +53,8 @@ free = { # why a parameter has neither
     'a name, of which those that a table cannot hold are refused (other tests)': 'HandLabels.label.label',
     'looked at by the function that it is handed on to, which is tried': 'Joint.answers.sources Joint.answers.dls Joint.answers.pool '
                                                                          'Joint.answers.asked Joint.answers.store '
-                                                                         'Joint.answers.progress Ranking.label.pool Ranking.label.path Ranking.label.vocab '
+                                                                         'Joint.answers.progress Ranking.label.pool '
+                                                                         'Ranking.label.path Ranking.label.vocab '
                                                                          'Ranking.label.labeled Zoo.label.path Zoo.label.vocab '
                                                                          'Zoo.label.labeled Ranking.review.path Zoo.review.path '
                                                                          'TargetTeacher.check.dls TargetTeacher.alpha '

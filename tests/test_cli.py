@@ -363,6 +363,16 @@ def test_from_no_label_to_labels(files, tmp_path, capsys):
     assert not err and told['out'] == str(tmp_path/'again') and told['forecast_words'].startswith('Another 4 labels would bring')
     assert told['forecast']['now'] < told['forecast']['then'] and (tmp_path/'again'/told['chosen'][0]['file']).exists()
 
+@pytest.mark.parametrize('labeled,chosen', [('{own}',True), ('{drawn}',False), ('{drawn},{own}',False)])
+def test_labels_of_next_are_chosen_ones(files, tmp_path, monkeypatch, labeled, chosen):
+    "Whether the forecast takes the labels for chosen"
+    own,asked = tmp_path/'to_label.csv',[]
+    with open(own, 'w', newline='') as f:
+        csv.writer(f).writerows([('image','label'), *((o, o.parent.name) for o in sorted((files/'labeled').rglob('*.png'))[:4])])
+    monkeypatch.setattr(distill_nb.forecast, 'forecast_accuracy', lambda *args, **given: asked.append(given['chosen']))
+    main([str(o) for o in next_line(files, labeled.format(own=own, drawn=files/'labeled'), tmp_path/'next', '--quiet')])
+    assert asked == [chosen]
+
 def test_a_forecast_or_why_there_is_none(files, tmp_path, capsys):
     few = shutil.copytree(files/'labeled', tmp_path/'few')
     for o in sorted(few.rglob('*.png'))[::2] + sorted(few.rglob('*.png'))[1:18:2]: o.unlink(missing_ok=True)

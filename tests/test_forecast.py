@@ -1,7 +1,7 @@
 "A forecast of what more labels bring: the measured part is unbiased where it says so, the sentence says what the numbers say"
 import time
 import numpy as np, pandas as pd, pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 from distill_nb import forecast as fc
 from distill_nb.forecast import Forecast, forecast_accuracy, forecast_from, held_out_curve, kernel_of, ridge_answers
 from distill_nb.sources import Source
@@ -58,10 +58,25 @@ def test_more_labels_are_never_forecast_to_harm():
 def test_the_interval_is_that_of_the_equation():
     "At a level that is known, 80 % of what the equation draws lies within"
     b,s,s0 = fc.slopes['even']
-    gain,low,high = fc._forecasts(.4, 10**7, [10**7], True, 0)
+    gain,low,high = fc._forecasts(.4, 10**7, [10**7], 'even', 0)
     draws = .4 + b*np.log(2) + np.sqrt((s*np.log(2))**2 + s0**2)*rng.standard_normal(20000)
     inside = (expit(draws)-expit(.4) > low) & (expit(draws)-expit(.4) < high)
     assert abs(inside.mean()-.8) < .02 and low[0] < gain[0] < high[0]
+
+def test_chosen_labels_move_the_curve_up_and_have_their_own_slope():
+    x,y = task(60)
+    a,b = (forecast_from(of(x), y, chosen=o) for o in (False,True))
+    assert abs(logit(b.now)-logit(a.now)-fc.chosen_shift) < 1e-9
+    up = logit(b.curve[b.curve.measured].accuracy) - logit(a.curve[a.curve.measured].accuracy)
+    assert np.allclose(up, fc.chosen_shift) and b.low < b.then < b.high
+    assert abs(logit(b.then)-logit(b.now)-fc.slopes['chosen'][0]*np.log(80/60)) < 1e-9
+
+def test_the_curve_goes_on_from_the_last_point():
+    "With falling accuracies, and with those that have come to rest"
+    curve = pd.DataFrame(dict(labels=[10.,20.,40.], accuracy=[.2,.3,.9], images=50))
+    assert abs(expit(fc._level(curve, 50))-45.5/51) < 1e-9
+    steady = curve.assign(accuracy=[.5,.62,.74])
+    assert fc._level(steady, 50) > logit(.74)
 
 def test_the_same_labels_in_another_order_and_by_name():
     x,y = task(50)

@@ -184,6 +184,9 @@ def test_names_of_classes_are_no_markup(images, choose):
 def test_from_sources(images, tmp_path):
     "The embedded sources, before any label"
     lab = Zoo.embedded().label(images[:12], tmp_path/'labels.csv', ['a','b'], n=6, store=tmp_path/'store', progress=False)
+    own = dict(labeled=(images[:2], ['a','b']), store=tmp_path/'store', progress=False)
+    drawn = Zoo.embedded().label(images[2:12], tmp_path/'more.csv', **own)
+    assert lab.forecast.keywords['chosen'] and not drawn.forecast.keywords['chosen']
     while lab.wait().current is not None: lab.give('ab'[len(lab.labels)%2])
     assert len(HandLabels(tmp_path/'labels.csv')) == 12 and not lab.note
 

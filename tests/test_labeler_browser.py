@@ -31,6 +31,14 @@ hand.label(files[0], digit(files[0]))
 lab = Labeler(files, hand, choose)
 lab"""
 
+# two of the labels are wrong
+doubtful = """import warnings
+warnings.simplefilter('ignore')
+from distill_nb.labeler import *
+from distill_nb.zoo import Zoo
+lab = Zoo.embedded(names=['digits','printed_digits']).review('images/wrong.csv', store='store', progress=False)
+lab"""
+
 @pytest.fixture(scope='module')
 def chrome():
     with browser(chromium()) as b: yield b
@@ -43,8 +51,11 @@ def made(tmp_path_factory):
     (d/'images').mkdir()
     images,labels = labeled_images(digits_dls(n=12, seed=0)[0].train)
     for i,(o,y) in enumerate(zip(images, labels)): open_image(o).save(d/'images'/f'digit_{y}_{i:03d}.png')
+    right = pd.DataFrame(dict(image=sorted(o.name for o in (d/'images').glob('*.png'))))
+    right['label'] = right.image.str.split('_').str[1]
+    right.assign(label=right.label.mask(right.index.isin((5,40)), '9')).to_csv(d/'images'/'wrong.csv', index=False)
     kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
-    for name,text in dict(label=code, knowing=knowing).items():
+    for name,text in dict(label=code, knowing=knowing, doubtful=doubtful).items():
         cell = dict(cell_type='code', id='a', metadata={}, source=text, outputs=[], execution_count=None)
         nb = dict(cells=[cell], metadata=kernel, nbformat=4, nbformat_minor=5)
         (d/f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf-8')
@@ -141,3 +152,40 @@ def test_jupyterlab(chrome, made):
         t = pd.read_csv(made/'images'/'lab.csv', dtype=str)
         assert len(t) == 4 and (t.image.str.split('_').str[1] == t.label).all()
         assert p.locator('.jp-Notebook .jp-Cell').count() == 1 and not too_wide(p)
+
+def contrast(p, css):
+    "The least contrast of the text of buttons with what is behind them (WCAG 2.2, 1.4.3, where 4.5 is asked for)"
+    return p.evaluate("""css => {
+        const rgb = o => o.match(/[\\d.]+/g).map(Number)
+        const light = c => c.slice(0, 3).map(v => v/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4)
+            .reduce((a, v, i) => a + v*[.2126, .7152, .0722][i], 0)
+        const behind = o => {
+            const c = o ? rgb(getComputedStyle(o).backgroundColor) : [255, 255, 255]
+            const a = c[3] ?? 1
+            return a == 1 ? c : behind(o.parentElement).map((v, i) => (1-a)*v + a*c[i]).slice(0, 3)}
+        return Math.min(...[...document.querySelectorAll(css)].map(o => {
+            const [a, b] = [light(rgb(getComputedStyle(o).color)), light(behind(o))].sort((x, y) => y - x)
+            return (a + .05)/(b + .05)}))}""", css)
+
+def test_review_in_a_dark_theme(chrome, made):
+    "Two wrong labels in Voila: one is mended by the guess, one is kept, taken back and mended; readable at the width of a telephone"
+    pytest.importorskip('voila', reason='browser tests need voila: pip install -e ".[dev]"')
+    read = lambda: pd.read_csv(made/'images'/'wrong.csv', dtype=str)
+    truth = lambda: read().image.str.split('_').str[1]
+    assert (read().label != truth()).sum() == 2
+    with serve('voila', 'doubtful.ipynb', '--Voila.ip=127.0.0.1', '--theme=dark', cwd=made) as url:
+        p = open_page(chrome, lambda p: p.goto(url, wait_until='commit'), width=390, height=844, color_scheme='dark')
+        assert 'Labelled 9, wrong with' in p.inner_text('.dnb-stage') and 'keep the label' in p.inner_text('.dnb-acts')
+        shot(p, 'review_dark_390')
+        assert not too_wide(p) and p.evaluate('document.documentElement.scrollWidth <= innerWidth')
+        assert contrast(p, '.dnb-lab button span, .dnb-lab button small, .dnb-lab kbd') > 4.5
+        key(p, 'Enter')
+        assert (read().label != truth()).sum() == 1
+        second = image(p)
+        act(p, p.locator('.dnb-acts [data-act="keep"]').click)
+        assert (read().label != truth()).sum() == 1
+        key(p, 'u')
+        assert image(p) == second
+        key(p, 'Enter')
+        p.close()
+    assert (read().label == truth()).all()
