@@ -6,13 +6,15 @@ Docs: https://distill-nb.github.io/distill_nb/similarity.html.md"""
 
 # %% auto #0
 __all__ = ['probe_set', 'halving_plan', 'n_passes', 'nested_probes', 'check_metric', 'rank_sources', 'source_similarity',
-           'metrics', 'register_metric', 'list_metrics', 'spearman', 'SmallProbeWarning', 'dissimilarity', 'parc',
-           'rsa', 'cka', 'dds', 'logme', 'nce', 'leep', 'nleep', 'h_score', 'transrate', 'gbc', 'sfda', 'knn',
-           'linear_probe', 'half_samples', 'replicate_scores', 'null_scores']
+           'held_out_r2', 'held_out_weights', 'metrics', 'register_metric', 'list_metrics', 'spearman',
+           'SmallProbeWarning', 'dissimilarity', 'parc', 'rsa', 'cka', 'dds', 'logme', 'nce', 'leep', 'nleep',
+           'h_score', 'transrate', 'gbc', 'sfda', 'knn', 'linear_probe', 'half_samples', 'replicate_scores',
+           'null_scores']
 
 # %% ../nbs/24_similarity.ipynb #00647d7f
 import inspect, math, warnings
 import numpy as np, pandas as pd, torch
+import torch.nn.functional as F
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,8 +26,9 @@ from .items import get_images, image_items, item_labels
 from .sources import source_list
 from .store import open_store
 from .outputs import compute_outputs, get_outputs
+from .weights import source_weights
 from .ranking import Ranking
-from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, check_labels
+from .estimators.core import metrics, register_metric, list_metrics, spearman, SmallProbeWarning, check_inputs, check_labels
 from .estimators.pairs import dissimilarity, parc, rsa
 from .estimators.kernels import cka, dds
 from .estimators.evidence import logme
@@ -323,6 +326,40 @@ def source_similarity(
             grams.append(k/k.norm())
     k,names = torch.stack(grams),[s.name for s in sources]
     return pd.DataFrame((k@k.T).clamp(0,1).numpy(), names, names)
+
+# %% ../nbs/24_similarity.ipynb #wts24003
+@checked
+def held_out_r2(
+    features, # [n,d], one row per image
+    labels, # class labels [n]
+)->float: # from 0 to 1
+    """Share of the variance of the labels (one-hot) that ridge regressions on all other images explain: leave-one-out in closed form
+    (Allen 1974), the ridge by least error. 0 if none is better than the shares of the classes"""
+    x,y = check_inputs(features, labels, classes_for='held_out_r2')
+    n,y = len(x),F.one_hot(y).double()
+    x,y = x-x.mean(0),y-y.mean(0)
+    x *= (n/x.square().sum().clamp_min(1e-300)).sqrt()
+    if n<=x.shape[1]: d,u = torch.linalg.eigh(x@x.T)            # the same squares and axes, sooner
+    else: u,d = (o if o.ndim==2 else o.square() for o in torch.linalg.svd(x, full_matrices=False)[:2])
+    d = d.clamp_min(0)
+    def error(ridge):
+        g = d/(d+ridge)
+        left = 1-1/n-u.square()@g
+        return ((y-u@(g[:,None]*(u.T@y)))/left[:,None]).square().sum()
+    least = min(error(r) for r in np.logspace(-3, 3, 25))
+    return max(0., float(1-least/(y*n/(n-1)).square().sum()))
+held_out_r2.times = 10
+
+@checked
+def held_out_weights(
+    features, # of the labelled images, from each source [n,d_s]
+    labels, # class labels [n]
+)->np.ndarray: # alpha [S], sums to 1
+    "Weights in proportion to `held_out_r2`; those of CKA at p=4 if that is 0 for all sources, as with one image per class"
+    check_type('features', features, (list,tuple), 'a list with one array [n,d] per source')
+    if not features: raise ValueError("`features` is empty: it takes one array [n,d] per source")
+    e = [held_out_r2(x, labels) for x in features]
+    return source_weights(e, 1) if max(e)>0 else source_weights([cka(x, labels) for x in features])
 
 # %% ../nbs/24_similarity.ipynb #9d51eff4
 def _accuracy_array(accuracies, names):

@@ -251,10 +251,13 @@ entries = {
                               dls=dls(), zoo=zoo(), times=2, **small),
  'source_similarity': lambda: call(similarity.source_similarity, dict(sources='sources', images='images'),
                                    sources=list(zoo()), images=pics, **small),
+ 'held_out_r2': lambda: call(similarity.held_out_r2, m, features=X, labels=Y),
+ 'held_out_weights': lambda: call(similarity.held_out_weights, dict(features='vector', labels='labels'), features=[X,X[:,:2]], labels=Y),
  # weights
  'normalize_scores': lambda: call(normalize_scores, dict(scores='vector', how='choice'), scores=[.1,.2,.3]),
  'source_weights': lambda: call(source_weights, dict(scores='vector', p='number', norm='choice', top='count'), scores=[.1,.2,.3]),
  'effective_sources': lambda: call(effective_sources, dict(alpha='vector'), alpha=[.2,.3,.5]),
+ 'share_weights': lambda: call(share_weights, dict(alpha='vector', alike='matrix', q='number'), alpha=[.2,.3,.5], alike=np.eye(3)),
  'prune_weights': lambda: call(prune_weights, dict(alpha='vector', min_weight='share'), alpha=[.2,.3,.5]),
  # distill
  'create_student': lambda: call(create_student, dict(arch='choice', n_out='count', start='file', stages='count'),

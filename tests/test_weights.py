@@ -1,5 +1,5 @@
 "Weights against the formula in exact arithmetic, and what must hold for any scores"
-import math, numpy as np, pytest, warnings
+import math, numpy as np, pandas as pd, pytest, warnings
 from fractions import Fraction
 from hypothesis import given, settings, assume, strategies as st
 from distill_nb.weights import *
@@ -94,3 +94,20 @@ def test_prune():
         with pytest.raises(ValueError, match='`min_weight`'): prune_weights([.5,.5], bad)
     for f in (prune_weights, effective_sources):
         with pytest.raises(ValueError, match='`alpha`'): f([0,0])
+
+def test_share():
+    a = source_weights([.42,.40,.25])
+    rng = np.random.default_rng(0)
+    k = np.exp(-rng.uniform(.3, 2, (3,3)))
+    k = np.maximum(k, k.T)
+    np.fill_diagonal(k, 1)
+    for q in (.5,4,16): np.testing.assert_allclose(share_weights(a, k, q), (a/(k**q).sum(1))/(a/(k**q).sum(1)).sum())
+    np.testing.assert_allclose(share_weights(a, np.eye(3)), a)
+    np.testing.assert_allclose(share_weights(a, np.ones((3,3))), a)
+    copies = [0,1,2,2,2]
+    b = share_weights(a[copies]/a[copies].sum(), np.eye(3)[copies][:,copies])
+    np.testing.assert_allclose([b[0],b[1],b[2:].sum()], a)
+    np.testing.assert_allclose(share_weights(a, pd.DataFrame(k)), share_weights(a, k))
+    with pytest.raises(ValueError, match='`alike`'): share_weights(a, np.eye(2))
+    with pytest.raises(ValueError, match='1 on the diagonal'): share_weights(a, -np.eye(3))
+    with pytest.raises(ValueError, match='`q`'): share_weights(a, np.eye(3), -1)
