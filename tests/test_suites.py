@@ -181,8 +181,8 @@ def test_cli(eight, tmp_path):
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
 def test_cli_without_a_second_folder(eight, tmp_path, capsys):
     main(['bench', 'eight', '--data', str(eight/'data'), '--sources', 'none', '--out', str(tmp_path/'runs'),
-          '--store', str(tmp_path/'store'),
-          '--targets', 'birds', '--budgets', '0.5', '--seeds', '0', '--methods', 'probe_best', 'teacher', '--steps', '2'])
+          '--store', str(tmp_path/'store'), '--targets', 'birds', '--budgets', '0.5', '--seeds', '0',
+          '--methods', 'probe_best', 'teacher', '--steps', '2'])
     rows = read_runs(tmp_path/'runs')
     assert 'teacher' in capsys.readouterr().out and list(rows.method) == ['probe_best','teacher']
     assert rows.pool_accuracy.notna().tolist() == [False,True]
