@@ -20,7 +20,7 @@ from distill_nb.items import get_images
 from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.packs import load_pack
 from distill_nb.quality import disagreement
-from distill_nb.teachers import joint_features
+from distill_nb.joint import joint_features
 from distill_nb.zoo import Zoo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))

@@ -21,7 +21,7 @@ from distill_nb.estimators.probes import fit_probe
 from distill_nb.forecast import are_even, held_out_curve, kernel_of
 from distill_nb.outputs import compute_outputs, get_outputs
 from distill_nb.packs import load_pack
-from distill_nb.teachers import joint_features
+from distill_nb.joint import joint_features
 from distill_nb.zoo import Zoo
 
 targets = 'aerial birds chestxray corn flowers pets skin textures'.split()

@@ -141,7 +141,7 @@ def test_api_pages_show_docments(site):
     text = (site/'learner.html').read_text(encoding='utf-8')
     assert 'the few labels, and a validation set' in text and 'id="distill-nb-learner-distill-learner"' in text
     assert 'the share of the target loss' in text
-    assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/34_learner.ipynb' in text
+    assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/35_learner.ipynb' in text
 
 @pytest.fixture(scope='module')
 def served(site):
