@@ -422,9 +422,9 @@ def _start(a, zoo):
 def _teach(a):
     "What teaches, as the options have it"
     from distill_nb.teach import Both, Joint, Probes, SourceClasses
-    if a.live and a.pseudo in ('joint','probe'): raise ValueError(f"--live: {a.pseudo} is looked up; add --pseudo source or both")
-    probes,classes = Probes(T=a.temperature),SourceClasses(T=a.temperature, live=a.live)
-    return dict(joint=Joint(T=a.temperature), probe=probes, source=classes, both=Both(probes=probes, classes=classes))[a.pseudo]
+    if a.live and a.pseudo in ('joint','probe'): raise ValueError(f"--live: {a.pseudo} is looked up; use --pseudo source")
+    joint,probes,classes = Joint(T=a.temperature),Probes(T=a.temperature),SourceClasses(T=a.temperature, live=a.live)
+    return dict(joint=joint, probe=probes, source=classes, both=Both(probes=probes, classes=classes))[a.pseudo]
 
 def _prepared(a):
     "The data, the zoo and the student as `train_student` takes them, all checked"
@@ -509,7 +509,7 @@ def train(
     out:str='distilled', # folder for the student, the page, the ranking and the log
     force:bool=False, # start over in a folder that holds another run, and delete what that one wrote
     json:bool=False, # print JSON instead of sentences
-    pseudo:_one_of('joint', 'probe', 'source', 'both')='joint', # one classifier on all features, probes, own classes, the last two
+    pseudo:_one_of('joint', 'probe', 'source', 'both')='joint', # one classifier on all features, probes, own classes, or both
     p:_number()=4., # power of the scores: 0 weights all equally, inf takes the best alone
     lam:_number(0, 1)=.5, # share of the target loss, from 0 to 1
     temperature:_number(.01, 100)=1., # temperature of the pseudo-labels

@@ -89,7 +89,7 @@ def held_out_curve(
     times:int=20, # draws at each size
     seed:int=42 # of the draws
 )->pd.DataFrame: # labels, accuracy, images: how many different ones were asked about
-    "Accuracy on held-out images of classifiers that learn from parts of the labels, smallest first; an image counts once"
+    "Held-out accuracy of classifiers that learn from parts of the labels, smallest first; an image counts once"
     codes,rng,rows = class_codes(labels).numpy(),np.random.default_rng(seed),[]
     for share in _shares(codes):
         right,asked,sizes = np.zeros(len(codes)),np.zeros(len(codes)),[]

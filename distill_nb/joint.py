@@ -25,7 +25,7 @@ def source_axes(
     weight:float=1., # total variance of what the axes give
     k:int=64, # how many, or fewer where there are not as many
 )->tuple: # middle [d], axes [d,k]
-    "Principal axes: `(x-middle)@axes` are the first principal components of `x`, scaled to a total variance of `weight`"
+    "Principal axes: `(x-middle)@axes` are the first principal components, their variance `weight` in all"
     x = np.asarray(x, dtype=np.float32)
     with np.errstate(invalid='ignore'): # features that do not vary
         pca = PCA(min(k, *x.shape), svd_solver='covariance_eigh' if len(x) > x.shape[1] else 'full').fit(x)
@@ -80,7 +80,7 @@ def learn_from_pool(
     weight:float=.5, # of an image without a label, beside one with a label
     rows:int=4096, # of the pool at a time
 )->tuple: # weights [K,C], bias [C]
-    "The classifier, and what the clusters of the pool say: EM for Gaussians of one shape, with the classifier as the prior"
+    "The classifier and the clusters of the pool: EM for Gaussians of one shape, with the classifier as the prior"
     if not len(pool): return w,b
     seen = F.one_hot(tensor(y), w.shape[1]).float()
     blocks = pool.split(rows)
@@ -110,9 +110,10 @@ def joint_labels(
     store=None, # where outputs are kept, see `get_outputs`
     progress:bool=True, # show progress bars while sources run
 )->Tensor: # probabilities [n,C]
-    """The classes that one linear classifier on the features of all sources, fitted to the labelled images and to `images`, predicts.
+    """What one linear classifier on the features of all sources, fitted to the labelled images and `images`, predicts.
     Raises `ValueError` if all labelled images are of one class"""
-    sources,few,pool = source_list(sources),get_images(dls),opened_as(dls, get_images(images), '`images`')
+    sources,few = source_list(sources),get_images(dls)
+    pool = opened_as(dls, get_images(images), '`images`')
     rest = pool[:0] if asked is None else opened_as(dls, get_images(asked), '`asked`')
     alpha,(seen,y) = alpha_array(alpha, len(sources)),np.unique(item_labels(dls), return_inverse=True)
     if len(seen) == 1: raise ValueError("`dls`: all labelled images are of one class; label some of another one")

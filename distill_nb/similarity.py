@@ -333,7 +333,7 @@ def held_out_r2(
     features, # [n,d], one row per image
     labels, # class labels [n]
 )->float: # from 0 to 1
-    """Share of the variance of the labels (one-hot) that ridge regressions on all other images explain: leave-one-out in closed form
+    """Share of the labels' variance (one-hot) that ridge regressions on all other images explain: leave-one-out in closed form
     (Allen 1974), the ridge by least error. 0 if none is better than the shares of the classes"""
     x,y = check_inputs(features, labels, classes_for='held_out_r2')
     n,y = len(x),F.one_hot(y).double()

@@ -144,7 +144,8 @@ eight_methods = dict(compare_methods, best=best_source, lp_ft=partial(transfer_l
                      all=partial(_weighted, min_weight=0), top3=partial(_weighted, top=3),
                      weighted_fixmatch=partial(beside_fixmatch, teach=SourceClasses()), distill_fixmatch=beside_fixmatch,
                      labels_last=labels_last,
-                     probes=partial(distill, teach=Probes()), reranked=partial(reranked, teach=SourceClasses()), all_labels=all_labels,
+                     probes=partial(distill, teach=Probes()), reranked=partial(reranked, teach=SourceClasses()),
+                     all_labels=all_labels,
                      teacher=teacher, probe_best=probe_best)
 
 # %% ../nbs/54_suites.ipynb #sts00011

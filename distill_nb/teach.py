@@ -1,4 +1,4 @@
-"""What you ask for, `distill_learner(..., teach=Joint())`: a few options now, a teacher once there are sources, labels and a pool.
+"""What you ask for, `distill_learner(..., teach=Joint())`: options now, a teacher once there are sources, labels and a pool.
 
 Docs: https://distill-nb.github.io/distill_nb/teach.html.md"""
 
@@ -82,12 +82,12 @@ def answers(self:Teach,
     progress:bool=True, # show progress bars while sources run
 )->Tensor: # probabilities [n,C]
     "The target's classes, as they are taught. Raises `ValueError` if something else is taught"
-    if not self.in_target: raise ValueError(f"`teach`: {self} does not teach the target's own classes, so no answer is right or wrong")
+    if not self.in_target: raise ValueError(f"`teach`: {self} does not teach the target's classes, which alone can be right")
     return self(sources, dls, ifnone(asked, pool), store=store, progress=progress).probs
 
 # %% ../nbs/27_teach.ipynb #tch26001
 class Joint(Teach):
-    "One classifier on the features of all sources, which learns from the pool too, teaches the target's own classes: `joint_labels`"
+    "One classifier on all sources' features teaches the target's own classes, and learns from the pool too: `joint_labels`"
     in_target = True
     @checked
     def __init__(self,
@@ -99,7 +99,8 @@ class Joint(Teach):
     ): self.k,self.steps,self.T,self.views,self.labeled_too = k,steps,T,tuple(views),labeled_too
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
-        return TargetTeacher(self.answers(sources, dls, pool, None, store, progress), self.T, sources.alpha, sources.names)
+        probs = self.answers(sources, dls, pool, None, store, progress)
+        return TargetTeacher(probs, self.T, sources.alpha, sources.names)
 
     def answers(self, sources, dls, pool, asked=None, store=None, progress=True)->Tensor: # [n,C]
         return joint_labels(sources, sources.alpha, dls, pool, asked, self.k, self.steps, self.T, store, progress)
@@ -181,7 +182,8 @@ class Together(Teach):
         for o in self.parts: sources = o.choose(sources)
         return sources
 
-    def answers(self, *args, **kwargs)->Tensor: return max(self.parts, key=lambda o: o.in_target).answers(*args, **kwargs) # [n,C]
+    def answers(self, *args, **kwargs)->Tensor: # [n,C]
+        return max(self.parts, key=lambda o: o.in_target).answers(*args, **kwargs)
 
     def __call__(self, sources, dls, pool, store=None, progress=True):
         teachers = [o(sources, dls, pool, store, progress) for o in self.parts]

@@ -97,7 +97,7 @@ def _alike_array(alike, n):
     "Similarities as an array [n,n] from 0 to 1, checked"
     try: s = np.array(alike, dtype=np.float64)
     except (TypeError,ValueError,OverflowError): s = np.empty(0)         # text, ragged lists
-    if s.shape!=(n,n): raise ValueError(f"`alike` must be one number for each two of {n} sources, [{n},{n}]: see `source_similarity`")
+    if s.shape!=(n,n): raise ValueError(f"`alike` must be [{n},{n}], a number for each two sources: see `source_similarity`")
     if not (np.abs(s-.5)<.501).all() or not (np.abs(s.diagonal()-1)<1e-3).all():
         raise ValueError("`alike` must be numbers from 0 to 1, with 1 on the diagonal: see `source_similarity`")
     np.fill_diagonal(s, 1)
@@ -109,6 +109,6 @@ def share_weights(
     alike, # how much each two sources resemble each other, from 0 to 1 [S,S], such as `source_similarity` returns
     q:float=16, # 0 changes nothing; the larger, the more two sources must resemble each other to share
 )->np.ndarray: # [S], sums to 1
-    "Weights alpha_s / sum_r alike_sr^q: copies of a source together weigh as much as that source. Raises `ValueError` for other shapes"
+    "Weights alpha_s / sum_r alike_sr^q: copies share the weight of a source. Raises `ValueError` for other shapes"
     a = alpha_array(alpha)
     return alpha_array(a/(_alike_array(alike, len(a))**q).sum(1))
