@@ -10,14 +10,18 @@ wants -1 to 1, a small network trained from scratch on traffic signs, the featur
 good models with these five; two of the five; the five with the eight small networks that come with the package (`thirteen`); and, where
 FOLDER has their features, with two networks trained from scratch on Tiny-ImageNet (`diverse`; not run).
 
+Rules that begin with `joint` weigh the features of a joint teacher (`distill_nb.joint`) in place of probes.
+
+    --joint                the rows of these, for some sets
     --outputs [NAME ...]   only compute the features of spoilt sources, about ten minutes on one core, kept in FOLDER
 
 One thread; what is in OUT.csv is not made again. An hour on a third of a core."""
 import argparse, sys, time, warnings
 warnings.simplefilter('ignore')
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, pandas as pd, timm, torch
+import torch.nn.functional as F
 from PIL import ImageOps
 from safetensors.torch import load_file, save_file
 from scipy.optimize import nnls
@@ -30,6 +34,7 @@ from distill_nb.estimators.pairs import parc
 from distill_nb.estimators.probes import fit_probe
 from distill_nb.folds import held_out_folds
 from distill_nb.images import open_image
+from distill_nb.joint import fit_ridge, learn_from_pool, source_axes
 from distill_nb.outputs import get_outputs
 from distill_nb.packs import load_pack, pack_dls
 from distill_nb.sources import Source
@@ -252,6 +257,8 @@ sets = {'five': five, 'useless': five + useless, 'one and useless': ['imagenet_l
         'thirteen': five + tiny, 'two alike': ['imagenet_mnv2','imagenet_lite0'], 'two apart': ['inat_birds','imagenet_lite0'],
         'diverse': five + ['resnet18_tiny','vit_tiny']}
 
+joint_sets = 'five','useless','one and useless','worst thrice more','median thrice more'
+
 def rows(data, store, folder, target, per, seed, some):
     "A row for each set of sources and each rule"
     said,own,y,t,pool = answers(data, store, folder, target, per, seed, list(dict.fromkeys(o for k in some for o in sets[k])))
@@ -266,6 +273,28 @@ def rows(data, store, folder, target, per, seed, some):
                        test=(np.tensordot(w, q, 1).argmax(1)==t).mean(), nll=-np.log(np.maximum(m[np.arange(len(y)),y], 1e-6)).mean(),
                        effective=effective_sources(w), spoilt=sum(v for v,o in zip(w, names) if o in useless))
 
+def joint_rows(data, store, folder, target, per, seed):
+    "Rows of joint teachers, for the weights and sets that matter to them"
+    y,t,features = target_data(data, store, folder, target)
+    few,rest = labelled(y, per, seed)
+    own,names = y[few],list(dict.fromkeys(o for k in joint_sets for o in sets[k]))
+    x = {k: [F.normalize(torch.tensor(o).float()) for o in features[k]] for k in names}
+    axes = {k: source_axes(x[k][0]) for k in names}
+    z = {k: [(o-axes[k][0])@axes[k][1] for o in x[k]] for k in names}
+    pool = {k: unit_gram(features[k][0][::max(1, len(y)//300)][:300]) for k in names}
+    for what in joint_sets:
+        cka4 = source_weights([max(quietly(cka, features[k][0][few], own), 1e-6) for k in sets[what]])
+        alike = np.stack([pool[o] for o in sets[what]])
+        alike = alike@alike.T
+        for rule,w in {'equal': np.full(len(cka4), 1/len(cka4)), 'cka^4': cka4, 'cka^4 shared 16': share_weights(cka4, alike, 16)}.items():
+            train,test = (torch.cat([float(a)**.5*z[k][i] for k,a in zip(sets[what], w)], 1) for i in (0,1))
+            ridge = fit_ridge(train[few], own)
+            learnt = ridge,learn_from_pool(train[few], own, train[rest], *ridge)
+            p,q = (sum((o@v + b).softmax(1) for v,b in learnt).numpy()/2 for o in (train[rest],test))
+            yield dict(target=target, per=per, seed=seed, sources=what, rule=f'joint: {rule}', n=len(own), pool=(p.argmax(1)==y[rest]).mean(),
+                       test=(q.argmax(1)==t).mean(), nll=-np.log(np.maximum(p[np.arange(len(rest)),y[rest]], 1e-6)).mean(),
+                       effective=effective_sources(w), spoilt=sum(v for v,o in zip(w, sets[what]) if o in useless))
+
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('data', type=Path)
@@ -273,6 +302,7 @@ if __name__ == '__main__':
     ap.add_argument('--store', default=None, help='folder where outputs of sources are kept')
     ap.add_argument('--spoilt', type=Path, required=True, help='folder for what is computed of spoilt sources')
     ap.add_argument('--outputs', nargs='*', help='only compute the features of these (by default of all)')
+    ap.add_argument('--joint', action='store_true', help='make the rows of joint teachers')
     ap.add_argument('--sets', nargs='+', default=[k for k in sets if k!='diverse'], choices=list(sets))
     ap.add_argument('--only', nargs='+', default=targets, choices=targets)
     a = ap.parse_args()
@@ -283,11 +313,12 @@ if __name__ == '__main__':
         sys.exit()
     found = pd.read_csv(a.out).to_dict('records') if a.out.exists() else []
     keys = ['target','per','sources']
-    done = {tuple(str(r[k]) for k in keys) for r in found}
+    done = {tuple(str(r[k]) for k in keys) for r in found if r['rule'].startswith('joint') == a.joint}
     for target,per in ((t, p) for t in a.only for p in (5,'fifth')):
-        left = [o for o in a.sets if (target,str(per),o) not in done]
+        left = [o for o in (joint_sets if a.joint else a.sets) if (target,str(per),o) not in done]
         if not left: continue
-        new = pd.DataFrame([r for s in range(3) for r in rows(a.data, a.store, a.spoilt, target, per, s, left)])
+        make = joint_rows if a.joint else partial(rows, some=left)
+        new = pd.DataFrame([r for s in range(3) for r in make(a.data, a.store, a.spoilt, target, per, s)])
         new = new.groupby([*keys,'rule'], sort=False).mean(numeric_only=True).drop(columns='seed').reset_index()
         found += new.assign(draws=3, **machine()).to_dict('records')
         print(target, per, flush=True)
