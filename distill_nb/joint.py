@@ -27,9 +27,9 @@ def source_axes(
 )->tuple: # middle [d], axes [d,k]
     "Principal axes: `(x-middle)@axes` are the first principal components, their variance `weight` in all"
     x = np.asarray(x, dtype=np.float32)
-    with np.errstate(invalid='ignore'): # features that do not vary
+    with np.errstate(invalid='ignore', divide='ignore'): # features that do not vary, a single image
         pca = PCA(min(k, *x.shape), svd_solver='covariance_eigh' if len(x) > x.shape[1] else 'full').fit(x)
-    size = weight*len(x)/max((len(x)-1)*pca.explained_variance_.sum(), 1e-12)
+    size = weight*len(x)/max(np.square(pca.singular_values_).sum(), 1e-12)
     return tensor(pca.mean_),tensor(pca.components_.T*size**.5)
 
 def joint_features(
@@ -84,7 +84,7 @@ def learn_from_pool(
     if not len(pool): return w,b
     seen = F.one_hot(tensor(y), w.shape[1]).float()
     blocks = pool.split(rows)
-    second = few.T@few + weight*sum(o.T@o for o in blocks)
+    second = (few.T@few + weight*sum(o.T@o for o in blocks)).double() # in single precision `eigh` may fail
     axes = torch.linalg.eigh(second).eigenvectors[:,-k:]
     second,prior = axes.T@second@axes,(w,b)
     for _ in range(steps):
@@ -92,8 +92,8 @@ def learn_from_pool(
         for o in blocks:
             p = weight*(o@w + b).softmax(1)
             size,total = size + p.sum(0),total + p.T@o
-        v,c = gaussian_logits(size, total@axes, second)
-        w,b = prior[0] + axes@v/2,prior[1] + c/2
+        v,c = gaussian_logits(size.double(), total.double()@axes, second)
+        w,b = prior[0] + (axes@v).float()/2,prior[1] + c.float()/2
     return w,b
 
 # %% ../nbs/25_joint.ipynb #jnt00021

@@ -224,6 +224,7 @@ class TargetTeacher(Teacher):
     ):
         self.probs,self.T,self.names = check_type('probs', probs, Tensor, 'a tensor [n,C]'),T,list(names)
         self.alpha = None if alpha is None else _weights_of(alpha)
+        if not self.probs.isfinite().all(): raise ValueError("`probs` hold NaN or infinity: a student would learn nothing else")
 
     @property
     def n(self)->int: return len(self.probs)

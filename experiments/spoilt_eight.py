@@ -291,8 +291,9 @@ def joint_rows(data, store, folder, target, per, seed):
             ridge = fit_ridge(train[few], own)
             learnt = ridge,learn_from_pool(train[few], own, train[rest], *ridge)
             p,q = (sum((o@v + b).softmax(1) for v,b in learnt).numpy()/2 for o in (train[rest],test))
-            yield dict(target=target, per=per, seed=seed, sources=what, rule=f'joint: {rule}', n=len(own), pool=(p.argmax(1)==y[rest]).mean(),
-                       test=(q.argmax(1)==t).mean(), nll=-np.log(np.maximum(p[np.arange(len(rest)),y[rest]], 1e-6)).mean(),
+            yield dict(target=target, per=per, seed=seed, sources=what, rule=f'joint: {rule}', n=len(own),
+                       pool=(p.argmax(1)==y[rest]).mean(), test=(q.argmax(1)==t).mean(),
+                       nll=-np.log(np.maximum(p[np.arange(len(rest)),y[rest]], 1e-6)).mean(),
                        effective=effective_sources(w), spoilt=sum(v for v,o in zip(w, sets[what]) if o in useless))
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from browser import browser, chromium, run_in_lab, serve, serve_lab
 
-notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'55_explore.ipynb'
+notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'02_explore.ipynb'
 pytestmark = pytest.mark.browser
 wait = 900_000 # ms, for cells to run on a machine that others keep busy
 

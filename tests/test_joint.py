@@ -125,6 +125,18 @@ def test_a_pool_of_hardly_any_images(n):
     assert w.isfinite().all() and b.isfinite().all()
     assert right(z, y, few, w, b) > .6
 
+@pytest.mark.parametrize('seed', range(4))
+def test_more_directions_than_images(seed):
+    "As with several sources and a small pool: most directions are empty"
+    rng = np.random.default_rng(seed)
+    x = [torch.tensor(rng.standard_normal((90,d))*.9**np.arange(d)).float() for d in (256,64,256,128,64,64)]
+    z,y = joint_features(x),np.arange(90)%10
+    w,b = learn_from_pool(z[:30], y[:30], z[30:], *fit_ridge(z[:30], y[:30]))
+    assert w.isfinite().all() and b.isfinite().all() and w.abs().max() < 1e3
+
+def test_one_image_alone_has_no_directions():
+    assert (joint_features([torch.randn(1, 4)]) == 0).all()
+
 def test_order_and_blocks_do_not_matter():
     z,y = clouds(200, 3)
     few,rest = split(y, 3)

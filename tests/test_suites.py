@@ -16,7 +16,7 @@ from distill_nb.bench import *
 from distill_nb.compare import ask
 from distill_nb.similarity import rank_sources
 from distill_nb.suites import *
-from distill_nb.teach import Probes
+from distill_nb.teach import Probes, Teach
 from distill_nb.teachers import probe_labels
 
 def pack(path, classes=3, n=8, px=40, seed=0):
@@ -127,14 +127,15 @@ def test_the_teacher_has_the_defaults_of_distill(spread, monkeypatch):
     asked = []
     def other(dls, pool, rank, p=0., norm=None, top=2, min_weight=.01, teach=Probes(C=3.)): pass
     monkeypatch.setattr(suites, 'distill', other)
-    monkeypatch.setattr(suites, 'taught', lambda *args: asked.append(args) or torch.ones(len(args[3]), 4))
+    monkeypatch.setattr(Teach, 'answers', lambda *args, **kw: asked.append(args) or torch.ones(len(args[-1]), 4))
     run_cell(s, 'birds', 2, 0, 'teacher', store=False)
-    (teach,sources,_,images,_), = asked
+    (teach,sources,_,images,test),about_pool = asked
     assert teach.C == 3 and len(sources) == 2 and list(sources.alpha) == [.5,.5]
-    assert len(images) == len(pool) + len(dls.train.items) + len(dls.valid_ds)
+    assert len(images) == len(pool) + len(dls.train.items) and len(test) == len(dls.valid_ds)
+    assert len(about_pool) == 4 # the pool alone
 
 def test_a_teacher_of_other_classes_is_refused(spread):
-    with pytest.raises(ValueError, match='`teach`: SourceClasses.*own classes'):
+    with pytest.raises(ValueError, match='`teach`: SourceClasses.*does not teach'):
         run_cell(spread[0], 'birds', 2, 0, 'teacher:teach=SourceClasses()', store=False)
 
 @pytest.mark.filterwarnings('ignore::distill_nb.estimators.core.SmallProbeWarning')
