@@ -183,7 +183,7 @@ def label_more(f):
     "What more labels would show and bring, and how to choose them"
     said = [_known_to(f)]
     if f.forecast is not None:
-        said.append(f"{f.forecast} That is a forecast for the teachers (the sources' probes together), not for the student.")
+        said.append(f"{f.forecast} That is a forecast for the mean of the sources' probes, not for the student.")
     said = [o for o in said if o]
     if f.disputed or f.n_pool and said:
         told = listed([image_title(o, i) for i,o in enumerate(f.disputed)]) if f.disputed else ''

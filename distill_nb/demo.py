@@ -108,7 +108,7 @@ _own_words = ("LABELED is a folder with one folder of images per class; five ima
               "images of the same kind, the more the better. The weights of the sources are downloaded the first time.")
 _is = dict(scratch='from random weights, on the labels alone', transfer='fine-tuned from the start, on the labels alone',
     weighted="the paper's: the sources teach their own classes, each by its weight",
-    distill="the default of this package: probes on the sources' features teach the target's classes, each by its weight")
+    distill="the default of this package: one classifier on what all sources see teaches the target's classes")
 _linked = 'ranking.csv','runs.csv','table.csv','ranking.png','weights.png','comparison.png'
 
 def _page(rank, comparison, pngs, title, about, command, own):

@@ -75,7 +75,7 @@ cases = dict(
     label_more=(with_(found(40, n=50), forecast=forecast(), n_pool=90, disputed=[f'/pool/{i}.png' for i in range(6)]),
                 'known to ±11 points. About 200 more labelled images would make that ±5. Another 20 labels would bring about 3 points '
                 "\\(1 to 6\\). "
-                "That is a forecast for the teachers \\(the sources' probes together\\), not for the student. To choose them, use "
+                "That is a forecast for the mean of the sources' probes, not for the student. To choose them, use "
                 '`distill_nb next`, or `rank.label\\(pool\\)` in a notebook; the sources disagree most on pool/0.png, pool/1.png, '
                 'pool/2.png and 3 more\\.', found(1600, n=2000)),
     undecided=(two_ways(80, 74), '100 images do not tell the student from fine-tuning \\(about [\\d,]+ would\\)', found(80, tuned=50)),
