@@ -72,7 +72,7 @@ def test_a_share_is_held_out_once(data, tmp_path):
     assert res.findings.held_out == '6 of 30 labelled images, held out once' and len(res.learn.dls.train_ds) == 30
     told,f = json.loads((res.out/'run.json').read_text()),res.findings.forecast
     assert told['forecast'] == f.numbers | dict(words=str(f)) and f.more == 20
-    assert sum(str(f) in o and 'for the teachers' in o and '`distill_nb next`' in o for o in told['advice']) == 1
+    assert sum(str(f) in o and "the sources' probes, not for the student" in o and '`distill_nb next`' in o for o in told['advice']) == 1
 
 def test_labelled_images_in_the_pool_are_left_out_there(data, tmp_path):
     said = []
