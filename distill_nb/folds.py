@@ -253,7 +253,7 @@ def fold(self:Run,
     teach = self.distil['teach'] if self.distil['teach'].in_target else Joint()
     asked = dict(dls=dls, pool=teach.images(dls, self.pool), asked=held[0], store=self.store, progress=False)
     res = {candidates['teachers']: teach.answers(chosen, **asked).numpy(),
-           candidates['source'] + best: Probes().answers(WeightedSources([self.zoo[best]], [1.]), **asked).numpy()}
+           candidates['source'] + best: Probes(getattr(teach, 'C', .1)).answers(WeightedSources([self.zoo[best]], [1.]), **asked).numpy()}
     if baselines:
         self.tell(f'{name}: fine-tuning, to compare with')
         tuned = HeldOut()

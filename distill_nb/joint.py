@@ -81,7 +81,7 @@ def learn_from_pool(
     rows:int=4096, # of the pool at a time
 )->tuple: # weights [K,C], bias [C]
     "The classifier and the clusters of the pool: EM for Gaussians of one shape, with the classifier as the prior"
-    if not len(pool): return w,b
+    if not (steps and len(pool)): return w,b
     seen = F.one_hot(tensor(y), w.shape[1]).float()
     blocks = pool.split(rows)
     second = (few.T@few + weight*sum(o.T@o for o in blocks)).double() # in single precision `eigh` may fail

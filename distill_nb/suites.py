@@ -11,16 +11,15 @@ __all__ = ['eight_methods', 'eight_suite', 'paper_suite']
 from inspect import signature
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
-from .estimators.probes import fit_probe
 from .core import Count, OneOf, checked
 from .files import whole_file, write_whole
-from .items import get_images, item_labels
+from .items import get_images
 from .packs import load_pack, pack_dls
 from .tasks import load_task, paper_tasks
 from .sources import Source
 from .zoo import Zoo, parc_tasks
-from .outputs import get_features
 from .similarity import rank_sources
+from .teachers import probe_labels
 from .callbacks import LabelsLast
 from .fixmatch import FixMatch
 from .teach import Both, Probes, SourceClasses
@@ -96,12 +95,7 @@ def probe_best(
     store=None, # where outputs are kept
 )->dict: # probabilities [n,C]: test
     "The best source by the ranking as it is, with a linear probe on its features"
-    y,seen = item_labels(dls),np.unique(item_labels(dls))
-    few,test = (get_features([rank.best], get_images(o), store, progress=False)[0] for o in (dls, dls.valid))
-    w,b = fit_probe(few, y, C)
-    probs = torch.zeros(len(test), get_c(dls))
-    probs[:,seen] = (test.double()@w + b).softmax(1).float()
-    return dict(test=probs)
+    return dict(test=probe_labels([rank.best], [1.], dls, dls.valid, C, store=store, progress=False))
 probe_best.answers = True
 
 # %% ../nbs/54_suites.ipynb #sts00007

@@ -541,7 +541,7 @@ elsewhere = { # why a public name is not in `entries`
                                   'run_cell run_suite digits_suite '
         'crop_modes interpolations check_geometry height_width fit_image prepare_item ValidView read_transform '
         'read_transforms seen_in_validation per_channel input_channels '
-        'all_labels teacher probe_best taught '
+        'all_labels teacher probe_best '
         'best_learner beside_fixmatch labels_last reranked checkpoints check_count check_number check_type check_table '
         'escape_markdown model_fields check_fields strict_json read_graph sketching weight_shapes check_shapes '
         'check_build check_arguments check_student student_args check_args'}
