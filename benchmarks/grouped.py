@@ -37,8 +37,12 @@ def case(arch, px, bs, a):
     x,fs = torch.randn(bs, 3, px, px, device=a.device).to(memory_format=torch.channels_last),variants(arch, 4, a.device, a.compile)
     with torch.inference_mode(), torch.autocast(torch.device(a.device).type, enabled=a.device!='cpu'):
         first = None
-        for k,f in fs.items():                                     # the same answers, and warm
-            z = f(x)
+        for k,f in list(fs.items()):                               # the same answers, and warm
+            try: z = f(x)
+            except RuntimeError as e:                              # `vmap` has no batch norm on some devices
+                print(f'{arch}, {k}: left out, {e}', flush=True)
+                fs.pop(k)
+                continue
             first = z if first is None else first
             assert (z-first).abs().max() < (.05*first.float().std() if a.device!='cpu' else 1e-3), k
         got = [{k: seconds(f, x, 1 if a.small else 3) for k,f in fs.items()} for _ in range(1 if a.small else 5)]

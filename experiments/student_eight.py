@@ -1,8 +1,8 @@
 """What makes a student keep more of what its teachers know? `python experiments/student_eight.py DATA OUT.csv --store FOLDER --kind KIND`
 
 Five labels a class; the rest of the training images is the pool. The student is the first four stages of EfficientNet-Lite0 on 64 px
-from ImageNet weights, taught at the suggested rate by probes on the five models of DATA, and tried on the test images. Three kinds of run,
-from dear to cheap:
+from ImageNet weights, taught at the suggested rate by the five models of DATA (`--teacher joint`, the default of `distill_learner`, or
+`probes`), and tried on the test images. Three kinds of run, from dear to cheap:
 
 - `whole`: the student as `distill_learner` trains it, 200 steps of 16 labelled and 32 pool images (`--only NAME@600`: 600 steps)
 - `upper`: its first three groups of blocks frozen, their outputs for one sequence of augmented batches computed once for all variants
@@ -25,6 +25,7 @@ from distill_nb.distill import Distill
 from distill_nb.fixmatch import strong_augment
 from distill_nb.images import ImageView, open_image
 from distill_nb.items import get_images
+from distill_nb.joint import joint_labels
 from distill_nb.learner import student_learner
 from distill_nb.packs import load_pack
 from distill_nb.recipe import CheckFit
@@ -114,7 +115,8 @@ def through(f, learn, images):
 
 class Bench:
     "The targets, and what the sources say of them"
-    def __init__(self, data, store): self.data,self.store,self.zoo = data,store,Zoo.checkpoints(data/'weights', size=128)
+    def __init__(self, data, store, teacher='joint'):
+        self.data,self.store,self.teacher,self.zoo = data,store,teacher,Zoo.checkpoints(data/'weights', size=128)
 
     @lru_cache(2)
     def pack(self, target): return load_pack(self.data/'targets'/f'{target}.npz')
@@ -143,7 +145,9 @@ class Bench:
         dls,images = self.dls(pack.train[0][few], few, target),get_images(pack.train[0])[order]
         sources = rank_sources(dls, self.zoo, times=0, store=self.store, progress=False).choose(p)
         looks = images + L(ImageView(o, v) for v in views for o in images)
-        probs = probe_labels(sources, sources.alpha, dls, looks, T=T, store=self.store, progress=False)
+        own = dict(T=T, store=self.store, progress=False)
+        if self.teacher == 'joint': probs = joint_labels(sources, sources.alpha, dls, images[:len(rest)], looks, **own)
+        else: probs = probe_labels(sources, sources.alpha, dls, looks, **own)
         return few,order,probs,sources
 
     def hints(self, target, seed, k=64):
@@ -307,12 +311,13 @@ variants = {
 by_kind = dict(whole=whole, upper=upper, head=head, teacher=teacher)
 
 def table(rows, reference='base'):
-    "Mean over targets and seeds, and the paired difference to `reference` of the same kind and steps, in points"
+    "Mean over targets and seeds, and the paired difference to `reference` of the same teacher, kind and steps, in points"
     res = []
-    for (kind,steps,v),g in rows[rows.kind != 'teacher'].groupby(['kind','steps','variant'], sort=False):
-        ref = rows[(rows.kind == kind) & (rows.steps == steps) & (rows.variant == reference)].set_index(['target','seed'])
+    for (teacher,kind,steps,v),g in rows[rows.kind != 'teacher'].groupby(['teacher','kind','steps','variant'], sort=False):
+        alike = (rows.teacher == teacher) & (rows.kind == kind) & (rows.steps == steps)
+        ref = rows[alike & (rows.variant == reference)].set_index(['target','seed'])
         d = (g.set_index(['target','seed'])[['accuracy','pool','loss']] - ref[['accuracy','pool','loss']]).dropna(how='all')
-        res.append(dict(kind=kind, steps=steps, variant=v, runs=len(d), mean=g.accuracy.mean(), gap=d.accuracy.mean(), sem=d.accuracy.sem(),
+        res.append(dict(teacher=teacher, kind=kind, steps=steps, variant=v, runs=len(d), mean=g.accuracy.mean(), gap=d.accuracy.mean(), sem=d.accuracy.sem(),
                         pool=d['pool'].mean(), loss=d.loss.mean(), **d.accuracy.groupby('target').mean().round(1)))
     return pd.DataFrame(res).round(2)
 
@@ -321,22 +326,23 @@ if __name__ == '__main__':
     ap.add_argument('data', type=Path)
     ap.add_argument('out', type=Path)
     ap.add_argument('--store', default=None, help='folder where outputs of sources are kept')
+    ap.add_argument('--teacher', default='joint', choices=('joint','probes'))
     ap.add_argument('--kind', default='whole', choices=list(by_kind))
     ap.add_argument('--only', nargs='+', default=list(variants), help='variants, such as lam.2, or lam.2@600 for 600 steps')
     ap.add_argument('--targets', nargs='+', default=['birds','textures','aerial','pets'])
     ap.add_argument('--seeds', nargs='+', type=int, default=[0])
     a = ap.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(a.data, a.store)
+    bench = Bench(a.data, a.store, a.teacher)
     rows = pd.read_csv(a.out).to_dict('records') if a.out.exists() else []
-    keys = ['kind','target','variant','seed','steps']
+    keys = ['kind','target','variant','seed','steps','teacher']
     done = {tuple(r[k] for k in keys) for r in rows}
     steps_of = {n: int(n.partition('@')[2] or (200 if a.kind in ('whole','upper') else 0)) for n in a.only}
     for seed,target,name in ((s, t, n) for s in a.seeds for t in a.targets for n in a.only):
-        key = a.kind,target,name.partition('@')[0],seed,steps_of[name]
+        key = a.kind,target,name.partition('@')[0],seed,steps_of[name],a.teacher
         if key in done: continue
         began = time.perf_counter()
-        row = by_kind[a.kind](bench, target, seed, key[-1], **variants[key[2]])
+        row = by_kind[a.kind](bench, target, seed, steps_of[name], **variants[key[2]])
         rows.append(dict(zip(keys, key)) | row | dict(seconds=round(time.perf_counter()-began)) | machine())
         print({k: v for k,v in rows[-1].items() if k not in machine()}, flush=True)
         pd.DataFrame(rows).to_csv(a.out, index=False)

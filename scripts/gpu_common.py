@@ -7,7 +7,7 @@ class Table:
     "A CSV that is written anew, as a whole, with every row: whoever is killed leaves the rows so far"
     def __init__(self, path, **columns): self.path,self.columns,self.rows = Path(path),columns,[]
     def add(self, **row):
-        self.rows.append({**row, **self.columns})
+        self.rows.append({**row, **self.columns, **row})
         part = self.path.with_name(f'.{self.path.name}.part')
         pd.DataFrame(self.rows).to_csv(part, index=False)
         os.replace(part, self.path)

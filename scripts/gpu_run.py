@@ -94,18 +94,21 @@ def parser():
     ap.add_argument('--small', action='store_true', help='checks and ratios at a tiny size')
     ap.add_argument('--parts', nargs='+', choices=list(limits), default=list(limits), help='some of them only')
     ap.add_argument('--data', type=Path, help='outside a bundle: folder with targets/ and weights/')
-    ap.add_argument('--steps', type=int, default=200, help='of each run of the suite')
+    ap.add_argument('--steps', type=int, nargs='+', default=[200,2000],
+                    help='of each run of the suite; with all but the first, a few methods')
     ap.add_argument('--seeds', type=int, default=20, help='of the suite')
     ap.add_argument('--jobs', type=int, help='runs of the suite at a time; by default half as many as cores, at most 8')
     ap.add_argument('--targets', nargs='+', help='some targets of the suite only')
+    ap.add_argument('--done', type=Path, help='--out of an earlier run, whose runs the suite goes on from')
     return ap
 
 def arguments(name, a, data, store):
     args = ['--out', a.out, '--device', a.device] + ['--small']*a.small
     if name == 'suite':
-        args += ['--data', data, '--store', store, '--steps', a.steps, '--seeds', a.seeds]
+        args += ['--data', data, '--store', store, '--steps', *a.steps, '--seeds', a.seeds]
         if a.jobs: args += ['--jobs', a.jobs]
         if a.targets: args += ['--targets', *a.targets]
+        if a.done: args += ['--done', a.done.resolve()]
     return [str(o) for o in args]
 
 def main(argv=None):
@@ -118,6 +121,7 @@ def main(argv=None):
     data = a.data or Path(os.environ.get('DISTILL_NB_DATA', root.parent/'shared'/'data'))
     if not bundled and 'suite' in a.parts and not (data/'weights'/'manifest.json').is_file():
         ap.error(f'--data: there is no weights/manifest.json in {data}; name the folder, or leave the suite out with --parts')
+    if a.done and not (a.done/'runs.csv').is_file(): ap.error(f'--done: there is no runs.csv in {a.done}')
     a.out = a.out.resolve()
     a.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

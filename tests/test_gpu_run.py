@@ -42,7 +42,7 @@ def python(tmp_path_factory): return bare_environment(tmp_path_factory.mktemp('b
 
 def command(python, bundle, out, *more):
     return [*cut_off(), str(python), str(bundle/'scripts'/'gpu_run.py'), '--device', 'cpu', '--small', '--out',
-            str(out), '--steps', '2', '--seeds', '1', '--jobs', '2', '--targets', 'birds', '--minutes', '200', *more]
+            str(out), '--steps', '2', '3', '--seeds', '1', '--jobs', '2', '--targets', 'birds', '--minutes', '200', *more]
 
 def inside(bundle):
     "All file names of a bundle, those in its archive too"
@@ -161,8 +161,8 @@ def test_rehearsal(bundle, python, tmp_path):
     assert {'one after the other','vmap','compiled, one after the other'} == set(whole(out/'grouped.csv').how), log
     runs = whole(out/'runs.csv')
     assert runs.error.isna().all(), runs.error.dropna().tolist()
-    assert not runs.duplicated(['target','budget','seed','method']).any()
-    assert set(runs.px) == {32} and set(runs.steps) == {2} and not runs.half.any()
+    assert not runs.duplicated(['target','budget','seed','method','steps']).any()
+    assert set(runs.px) == {32} and set(runs.steps) == {2,3} and not runs.half.any()
     (tmp_path/'gpu').symlink_to(out)
     tables = shown(tmp_path)
     assert all(isinstance(o, pd.DataFrame) and len(o) for o in tables) and set(tables[-1].index.get_level_values('method')) == methods
@@ -267,9 +267,46 @@ def test_seeds_are_outermost():
     from distill_nb.bench import Suite
     from distill_nb.suites import eight_methods
     from distill_nb.zoo import Zoo
-    cells = gpu_suite.cells(Suite('x', dict(a=None, b=None), Zoo.embedded(), eight_methods, {}, (5,.2)), 3)
+    suite = Suite('x', dict(a=None, b=None), Zoo.embedded(), eight_methods, {}, (5,.2))
+    cells = [c for n,c in gpu_suite.jobs(suite, 3) if n == 200]
     assert len(cells) == 3*2*2*6 and [c['seed'] for c in cells] == sorted(c['seed'] for c in cells)
     assert [(c['seed'],c['budget']) for c in cells[::12]] == [(s,b) for s in range(3) for b in (.2,5)]
+
+def test_more_steps_within_a_seed():
+    "All methods with the first number of steps, a few with the next, before the next seed"
+    import gpu_suite
+    from distill_nb.bench import Suite
+    from distill_nb.suites import eight_methods
+    from distill_nb.zoo import Zoo
+    suite = Suite('x', dict(a=None), Zoo.embedded(), eight_methods, {}, (5,.2))
+    jobs = gpu_suite.jobs(suite, 2, steps=(2,9))
+    assert [n for n,_ in jobs] == [2]*12 + [9]*6 + [2]*12 + [9]*6
+    assert [c['method'] for n,c in jobs[12:18]] == list(gpu_suite.patient)*2
+
+def test_an_earlier_run_goes_on(tmp_path):
+    "Its rows without an error are not made again"
+    import gpu_suite
+    cell = dict(target='a', budget=.2, seed=0, method='transfer')
+    rows = [cell | dict(budget=b, steps=2, accuracy=.5, error=e) for b,e in ((.2,''), (5,'ValueError: no'))]
+    pd.DataFrame(rows).to_csv(tmp_path/'runs.csv', index=False)
+    before = gpu_suite.ended(tmp_path)
+    assert [r['budget'] for r in before] == [.2] and gpu_suite.ended(None) == []
+    made = {gpu_suite.key(r['steps'], r) for r in before}
+    assert gpu_suite.key(2, cell) in made
+    assert not made & {gpu_suite.key(2, cell | dict(budget=5)), gpu_suite.key(3, cell), gpu_suite.key(2, cell | dict(seed=1))}
+
+def test_processes_keep_to_their_threads(tmp_path, monkeypatch):
+    "NumPy too"
+    import gpu_suite
+    for o in ('OMP','MKL','OPENBLAS','NUMEXPR'): monkeypatch.delenv(f'{o}_NUM_THREADS', raising=False)
+    gpu_suite.limit_threads(1)
+    assert [r for _,r in gpu_suite.in_processes(tmp_path, [(blas_threads, [0])], 1)] == [1]
+
+def blas_threads(a, item):
+    from threadpoolctl import threadpool_info
+    import numpy as np
+    np.ones((2,2))@np.ones((2,2))
+    return max(o['num_threads'] for o in threadpool_info())
 
 def die(a, item):
     os._exit(1) if item == 'bad' else None
