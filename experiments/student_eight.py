@@ -317,7 +317,8 @@ def table(rows, reference='base'):
         alike = (rows.teacher == teacher) & (rows.kind == kind) & (rows.steps == steps)
         ref = rows[alike & (rows.variant == reference)].set_index(['target','seed'])
         d = (g.set_index(['target','seed'])[['accuracy','pool','loss']] - ref[['accuracy','pool','loss']]).dropna(how='all')
-        res.append(dict(teacher=teacher, kind=kind, steps=steps, variant=v, runs=len(d), mean=g.accuracy.mean(), gap=d.accuracy.mean(), sem=d.accuracy.sem(),
+        res.append(dict(teacher=teacher, kind=kind, steps=steps, variant=v, runs=len(d), mean=g.accuracy.mean(),
+                        gap=d.accuracy.mean(), sem=d.accuracy.sem(),
                         pool=d['pool'].mean(), loss=d.loss.mean(), **d.accuracy.groupby('target').mean().round(1)))
     return pd.DataFrame(res).round(2)
 
