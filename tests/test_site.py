@@ -13,6 +13,7 @@ from browser import browser, chromium
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'scripts'))
 import make_site
+from website import convert as site_convert, pages as site_pages
 
 # The converter
 
@@ -22,7 +23,7 @@ def cell(source, typ='code', **kw):
 
 @pytest.fixture()
 def convert(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_site, 'root', tmp_path)
+    monkeypatch.setattr(site_pages, 'root', tmp_path)
     (tmp_path/'nbs'/'tutorials').mkdir(parents=True)
     def convert(*cells, name='24_similarity'):
         path = tmp_path/'nbs'/f'{name}.ipynb'
@@ -45,7 +46,7 @@ def test_outputs_that_a_page_shows(convert):
     out = lambda **data: dict(output_type='display_data', metadata={}, data=data)
     bar,table,figure = out(**{'text/html': ['<style>\nprogress {}\n</style>\n']}),out(
             **{'text/html': '<div><table class="fastprogress"></table></div>'}),out(**{'image/png': 'x'})
-    shown = make_site.outputs(dict(outputs=[dict(output_type='stream', name='stderr', text='w'), bar,
+    shown = site_convert.outputs(dict(outputs=[dict(output_type='stream', name='stderr', text='w'), bar,
                                             out(**{'text/html': ''}), table, figure]))
     assert [o['data'] for o in shown] == [{'text/html': '<div><table class="dataframe"></table></div>'}, figure['data']]
 
@@ -66,7 +67,7 @@ def test_names_of_notebooks_lead_to_pages(convert):
     assert c['source'] == '[a](../outputs.ipynb), [`nbs/20_outputs.ipynb`](../outputs.ipynb), [`speed`](../speed.ipynb), `outputs`, [out](https://x.org/a.ipynb)'
 
 def test_every_notebook_has_its_place():
-    assert sorted(p for ps in make_site.chapters().values() for p in ps) == sorted(set(make_site.notebooks()) - {'index'})
+    assert sorted(p for ps in make_site.chapters().values() for p in ps) == sorted(set(site_pages.notebooks()) - {'index'})
 
 def test_tables_are_tables(tmp_path):
     "A Markdown table is one on the page, whether it stands in a cell or is what a cell put out, as on the front page"
@@ -74,12 +75,12 @@ def test_tables_are_tables(tmp_path):
     out = dict(output_type='execute_result', execution_count=1, metadata={},
                data={'text/markdown': table.format('of a cell'), 'text/plain': 'x'})
     nb = dict(cells=[cell('# A page', 'markdown'), cell('words\n\n' + table.format('as written'), 'markdown'),
-                     {**cell('x'), 'outputs': make_site.outputs(dict(outputs=[out]))}],
+                     {**cell('x'), 'outputs': site_convert.outputs(dict(outputs=[out]))}],
               metadata=dict(language_info=dict(name='python', pygments_lexer='python')), nbformat=4, nbformat_minor=5)
     (tmp_path/'src'/'_static').mkdir(parents=True)
     (tmp_path/'src'/'index.ipynb').write_text(json.dumps(nb))
-    (tmp_path/'src'/'_static'/'icon.svg').write_text(make_site.icon)
-    (tmp_path/'src'/'conf.py').write_text(make_site.conf.format(version='0', widgets={},
+    (tmp_path/'src'/'_static'/'icon.svg').write_text((make_site.here/'static'/'icon.svg').read_text())
+    (tmp_path/'src'/'conf.py').write_text((make_site.here/'conf.txt').read_text().format(version='0', widgets={},
                                                                 repo=make_site.repo).replace(
         "html_theme = 'pydata_sphinx_theme'", "html_theme = 'basic'").replace('html_theme_options', 'unused'))
     p = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'sphinx', '-W', '-q', '-b', 'html', str(tmp_path/'src'),
@@ -90,7 +91,7 @@ def test_tables_are_tables(tmp_path):
 
 def test_no_table_of_the_front_page_is_raw():
     "Each table of the front page has its heading, its rule and its rows one under the other, and an empty line before"
-    for c in make_site.load(root/'nbs'/'index.ipynb')['cells']:
+    for c in site_pages.load(root/'nbs'/'index.ipynb')['cells']:
         texts = [''.join(c['source'])] * (c['cell_type'] == 'markdown') + [''.join(o['data']['text/markdown'])
                 for o in c.get('outputs', []) if 'text/markdown' in (o.get('data') or {})]
         for rows in (t.splitlines() for t in texts):
