@@ -12,7 +12,7 @@ FOLDER has their features, with two networks trained from scratch on Tiny-ImageN
 
 Rules that begin with `joint` weigh the features of a joint teacher (`distill_nb.joint`) in place of probes.
 
-    --joint                the rows of these, for some sets
+    --joint                the rows of these, for some sets (some minutes)
     --outputs [NAME ...]   only compute the features of spoilt sources, about ten minutes on one core, kept in FOLDER
 
 One thread; what is in OUT.csv is not made again. An hour on a third of a core."""
