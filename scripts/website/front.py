@@ -37,7 +37,7 @@ def cards(text):
     for title,section in zip(sections[::2], sections[1::2]):
         body,_,link = section.strip().rpartition('\n')
         made.append(f'::::{{grid-item-card}} {title}\n:class-card: front-card\n\n{body.strip()}\n\n{link}\n::::\n')
-    return ':::::{grid} 1 1 3 3\n:gutter: 3\n\n' + '\n'.join(made) + ':::::\n'
+    return ':::::{grid} 1 1 3 3\n:class-container: front-cards\n:gutter: 3\n\n' + '\n'.join(made) + ':::::\n'
 
 def front(path, names, pages):
     "The front page as a notebook without a cell of code"
