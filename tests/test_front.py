@@ -1,5 +1,5 @@
 "What a stranger sees first: the front page, the README made of the same notebook, the page of changes, and how to cite"
-import re, subprocess, sys
+import re, sys
 from pathlib import Path
 import pytest
 
@@ -39,7 +39,7 @@ def test_the_opening_keeps_title_line_install_and_picture():
 
 def test_the_changelog_links_to_pages():
     text = changelog('1.2.3', {}, site_pages.notebooks())
-    assert text.startswith('# Changelog\n') and 'version 1.2.3' in text and '](reproduction.ipynb)' in text
+    assert text.startswith('# Changelog\n') and 'version 1.2.3' in text and '](reproduction.ipynb)' in text and '\n## Unreleased\n' in text
     assert not re.search(r'`nbs/[^`]+\.ipynb`|\]\(nbs/', text)
     assert (root/'CHANGELOG.md').read_text(encoding='utf-8').partition('## ')[2].splitlines()[-1] in text
 
