@@ -13,7 +13,9 @@ root = Path(__file__).resolve().parents[1]
 here = root/'scripts'/'website'
 sys.path[:0] = [str(root), str(root/'scripts')]
 from website.api import symbols # noqa: E402
+from website.changelog import changelog # noqa: E402
 from website.convert import convert, md # noqa: E402
+from website.front import front # noqa: E402
 from website.pages import chapters, folders, notebooks, opening, repo # noqa: E402
 from website.vendor import vendor # noqa: E402
 
@@ -35,9 +37,10 @@ def write_sources(src, with_vendor=True):
     shutil.rmtree(src, ignore_errors=True)
     shutil.copytree(root/'nbs'/'images', src/'images')
     for name,p in pages.items():
-        nb = convert(p, names, pages)
-        if name == 'index': nb['cells'][-1:] = [md(toctree(c.lower() for c in folders))]
+        nb = front(p, names, pages) if name == 'index' else convert(p, names, pages)
+        if name == 'index': nb['cells'].append(md(toctree([*(c.lower() for c in folders), 'changelog'])))
         write(src/f'{name}.ipynb', json.dumps(nb))
+    write(src/'changelog.md', changelog(__version__, names, pages))
     for c,ps in chapters().items(): write(src/f'{c.lower()}.md', chapter_page(c, ps, pages))
     static,widgets = src/'_static',{}
     shutil.copytree(here/'static', static)

@@ -1,5 +1,5 @@
 "A page served by a program, such as Voila or JupyterLab, and a headless Chromium that looks at it"
-import contextlib, os, shutil, socket, subprocess, sys, tempfile, time
+import contextlib, functools, http.server, os, shutil, socket, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 import pytest
 
@@ -69,3 +69,24 @@ def browser(path):
                                                           '--disable-sync'.split())
         try: yield b
         finally: b.close()
+
+@contextlib.contextmanager
+def serve_files(folder):
+    "The files of a folder; yields the address"
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *a): pass
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    try: yield f'http://127.0.0.1:{s.server_port}/'
+    finally: s.shutdown()
+
+def visit(context, base, said):
+    "A page that notes in `said` every error, and every request to anybody but `base`"
+    page = context.new_page()
+    page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: said.append(str(e)))
+    page.on('response', lambda r: said.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+    page.on('requestfailed', lambda r: said.append(f'failed {r.url}') if 'ERR_ABORTED' not in (r.failure or '')
+            else None) # the page was left before its icon had come
+    page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
+    return page

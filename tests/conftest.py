@@ -1,11 +1,13 @@
 """What all tests share: one thread per worker of pytest-xdist, a cache of their own, no deadlines, and the rows of the page `sturdy`."""
-import csv, os, shutil
+import csv, os, shutil, subprocess, sys
 from collections import Counter
+from pathlib import Path
 
 # Before torch is imported: networks as small as these run slower on two threads, and many times slower beside other work
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
+from browser import browser, chromium, serve_files
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from promises import promises
@@ -40,6 +42,27 @@ def once(common):
                 done.touch()
         return folder
     return once
+
+@pytest.fixture(scope='module')
+def site(once):
+    "The folder of the documentation site, which is built once for all tests"
+    for name in ('myst_nb','pydata_sphinx_theme','sphinx_design'): pytest.importorskip(name)
+    scripts = Path(__file__).resolve().parents[1]/'scripts'
+    sys.path.insert(0, str(scripts))
+    import make_site
+    def make(out):
+        try: make_site.vendor(out/'tried')
+        except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
+        p = subprocess.run([sys.executable, '-W', 'ignore', str(scripts/'make_site.py'), '--out', str(out)],
+                           capture_output=True, text=True)
+        assert p.returncode == 0, p.stderr[-5000:]
+    return once('site', make)/'html'
+
+@pytest.fixture(scope='module')
+def served(site):
+    "A browser, and the address of the site"
+    path = chromium()
+    with serve_files(site) as base, browser(path) as b: yield b,base
 
 def _row(*row):
     if path := os.environ.get('DISTILL_NB_STURDY'):

@@ -35,7 +35,19 @@ def place(tmp_path, monkeypatch):
 
 def test_the_lines_of_the_readme(place):
     lines = dict(path=place/'photos', unlabeled=place/'more')
-    exec(blocks[0], lines)
+    long, = [b for b in blocks if b.startswith('from distill_nb.all import *')]
+    exec(long, lines)
     assert (place/'student.onnx').stat().st_size > 100_000 and (lines['path']/'student.pkl').exists() or (place/'student.pkl').exists()
     assert len(lines['learn'].recorder.values) == 20 and lines['learn'].lr == pytest.approx(9e-4, rel=.1)
     assert len(lines['rank']) == 10
+
+def test_the_lines_of_the_cards(place):
+    lines = dict(unlabeled=place/'more')
+    exec('from distill_nb.all import *', lines)
+    dls = lines['ImageDataLoaders'].from_folder(place/'photos', valid_pct=.2, item_tfms=lines['Resize'](64))
+    lines |= dict(dls=dls, zoo=lines['Zoo'].checkpoints('zoo/'))
+    for b in blocks[:3]:
+        *first,last = b.strip().splitlines()
+        exec('\n'.join(first), lines)
+        lines['shown'] = eval(last.replace('20', '1'), lines)
+    assert len(lines['learn'].recorder.values) == 1 and isinstance(lines['shown'], lines['Labeler'])

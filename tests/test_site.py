@@ -1,14 +1,15 @@
 """The documentation site: builds without a warning; every page loads in a browser without an error and without asking
 anybody else for anything, its links lead somewhere, its figures are seen, light and dark, wide and narrow; the search
 finds what a user would type."""
-import functools, http.server, json, os, re, subprocess, sys, threading
+import json, os, re, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 pytest.importorskip('myst_nb')
 pytest.importorskip('pydata_sphinx_theme')
-from browser import browser, chromium
+pytest.importorskip('sphinx_design')
+from browser import visit
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'scripts'))
@@ -101,16 +102,6 @@ def test_no_table_of_the_front_page_is_raw():
 
 # The site
 
-@pytest.fixture(scope='module')
-def site(once):
-    def make(out):
-        try: make_site.vendor(out/'tried')
-        except Exception as e: pytest.skip(f'npm\'s registry cannot be reached: {e}')
-        p = subprocess.run([sys.executable, '-W', 'ignore', str(root/'scripts'/'make_site.py'), '--out', str(out)],
-                           capture_output=True, text=True)
-        assert p.returncode == 0, p.stderr[-5000:]
-    return once('site', make)/'html'
-
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
@@ -143,26 +134,6 @@ def test_api_pages_show_docments(site):
     assert 'the few labels, and a validation set' in text and 'id="distill-nb-learner-distill-learner"' in text
     assert 'the share of the target loss' in text
     assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/35_learner.ipynb' in text
-
-@pytest.fixture(scope='module')
-def served(site):
-    path = chromium()
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *a): pass
-    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=s.serve_forever, daemon=True).start()
-    with browser(path) as b: yield b, f'http://127.0.0.1:{s.server_port}/'
-    s.shutdown()
-
-def visit(context, base, said):
-    page = context.new_page()
-    page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None)
-    page.on('pageerror', lambda e: said.append(str(e)))
-    page.on('response', lambda r: said.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    page.on('requestfailed', lambda r: said.append(f'failed {r.url}') if 'ERR_ABORTED' not in (r.failure or '')
-            else None) # the page was left before its icon had come
-    page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
-    return page
 
 @pytest.mark.browser
 @pytest.mark.parametrize('scheme', ['light', pytest.param('dark', marks=pytest.mark.slow)])

@@ -15,7 +15,7 @@ def notebooks():
     "Name of the page -> notebook, in the order of the numbers"
     return {page_name(p): p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts}
 
-folders = {'Tutorials': 'tutorials', 'Reference': 'pages', 'Library': '.', 'Estimators': 'estimators'}
+folders = {'Guide': 'guide', 'Tutorials': 'tutorials', 'Reference': 'pages', 'Library': '.', 'Estimators': 'estimators'}
 
 def chapters():
     "Chapter -> names of its pages, in the order of the numbers"
@@ -44,5 +44,6 @@ def links(text, path, pages):
         for key in (rel, f'nbs/{rel}.ipynb', *short): where.setdefault(key, name)
     def link(m): return f']({to(page_name((path.parent/(m[1]+".ipynb")).resolve()))})'
     def named(m): return f'[`{m[1]}`]({to(where[m[1]])})' if m[1] in where else m[0]
+    text = re.sub(r'\]\((?:\.\./)+CHANGELOG\.md\)', f"]({os.path.relpath('changelog', at or '.')}.md)", text)
     text = re.sub(r'\]\((?!https?:|#)([^)#]+)\.(?:ipynb|html)(#[^)]*)?\)', link, text)
     return re.sub(r'(?<!\[)`((?:nbs/)?[\w/]+(?:\.ipynb)?)`(?!\])', named, text)
