@@ -32,12 +32,12 @@ def live_html(kept, static):
             f'<script type="application/json">{text}</script><noscript>This explorer needs JavaScript.</noscript></div>\n'
             f'<script src="{static}/explore.js"></script>\n')
 
-def _said(text): return f'<p class="dnb-run-live">{text}</p>'
+def _said(text, name=''): return f'<p class="dnb-run-live"{name}>{text}</p>'
 
 def _caption(kept):
     return _said('<b>This one works in the page, without a kernel,</b> on a kept ranking of '
                  f'{len(kept["sources"])} sources by {kept["n_probe"]} labelled images of {kept["target"]} '
-                 f'({kept["classes"]} classes). In the notebook the same widget explores your own ranking.')
+                 f'({kept["classes"]} classes). In the notebook the same widget explores your own ranking.', ' id="live"')
 
 def _note(path):
     to = edit_link(path).replace('/edit/', '/blob/')
