@@ -1,9 +1,15 @@
 """A real ranking of many sources, kept for the page on which `rank.explore()` works without a kernel.
 `python experiments/live_ranking.py DATA SOURCES [--target pets] [--store STORE]`
 
-The sources: the published models of DATA/weights, those of SOURCES (ImageNet's EfficientNet-Lite1 and Lite2, and Lites fine-tuned
-on the source tasks: `python scripts/make_sources.py DATA SOURCES --archs 0 1`), and the embedded ones. They are scored on the
-training images of one target (at most 500) by several metrics, with intervals and nulls. Writes `benchmarks/live_ranking.json`."""
+The 28 sources: five published models of DATA/weights, ImageNet's EfficientNet-Lite1 and Lite2, Lite0 after one pass over each of
+seven source tasks, Lite1 after one over each of six, and the eight embedded ones. SOURCES is made by
+
+    tasks="pacs_sketch covidxray3 pacs_cartoon pacs_photo pacs_art_painting gtsrb43"
+    python scripts/make_sources.py DATA SOURCES --passes 1 --tasks $tasks dogs6
+    python scripts/make_sources.py DATA SOURCES --passes 1 --tasks $tasks --archs 1
+
+They are scored on the training images of one target (at most 500) by six metrics, with intervals and nulls.
+Writes `benchmarks/live_ranking.json`."""
 import argparse, json, re, sys, warnings
 from datetime import date
 from pathlib import Path

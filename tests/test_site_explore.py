@@ -45,7 +45,7 @@ def test_what_is_kept(rankings):
 def test_the_kept_ranking_is_real():
     o = json.loads(live.kept_at.read_text(encoding='utf-8'))
     n = len(o['sources'])
-    assert n >= 15 and len({s['name'] for s in o['sources']}) == n and {'target','classes','date','made_by'} <= o.keys()
+    assert n == 28 and len({s['name'] for s in o['sources']}) == n and {'target','classes','date','made_by'} <= o.keys()
     assert len(live.kept_at.read_bytes()) < 100_000
     for m in o['metrics'].values():
         assert len(m['scores']) == len(m['se']) == len(m['null']) == n and list(map(len, m['gap_se'])) == list(range(n))

@@ -1,7 +1,7 @@
 "Widgets on a page without a kernel: one ranking that the page itself explores, and a note under those that cannot run"
 import json, os
 import numpy as np
-from website.pages import edit_link, page_name, root
+from website.pages import edit_link, page_name, repo, root
 
 kept_at = root/'benchmarks'/'live_ranking.json' # made by experiments/live_ranking.py
 home = 'tutorials/explore' # the page whose `RankExplorer` is alive
@@ -37,7 +37,7 @@ def _said(text, name=''): return f'<p class="dnb-run-live"{name}>{text}</p>'
 def _caption(kept):
     return _said('<b>This one works in the page, without a kernel,</b> on a kept ranking of '
                  f'{len(kept["sources"])} sources by {kept["n_probe"]} labelled images of {kept["target"]} '
-                 f'({kept["classes"]} classes). In the notebook the same widget explores your own ranking.', ' id="live"')
+                 f'({kept["classes"]} classes; <a href="{repo}/blob/main/{kept["made_by"]}">how it was made</a>). In the notebook the same widget explores your own ranking.', ' id="live"')
 
 def _note(path):
     to = edit_link(path).replace('/edit/', '/blob/')
