@@ -152,7 +152,7 @@ def test_the_real_ranking_weighs_as_python_does(visit):
         for m,k in o['metrics'].items():
             page.get_by_label('metric').select_option(m)
             scores = [s for n,s in zip(names, k['scores']) if n in on]
-            for i,p in enumerate(powers.values()):
+            for i,p in list(enumerate(powers.values()))[::3]:
                 set_to(page, 'power p', i)
                 got = weights(page)
                 np.testing.assert_allclose([got[n] for n in on], source_weights(scores, p, k['norm']), rtol=1e-9, atol=1e-15)

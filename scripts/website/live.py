@@ -35,9 +35,11 @@ def live_html(kept, static):
 def _said(text, name=''): return f'<p class="dnb-run-live"{name}>{text}</p>'
 
 def _caption(kept):
+    made = f'{repo}/blob/main/{kept["made_by"]}'
     return _said('<b>This one works in the page, without a kernel,</b> on a kept ranking of '
                  f'{len(kept["sources"])} sources by {kept["n_probe"]} labelled images of {kept["target"]} '
-                 f'({kept["classes"]} classes; <a href="{repo}/blob/main/{kept["made_by"]}">how it was made</a>). In the notebook the same widget explores your own ranking.', ' id="live"')
+                 f'({kept["classes"]} classes; <a href="{made}">how it was made</a>). '
+                 'In the notebook the same widget explores your own ranking.', ' id="live"')
 
 def _note(path):
     to = edit_link(path).replace('/edit/', '/blob/')
