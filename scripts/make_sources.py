@@ -46,7 +46,7 @@ def pretrained(data, out, k):
     "The ImageNet source of EfficientNet-Lite k"
     return Zoo.checkpoints(data/'weights', size=128)['imagenet_lite0'] if k==0 else Zoo.checkpoints(out, size=128)[f'imagenet_lite{k}']
 
-def finetune(data, out, task, k=0, lr=2e-3, seed=0):
+def finetune(data, out, task, k=0, passes=None, lr=2e-3, seed=0):
     "(state dict, classes, accuracy on the task's own test images) of EfficientNet-Lite k"
     pack = load_pack(data/'sources'/f'{task}.npz')
     set_seed(seed, reproducible=True)
@@ -58,7 +58,7 @@ def finetune(data, out, task, k=0, lr=2e-3, seed=0):
     assert all(k.startswith('classifier') for k in lacking), lacking
     learn = Learner(dls, model.to(memory_format=torch.channels_last).requires_grad_(True),
                     loss_func=CrossEntropyLossFlat(), metrics=accuracy)
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4 if len(dls.train_ds)<2000 else 3, lr)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(passes or (4 if len(dls.train_ds)<2000 else 3), lr)
     return model.state_dict(), list(pack.classes), learn.recorder.values[-1][-1]
 
 def small_start(data, out, size=64, steps=600, lr=2e-3, seed=0):
@@ -99,6 +99,7 @@ if __name__=='__main__':
     ap.add_argument('out', type=Path, help='where the checkpoints and their manifest go')
     ap.add_argument('--archs', type=int, nargs='*', default=[0], help='which of EfficientNet-Lite0, 1, 2 are '
                                                                       'fine-tuned on each source task')
+    ap.add_argument('--passes', type=int, help='over the training images of a task, in place of three or four')
     ap.add_argument('--tasks', nargs='*', help='some of the source tasks only')
     args = ap.parse_args()
     tasks = sorted((args.data/'sources').glob('*.npz'), key=lambda p: p.stat().st_size)
@@ -112,7 +113,7 @@ if __name__=='__main__':
     for k,p in ((k,p) for k in args.archs for p in tasks if not args.tasks or p.stem in args.tasks):
         if f'lite{k}_{p.stem}' in done(): continue
         t = time.time()
-        state,classes,acc = finetune(args.data, args.out, p.stem, k)
+        state,classes,acc = finetune(args.data, args.out, p.stem, k, args.passes)
         add(args.out, f'lite{k}_{p.stem}', state, arch=f'tf_efficientnet_lite{k}', num_classes=len(classes),
             task=p.stem, labels=classes, accuracy=round(acc,4))
         print(f'{p.stem}, Lite{k}: accuracy {acc:.3f}, {time.time()-t:.0f} s', flush=True)

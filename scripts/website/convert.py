@@ -1,6 +1,7 @@
 "A notebook as the site shows it"
 import ast, itertools, re
 from website.api import api, defined, link_names
+from website.live import alive
 from website.pages import edit_link, links, load, source
 
 ids = itertools.count()
@@ -36,7 +37,7 @@ def convert(path, names, pages):
                 text = api(n, module, f'{module}.{n}'.lower(), min(level+1, 6))
                 if text: cells.append(md(link_names(text, names, here=(n,))))
         if {'export','exports','exporti'} & flags.keys() and only_imports(body): continue
-        shown = [linked(o, path, pages) for o in outputs(c)]
+        shown = [linked(p, path, pages) for o in c['outputs'] for p in alive(o, outputs(dict(outputs=[o])), path)]
         cells.append({**c, 'source': body, 'metadata': dict(tags=tags_of(flags)), 'outputs': shown})
     cells.append(md(f'---\n[Edit this page]({edit_link(path)}): it is a notebook, and runs as it is.'))
     return {**nb, 'cells': cells}
