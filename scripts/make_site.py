@@ -14,6 +14,7 @@ here = root/'scripts'/'website'
 sys.path[:0] = [str(root), str(root/'scripts')]
 from website.api import symbols # noqa: E402
 from website.convert import convert, md # noqa: E402
+from website.gallery import write_pictures # noqa: E402
 from website.pages import chapters, folders, notebooks, opening, repo # noqa: E402
 from website.vendor import vendor # noqa: E402
 
@@ -34,6 +35,7 @@ def write_sources(src, with_vendor=True):
     pages,names = notebooks(),symbols()
     shutil.rmtree(src, ignore_errors=True)
     shutil.copytree(root/'nbs'/'images', src/'images')
+    write_pictures(src)
     for name,p in pages.items():
         nb = convert(p, names, pages)
         if name == 'index': nb['cells'][-1:] = [md(toctree(c.lower() for c in folders))]

@@ -6,7 +6,7 @@ import pytest
 root = Path(__file__).resolve().parent.parent
 nbs,lib = root/'nbs',root/'distill_nb'
 folders = {'.': '', 'estimators': 'estimators.'}                # of notebooks -> prefix of their modules
-pages = 'tutorials','pages'
+pages = 'guide','tutorials','pages'
 by_hand = {'__init__','all','_modidx'}
 
 def notebooks(folder): return sorted(p for p in (nbs/folder).glob('*.ipynb') if p.stem != 'index')

@@ -15,7 +15,7 @@ def notebooks():
     "Name of the page -> notebook, in the order of the numbers"
     return {page_name(p): p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts}
 
-folders = {'Tutorials': 'tutorials', 'Reference': 'pages', 'Library': '.', 'Estimators': 'estimators'}
+folders = {'Guide': 'guide', 'Tutorials': 'tutorials', 'Reference': 'pages', 'Library': '.', 'Estimators': 'estimators'}
 
 def chapters():
     "Chapter -> names of its pages, in the order of the numbers"
