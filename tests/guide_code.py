@@ -44,7 +44,7 @@ def check_call(call, names):
 
 def check_code(code, names):
     "Raises if a name, an attribute or an argument in `code` does not exist"
-    tree = ast.parse('\n'.join(l for l in code.splitlines() if not l.startswith('!')))
+    tree = ast.parse(code)
     names = names | imported(tree)
     assigned = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     bound = assigned | {a.arg for n in ast.walk(tree) if isinstance(n, ast.arguments) for a in n.args}
