@@ -16,6 +16,7 @@ from website.api import symbols # noqa: E402
 from website.changelog import changelog # noqa: E402
 from website.convert import convert, md # noqa: E402
 from website.front import front # noqa: E402
+from website.gallery import write_pictures # noqa: E402
 from website.pages import chapters, folders, notebooks, opening, repo # noqa: E402
 from website.vendor import vendor # noqa: E402
 
@@ -36,6 +37,7 @@ def write_sources(src, with_vendor=True):
     pages,names = notebooks(),symbols()
     shutil.rmtree(src, ignore_errors=True)
     shutil.copytree(root/'nbs'/'images', src/'images')
+    write_pictures(src)
     for name,p in pages.items():
         nb = front(p, names, pages) if name == 'index' else convert(p, names, pages)
         if name == 'index': nb['cells'].append(md(toctree([*(c.lower() for c in folders), 'changelog'])))

@@ -1,6 +1,7 @@
 "A notebook as the site shows it"
 import ast, itertools, re
 from website.api import api, defined, link_names
+from website.gallery import with_cards
 from website.live import alive
 from website.pages import edit_link, links, load, source
 
@@ -27,7 +28,7 @@ def convert(path, names, pages):
         if not src.strip() or {'hide','default_exp'} & flags.keys(): continue
         if c['cell_type'] == 'markdown':
             for m in re.finditer(r'^(#+) ', without_code(src), re.M): level = len(m[1])
-            cells.append(md(links(link_names(src, names), path, pages)))
+            cells.append(md(links(link_names(with_cards(src, path), names), path, pages)))
             continue
         body = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
         if {'export','exports'} & flags.keys() and module:
