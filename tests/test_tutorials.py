@@ -26,8 +26,8 @@ def missing(text):
 def test_opening_names_outcome_time_and_needs(path): assert missing(opening(path)) == []
 
 def test_an_opening_without_them_is_seen():
-    good = ('# A\n\n> b\n\n- **You will have** a student.\n- **It takes** about 5 minutes to read, and about a minute to run on two cores.\n'
-            '- **You need** nothing.')
+    good = ('# A\n\n> b\n\n- **You will have** a student.\n- **It takes** about 5 minutes to read, and about a minute to run on two '
+            'cores.\n- **You need** nothing.')
     assert missing(good) == []
     assert missing(good.replace('have** a', 'like** a'))[0] == 'outcome'
     assert missing(good.replace('about a minute', 'a while')) == missing(good.replace('5 minutes', 'some time')) == ['time']
