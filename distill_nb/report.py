@@ -286,7 +286,9 @@ def sources(f, figure):
     forms = dict.fromkeys(('score','low','high','null'), '{:.3f}'.format)
     forms |= dict(first=lambda v: f'{100*v:.0f} %', task=str)
     cols = [c for c in t.columns if c in forms]
-    rows = [[o.source, *(forms[c](o[c]) for c in cols), f'{100*alpha.get(o.source, 0):.0f} %'] for _,o in t.iterrows()]
+    forms['weight'],t['weight'] = '{:.0f} %'.format,[100*alpha.get(o, 0) for o in t.source]
+    cols = sorted([*cols, 'weight'], key='task'.__eq__) # a wide column, the last
+    rows = [[o.source, *(forms[c](o[c]) for c in cols)] for _,o in t.iterrows()]
     legend = ['score: how well features fit the labels, by ' + r.metric, 'weight: share in the teaching']
     if 'low' in cols: legend[1:1] = ['low, high: 90 % of scores on other labelled images', 'first: probability to be first']
     if 'null' in cols: legend.insert(-1, 'null: what 95 % of shuffled labels stay below')
@@ -297,7 +299,7 @@ def sources(f, figure):
             return plot_ranking(few, ax=ax)
     failed = [P(B(k), f' could not be scored: {v}', cls='small') for k,v in r.failed.items()]
     return [H2('Which sources fit this task?'), *([P(' '.join(said))] if said else []), figure(draw, 'scores of the sources'),
-            scroll_table(['source',*cols,'weight'], rows, 'ranking'), P('; '.join(legend) + '.', cls='small'), *failed]
+            scroll_table(['source',*cols], rows, 'ranking'), P('; '.join(legend) + '.', cls='small'), *failed]
 
 # %% ../nbs/49_report.ipynb #repo0096
 def suspects(f, figure):
@@ -354,7 +356,10 @@ report_style = """
 .dnb-report figure {margin: 0; font-size: .85rem}
 .dnb-report figure img {display: block; max-width: 100%; object-fit: contain; border-radius: .3rem}
 .dnb-report .warning {border-left: .25rem solid #de8f05; padding: .1rem .8rem; margin: .6rem 0}
-@media (max-width: 600px) {.dnb-report tbody th {white-space: normal; min-width: 6rem; max-width: 34vw}}
+@media (max-width: 600px) {
+ .dnb-report tbody th {white-space: normal; min-width: 6rem; max-width: 34vw}
+ .dnb-report thead th {white-space: normal; vertical-align: bottom; overflow-wrap: normal}
+}
 .dnb-report code {background: #80868b26; padding: .1rem .3rem; border-radius: .2rem; overflow-wrap: anywhere}
 """
 page_style = """
