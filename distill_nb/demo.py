@@ -63,7 +63,8 @@ _style = """
 :root {color-scheme: light dark}
 body {font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 52rem; margin: 3rem auto; padding: 0 1.2rem}
 h1 {font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem} h2 {font-size: 1.15rem; margin: 2.4rem 0 .4rem}
-.big {font-size: 1.15rem; color: #444} img {max-width: 100%; box-sizing: border-box; margin: .6rem 0} .small {font-size: .85rem; color: #666}
+.big {font-size: 1.15rem; color: #444} img {max-width: 100%; box-sizing: border-box; margin: .6rem 0}
+.small {font-size: .85rem; color: #666}
 .box {overflow-x: auto}
 table {border-collapse: collapse; margin: .6rem 0; border: 0; font-variant-numeric: tabular-nums}
 th, td {padding: .25rem .9rem .25rem 0; text-align: right; border: 0} th {font-weight: 600} thead th {border-bottom: 1px solid #999}
@@ -131,8 +132,8 @@ def _page(rank, comparison, pngs, title, about, command, own):
           f' = 4 it is as if {effective_sources(rank.weights()):.1f} of {len(rank)} sources taught.'),
         fig('weights'),
         H2('How good is the student?'),
-        P(f'{n} split{"s"*(n != 1)}; a dot is a run, the diamond their mean, the bar its standard error. Every method had the same '
-          'splits, the same number of steps and, except scratch, the same start.'),
+        P(f'{n} split{"s"*(n != 1)}; a dot is a run, the diamond their mean, the bar its standard error. Every method had '
+          'the same splits, the same number of steps and, except scratch, the same start.'),
         *([P(*known, '.')] if known else []),
         fig('comparison'),
         Div(Safe(comparison._repr_html_().replace('class="dataframe"', 'class="results"')), cls='box', tabindex='0'),

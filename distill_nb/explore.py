@@ -188,9 +188,9 @@ def _draw(self:RankExplorer, more=''):
 def to_html(self:RankExplorer)->str:
     "The last state, where there is no kernel"
     def row(n):
-        name = Span(n, style='width:262px;font-size:13px')
-        return to_xml(Div(name, Safe(self.bars[n].value), style='display:flex;align-items:center', cls='dnb-row'), indent=False)
-    return to_xml(_phone, indent=False) + self.readout.value + ''.join(map(row, self.names)) + to_xml(Code(self.call), indent=False)
+        name,bar = Span(n, style='width:262px;font-size:13px'),Safe(self.bars[n].value)
+        return Div(name, bar, style='display:flex;align-items:center', cls='dnb-row')
+    return to_xml((_phone, Safe(self.readout.value), *map(row, self.names), Code(self.call)), indent=False)
 
 # %% ../nbs/55_explore.ipynb #rnk38012
 @patch(as_prop=True)

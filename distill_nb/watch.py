@@ -127,7 +127,8 @@ def draw(self:Watch):
     distill = getattr(self.learn, 'distill', None)
     taught = getattr(distill, 'alpha', None) is not None
     table = _source_table(_source_names(distill), distill.alpha, self.distance) if taught else ''
-    curves = Img(src=f'data:image/png;base64,{figure_png(lambda: plot_training(self.learn))}', style='max-width:min(620px,100%)')
+    figure = f'data:image/png;base64,{figure_png(lambda: plot_training(self.learn))}'
+    curves = Img(src=figure, style='max-width:min(620px,100%)')
     done = B(f'epoch {self.epoch+1} of {self.n_epoch}, {self.pct_train:.0%}')
     row = Div(curves, table, style='display:flex;flex-wrap:wrap;gap:16px;align-items:center')
     self.handle.update(HTML(to_xml(Div(done, row, self.preds, cls='dnb-watch'), indent=False)))

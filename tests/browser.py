@@ -86,7 +86,7 @@ def too_wide(page):
     }""")
 
 def hard_to_read(page, least=4.5, within='body'):
-    "Texts whose contrast with what is behind them, in the colours that Chromium computes, is below `least` to 1 (WCAG AA): (text, contrast)"
+    "(text, contrast) of texts whose contrast with what is behind them, as Chromium computes the colours, is below `least` (WCAG AA)"
     return page.evaluate("""([least, within]) => {
         const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
         const rgba = color => {
