@@ -95,7 +95,7 @@ def _table(self:LabelBrowser, i):
         weight = Td(f'{alpha:.0%}', style='text-align:right')
         return Tr(Td(name, title=name, style=_clip), weight, mine, _class_cell(probs[i], self.vocab))
     widths = zip(('source','weight','its own class','its probe'), (28, 14, 30, 28))
-    head = Tr(*(Td(o, style=f'width:{w}%;{_clip}') for o,w in widths), style='opacity:.6')
+    head = Tr(*(Td(o, style=f'width:{w}%;{_clip}') for o,w in widths), style='opacity:.75')
     rows = map(row, self.names, self.alpha, self.own, self.probes, self.classes)
     return Table(head, *rows, style='margin-top:6px;border-spacing:4px 0;table-layout:fixed;width:100%')
 
@@ -255,7 +255,7 @@ _label_css = '''
 .dnb-lab button.dnb-guess{border:2px solid BLUE;background:BLUE29;padding:4px 7px}
 .dnb-lab kbd{font:11px ui-monospace,monospace;border:1px solid #80868b88;border-radius:3px;padding:0 4px;background:#80868b1f;flex:none}
 .dnb-lab button span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;flex:1}
-.dnb-lab button small{opacity:.65;font-variant-numeric:tabular-nums}
+.dnb-lab button small{opacity:.75;font-variant-numeric:tabular-nums}
 .dnb-new{display:flex;gap:8px;align-items:center;margin:8px 0}
 .dnb-new input{font:inherit;flex:1 1 160px;min-width:0;padding:5px 8px;border:1px solid #80868b88;border-radius:5px;
   background:transparent;color:inherit}
@@ -263,7 +263,7 @@ _label_css = '''
 .dnb-strip figure{margin:0;width:72px;flex:none;font-size:11px;text-align:center}
 .dnb-strip img{width:72px;height:72px!important;object-fit:cover;border-radius:4px;display:block}
 .dnb-strip figcaption{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.dnb-strip .dnb-done{opacity:.6;padding-right:8px;border-right:1px solid #80868b88;width:72px}
+.dnb-strip .dnb-done{opacity:.75;padding-right:8px;border-right:1px solid #80868b88;width:72px}
 '''.replace('BLUE', palette_hex[0])
 label_style = Style(Safe(_label_css))
 

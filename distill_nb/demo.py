@@ -11,7 +11,7 @@ __all__ = ['run_digits', 'write_demo', 'demo']
 import base64, io, sys, time
 from pathlib import Path
 import matplotlib.pyplot as plt
-from fastcore.xml import A, B, Code, H1, H2, Html, I, Img, Meta, P, Pre, Safe, Style, Title, to_xml
+from fastcore.xml import A, B, Code, Div, H1, H2, Html, I, Img, Meta, P, Pre, Safe, Style, Title, to_xml
 from .core import check_count
 from .files import check_place, write_whole
 from .images import open_image
@@ -63,7 +63,9 @@ _style = """
 :root {color-scheme: light dark}
 body {font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 52rem; margin: 3rem auto; padding: 0 1.2rem}
 h1 {font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem} h2 {font-size: 1.15rem; margin: 2.4rem 0 .4rem}
-.big {font-size: 1.15rem; color: #444} img {max-width: 100%; margin: .6rem 0} .small {font-size: .85rem; color: #666}
+.big {font-size: 1.15rem; color: #444} img {max-width: 100%; box-sizing: border-box; margin: .6rem 0}
+.small {font-size: .85rem; color: #666}
+.box {overflow-x: auto}
 table {border-collapse: collapse; margin: .6rem 0; border: 0; font-variant-numeric: tabular-nums}
 th, td {padding: .25rem .9rem .25rem 0; text-align: right; border: 0} th {font-weight: 600} thead th {border-bottom: 1px solid #999}
 td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) {text-align: left}
@@ -109,12 +111,16 @@ _own_words = ("LABELED is a folder with one folder of images per class; five ima
 _is = dict(scratch='from random weights, on the labels alone', transfer='fine-tuned from the start, on the labels alone',
     weighted="the paper's: the sources teach their own classes, each by its weight",
     distill="the default of this package: one classifier on what all sources see teaches the target's classes")
+_shows = dict(images='images of the target', ranking='score of each source, with its interval and weight',
+    weights='weight of each source against the power p', comparison='accuracy of each method, run by run')
 _linked = 'ranking.csv','runs.csv','table.csv','ranking.png','weights.png','comparison.png'
 
 def _page(rank, comparison, pngs, title, about, command, own):
     "The report as HTML"
-    def fig(name): return Img(alt=name, src=f'data:image/png;base64,{base64.b64encode(pngs[name]).decode()}')
-    n,p = comparison.table().runs.iloc[0],I('p')
+    def fig(name):
+        image = Img(alt=_shows[name], src=f'data:image/png;base64,{base64.b64encode(pngs[name]).decode()}')
+        return A(image, href=f'{name}.png') # a phone shows it small, and large after a tap
+    n,p = int(comparison.table().runs.iloc[0]),I('p')
     known = [o for k in comparison.table().index if k in _is for o in ('; ', B(k), f' is {_is[k]}')][1:]
     links = [o for f in _linked for o in (', ', A(f, href=f))][1:]
     body = [H1(title), P(about, cls='big'), _headline(comparison), *([fig('images')] if 'images' in pngs else []),
@@ -126,11 +132,11 @@ def _page(rank, comparison, pngs, title, about, command, own):
           f' = 4 it is as if {effective_sources(rank.weights()):.1f} of {len(rank)} sources taught.'),
         fig('weights'),
         H2('How good is the student?'),
-        P(f'{int(n)} splits; a dot is a run, the diamond their mean, the bar its standard error. Every method had the same splits, '
-          'the same number of steps and, except scratch, the same start.'),
+        P(f'{n} split{"s"*(n != 1)}; a dot is a run, the diamond their mean, the bar its standard error. Every method had '
+          'the same splits, the same number of steps and, except scratch, the same start.'),
         *([P(*known, '.')] if known else []),
         fig('comparison'),
-        Safe(comparison._repr_html_().replace('class="dataframe"', 'class="results"')),
+        Div(Safe(comparison._repr_html_().replace('class="dataframe"', 'class="results"')), cls='box', tabindex='0'),
         *([H2('Next: images of your own'), P(_own_words), Pre('\n'.join(f'# {what}\n{line}' for line,what in own.items()))] if own else []),
         H2('Files'), P(*links, *(['. Made by ', Code(command)] if command else []), '.', cls='small')]
     viewport = Meta(name='viewport', content='width=device-width, initial-scale=1')

@@ -12,7 +12,7 @@ import base64, math
 import ipywidgets as W
 import numpy as np, pandas as pd
 from fastai.vision.all import *
-from fastcore.xml import B, Button, Code, Div, Safe, Span, to_xml
+from fastcore.xml import B, Button, Code, Div, Safe, Span, Style, to_xml
 from .estimators.core import metrics
 from .core import check_table, check_type
 from .ranking import Ranking, ranking_words
@@ -36,7 +36,16 @@ def _bar(score, low, high, null, alpha, lo, hi):
     if null == null: parts.append(path(f'M{at(null):.1f} 3v18', f'stroke="{palette_hex[3]}" stroke-width="2"'))
     parts += [rect(300, 120*alpha, f'fill="{palette_hex[1]}"'), text(248, f'{score:.3f}'), text(306+120*alpha, f'{alpha:.0%}')]
     label = f'score {score:.3f}, weight {alpha:.1%}'
-    return f'<svg class="dnb-bar" width="470" height="24" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    size = 'width="470" height="24" viewBox="0 0 470 24" style="max-width:100%"'
+    return f'<svg class="dnb-bar" {size} role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+_phone = Style(Safe('''@media (max-width:560px){
+.dnb-row{flex-wrap:wrap!important}
+.dnb-row>*{width:100%!important;height:auto!important}
+.dnb-row .dnb-bar{height:auto}
+.dnb-row .dnb-bar text{font-size:15px}
+.dnb-head{flex-wrap:wrap;height:auto!important}
+.dnb-head>span{width:auto!important;margin-right:1em}}''')) # a source in two lines: its name, its bar
 
 def ranking_bars(
     rank, # `Ranking`
@@ -138,8 +147,9 @@ def _rows(self:RankExplorer):
     self._sort()
     null = B('|', style=f'color:{palette_hex[3]}')
     score = Span('score, 90 % interval, ', null, ' 95 % of shuffled labels', style='width:296px')
-    head = Div(Span('source', style='width:264px'), score, Span('weight'), style='display:flex;opacity:.75;font-size:12px;height:20px')
-    return W.HTML(to_xml(head, indent=False)),self.rows
+    head = Div(Span('source', style='width:264px'), score, Span('weight'), cls='dnb-head',
+               style='display:flex;opacity:.75;font-size:12px;height:20px')
+    return W.HTML(to_xml((_phone,head), indent=False)),self.rows
 
 @patch
 def _foot(self:RankExplorer):
@@ -153,7 +163,7 @@ def _foot(self:RankExplorer):
 @patch
 def _sort(self:RankExplorer):
     self.names = [self.ranking.names[i] for i in self.ranking.order]
-    self.rows.children = [W.HBox([self.on[n], self.bars[n]]) for n in self.names]
+    self.rows.children = [W.HBox([self.on[n], self.bars[n]]).add_class('dnb-row') for n in self.names]
 
 @patch
 def _say(self:RankExplorer, text):
@@ -178,9 +188,9 @@ def _draw(self:RankExplorer, more=''):
 def to_html(self:RankExplorer)->str:
     "The last state, where there is no kernel"
     def row(n):
-        name = Span(n, style='width:262px;font-size:13px')
-        return to_xml(Div(name, Safe(self.bars[n].value), style='display:flex;align-items:center'), indent=False)
-    return self.readout.value + ''.join(map(row, self.names)) + to_xml(Code(self.call), indent=False)
+        name,bar = Span(n, style='width:262px;font-size:13px'),Safe(self.bars[n].value)
+        return Div(name, bar, style='display:flex;align-items:center', cls='dnb-row')
+    return to_xml((_phone, Safe(self.readout.value), *map(row, self.names), Code(self.call)), indent=False)
 
 # %% ../nbs/55_explore.ipynb #rnk38012
 @patch(as_prop=True)

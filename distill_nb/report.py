@@ -282,11 +282,12 @@ def sources(f, figure):
     r = f.ranking
     said = f.sentences if f.probs else f.sentences[1:]                                     # the headline is the first
     if r is None: return [H2('Sources'), *map(P, said)] if said else []
-    alpha,t,few = teaching(f),r.to_frame(),r.top(20) if len(r) > 20 else r
+    alpha,few = teaching(f),r.top(20) if len(r) > 20 else r
+    t = r.to_frame(weight=[alpha.get(o, 0) for o in r.names])
     forms = dict.fromkeys(('score','low','high','null'), '{:.3f}'.format)
-    forms |= dict(first=lambda v: f'{100*v:.0f} %', task=str)
-    cols = [c for c in t.columns if c in forms]
-    rows = [[o.source, *(forms[c](o[c]) for c in cols), f'{100*alpha.get(o.source, 0):.0f} %'] for _,o in t.iterrows()]
+    forms |= dict.fromkeys(('first','weight'), lambda v: f'{100*v:.0f} %') | dict(task=str)
+    cols = sorted((c for c in t.columns if c in forms), key='task'.__eq__) # a wide one is the last
+    rows = [[o.source, *(forms[c](o[c]) for c in cols)] for _,o in t.iterrows()]
     legend = ['score: how well features fit the labels, by ' + r.metric, 'weight: share in the teaching']
     if 'low' in cols: legend[1:1] = ['low, high: 90 % of scores on other labelled images', 'first: probability to be first']
     if 'null' in cols: legend.insert(-1, 'null: what 95 % of shuffled labels stay below')
@@ -297,7 +298,7 @@ def sources(f, figure):
             return plot_ranking(few, ax=ax)
     failed = [P(B(k), f' could not be scored: {v}', cls='small') for k,v in r.failed.items()]
     return [H2('Which sources fit this task?'), *([P(' '.join(said))] if said else []), figure(draw, 'scores of the sources'),
-            scroll_table(['source',*cols,'weight'], rows, 'ranking'), P('; '.join(legend) + '.', cls='small'), *failed]
+            scroll_table(['source',*cols], rows, 'ranking'), P('; '.join(legend) + '.', cls='small'), *failed]
 
 # %% ../nbs/49_report.ipynb #repo0096
 def suspects(f, figure):
@@ -339,13 +340,11 @@ report_style = """
 .dnb-report h2 {font-size: 1.15rem; margin: 2.2rem 0 .4rem}
 .dnb-report .big {font-size: 1.15rem}
 .dnb-report .small {font-size: .85rem; opacity: .75}
-.dnb-report ol {padding-left: 1.4rem}
-.dnb-report li {margin: .4rem 0}
+.dnb-report ol {padding-left: 1.4rem} .dnb-report li {margin: .4rem 0}
 .dnb-report picture img, .dnb-report > img {display: block; max-width: 100%; height: auto}
 .dnb-report .box {overflow-x: auto; max-height: 28rem; margin: .6rem 0}
-.dnb-report table {border-collapse: collapse; font-size: .9rem}
+.dnb-report table {border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums}
 .dnb-report th, .dnb-report td {padding: .3rem .9rem .3rem 0; text-align: right; white-space: nowrap; border: 0}
-.dnb-report table {font-variant-numeric: tabular-nums}
 .dnb-report th {font-weight: 600}
 .dnb-report tbody th, .dnb-report thead th:first-child {text-align: left; font-weight: 400}
 .dnb-report thead th {border-bottom: 1px solid currentColor}
@@ -354,7 +353,8 @@ report_style = """
 .dnb-report figure {margin: 0; font-size: .85rem}
 .dnb-report figure img {display: block; max-width: 100%; object-fit: contain; border-radius: .3rem}
 .dnb-report .warning {border-left: .25rem solid #de8f05; padding: .1rem .8rem; margin: .6rem 0}
-@media (max-width: 600px) {.dnb-report tbody th {white-space: normal; min-width: 6rem; max-width: 34vw}}
+@media (max-width: 600px) {.dnb-report tbody th {white-space: normal; min-width: 6rem; max-width: 34vw}
+ .dnb-report thead th {white-space: normal; vertical-align: bottom; overflow-wrap: normal}}
 .dnb-report code {background: #80868b26; padding: .1rem .3rem; border-radius: .2rem; overflow-wrap: anywhere}
 """
 page_style = """

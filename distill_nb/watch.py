@@ -41,7 +41,7 @@ def _source_table(names, alpha, distance=None):
         text = ft('text', f'{v:.2f}', x=148, y=10, font_size=11, fill='currentColor')
         return Td(ft('svg', ft('rect', width=width, height=10, fill=palette_hex[0]), text, width=190, height=12))
     known = distance is not None
-    head = Tr(Td('source'), Td('weight'), Td('still to learn, nats') if known else '', style='opacity:.6')
+    head = Tr(Td('source'), Td('weight'), Td('still to learn, nats') if known else '', style='opacity:.75')
     left = [bar(float(d)) for d in distance] if known else ['']*len(names)
     rows = [Tr(Td(n), Td(f'{float(a):.0%}'), d) for n,a,d in zip(names, alpha, left)]
     return Table(head, *rows, style='font-size:12px')
@@ -127,7 +127,8 @@ def draw(self:Watch):
     distill = getattr(self.learn, 'distill', None)
     taught = getattr(distill, 'alpha', None) is not None
     table = _source_table(_source_names(distill), distill.alpha, self.distance) if taught else ''
-    curves = Img(src=f'data:image/png;base64,{figure_png(lambda: plot_training(self.learn))}', style='max-width:620px')
+    figure = f'data:image/png;base64,{figure_png(lambda: plot_training(self.learn))}'
+    curves = Img(src=figure, style='max-width:min(620px,100%)')
     done = B(f'epoch {self.epoch+1} of {self.n_epoch}, {self.pct_train:.0%}')
     row = Div(curves, table, style='display:flex;flex-wrap:wrap;gap:16px;align-items:center')
     self.handle.update(HTML(to_xml(Div(done, row, self.preds, cls='dnb-watch'), indent=False)))

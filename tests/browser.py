@@ -90,3 +90,60 @@ def visit(context, base, said):
             else None) # the page was left before its icon had come
     page.on('request', lambda r: said.append(f'outside {r.url}') if not r.url.startswith((base,'data:','blob:')) else None)
     return page
+
+def too_wide(page):
+    "What reaches beyond the right edge of the window and cannot be scrolled to within a box: (element, its right edge)"
+    return page.evaluate("""() => {
+        const within = e => e.getBoundingClientRect().right <= innerWidth+1;
+        const boxed = e => {
+            for (let p = e.parentElement; p; p = p.parentElement)
+                if (getComputedStyle(p).overflowX != 'visible' && within(p) && p !== document.body) return true;
+            return false;
+        };
+        const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().width && !within(e) && !boxed(e));
+        const page = document.documentElement.scrollWidth;
+        return wide.map(e => [e.tagName + '.' + (e.getAttribute('class') || ''), Math.round(e.getBoundingClientRect().right)])
+            .concat(page > innerWidth+1 ? [['page', page]] : []);
+    }""")
+
+def hard_to_read(page, least=4.5, within='body'):
+    "(text, contrast) of texts whose contrast with what is behind them, as Chromium computes the colours, is below `least` (WCAG AA)"
+    return page.evaluate("""([least, within]) => {
+        const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+        const rgba = color => {
+            paint.clearRect(0, 0, 1, 1);
+            paint.fillStyle = color;
+            paint.fillRect(0, 0, 1, 1);
+            const [r,g,b,a] = paint.getImageData(0, 0, 1, 1).data;
+            return [r, g, b, a/255];
+        };
+        const over = (top, under) => top.slice(0, 3).map((v, i) => v*top[3] + under[i]*(1-top[3]));
+        const light = c => {
+            const [r,g,b] = c.map(v => v/255).map(v => v <= .03928 ? v/12.92 : ((v+.055)/1.055)**2.4);
+            return .2126*r + .7152*g + .0722*b;
+        };
+        const line = e => e ? [e, ...line(e.parentElement)] : [];
+        const paper = matchMedia('(prefers-color-scheme: dark)').matches ? [18,18,18] : [255,255,255];
+        const behind = e => line(e).reverse().reduce((under, p) => over(rgba(getComputedStyle(p).backgroundColor), under), paper);
+        const found = [], texts = document.createTreeWalker(document.querySelector(within), NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const text = texts.currentNode.data.trim(), e = texts.currentNode.parentElement;
+            if (!text || e.matches('style,script,noscript') || !e.getClientRects().length) continue;
+            const ink = rgba(getComputedStyle(e).color), under = behind(e);
+            ink[3] *= line(e).reduce((o, p) => o*getComputedStyle(p).opacity, 1);
+            const [a,b] = [light(over(ink, under)), light(under)];
+            const contrast = (Math.max(a, b)+.05)/(Math.min(a, b)+.05);
+            if (contrast < least) found.push([text.slice(0, 40), Math.round(100*contrast)/100]);
+        }
+        return found;
+    }""", [least, within])
+
+def faults_on_a_phone(file):
+    "(width, theme, what `too_wide` and `hard_to_read` find) of a page on disk, in windows as wide as phones; empty if it is sound"
+    found = []
+    with browser(chromium()) as chrome:
+        for width,scheme in ((390,'light'), (390,'dark'), (320,'dark')):
+            page = chrome.new_context(viewport=dict(width=width, height=844), color_scheme=scheme).new_page()
+            page.goto(Path(file).absolute().as_uri())
+            if wrong := too_wide(page) + hard_to_read(page): found.append((width, scheme, wrong))
+    return found

@@ -2,7 +2,7 @@
 import json, os, re, time
 from pathlib import Path
 import pytest
-from browser import browser, chromium, run_in_lab, serve, serve_lab
+from browser import browser, chromium, hard_to_read, run_in_lab, serve, serve_lab, too_wide
 
 notebook = Path(__file__).resolve().parent.parent/'nbs'/'tutorials'/'02_explore.ipynb'
 pytestmark = pytest.mark.browser
@@ -157,6 +157,17 @@ def test_runs(page):
     page.locator('.dnb-runs select[multiple]').select_option(['distill'])
     until(page, lambda: 'transfer' not in page.inner_text('.dnb-table'))
     assert 'distill' in page.inner_text('.dnb-table')
+
+def test_on_a_phone(page):
+    "Nothing is cut off, and nothing has to be scrolled sideways to be seen"
+    page.set_viewport_size(dict(width=390, height=844))
+    cut = "[...document.querySelectorAll('.dnb-bar, .dnb-bar text, .dnb-card, .dnb-watch img, .dnb-picture, .dnb-code')]" \
+          ".filter(o => o.getBoundingClientRect().right > innerWidth+1).length"
+    until(page, lambda: page.evaluate(cut) == 0)
+    assert too_wide(page) == []
+    assert page.evaluate("[...document.querySelectorAll('.dnb-bar')].map(o => o.getBoundingClientRect().width)[0]") > 300
+    for o in ('.dnb-readout','.dnb-cards','.dnb-watch','.dnb-runs'): assert hard_to_read(page, 3, o) == [] # large, or coloured on purpose
+    page.set_viewport_size(dict(width=1280, height=900))
 
 def test_jupyterlab(chrome, tmp_path, rank):
     "The first widget, in JupyterLab"

@@ -1,16 +1,21 @@
 "The demonstration: what it leaves, and what it refuses before anything runs"
 import inspect, re, shlex
 import numpy as np, pytest, timm
+from browser import faults_on_a_phone
 from distill_nb.cli import parser
 from distill_nb.compare import Comparison
 from distill_nb.demo import demo, own_images, run_digits, write_demo
 from distill_nb.ranking import Ranking
 
-def test_the_page_holds_its_figures(tmp_path):
+def written(out):
+    "A page as the demonstration leaves it, from made-up numbers"
     rank = Ranking([f'source {i}' for i in range(3)], np.linspace(.5,.1,3), 'cka', 50)
     runs = [dict(method=m, seed=s, accuracy=.5+.1*k+.01*s, seconds=1.) for k,m in enumerate(('transfer','weighted')) for s in (0,1)]
-    page = write_demo(tmp_path/'out', rank, Comparison(runs), np.zeros((12,8,8,3), np.uint8), about='a & b', again='distill_nb demo',
-                        own={'distill_nb rank A B': 'a < b'})
+    return write_demo(out, rank, Comparison(runs), np.zeros((12,8,8,3), np.uint8), about='a & b', again='distill_nb demo',
+                      own={'distill_nb rank A B': 'a < b'})
+
+def test_the_page_holds_its_figures(tmp_path):
+    page = written(tmp_path/'out')
     assert {o.name for o in page.parent.iterdir()} == {'index.html','ranking.csv','runs.csv','table.csv','images.png','ranking.png',
                                                        'weights.png','comparison.png'}
     text = page.read_text()
@@ -40,3 +45,13 @@ def test_the_default_recipe_is_among_the_methods():
 
 def test_no_split():
     with pytest.raises(ValueError, match='`seeds`'): run_digits(seeds=())
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone_and_is_readable_in_the_dark(tmp_path): assert faults_on_a_phone(written(tmp_path)) == []
+
+def test_a_figure_leads_to_its_file(tmp_path):
+    "On a phone a figure is small; a tap shows it at its size"
+    page = written(tmp_path)
+    linked = re.findall(r'<a href="(\w+)\.png"><img alt="([^"]+)" src="data:', page.read_text())
+    assert [o for o,_ in linked] == ['images','ranking','weights','comparison'] and all(' ' in alt for _,alt in linked)
+    assert all((page.parent/f'{o}.png').exists() for o,_ in linked)

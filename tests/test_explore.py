@@ -2,6 +2,7 @@
 import math, re
 from functools import partial
 import numpy as np, pytest
+from browser import browser, chromium
 from distill_nb.compare import Comparison
 from distill_nb.explore import RankExplorer, explore_runs
 from distill_nb.learner import distill_learner
@@ -33,6 +34,21 @@ def test_controls(rank):
     assert sorted(ex.selected.names) == sorted(o for o in rank.names if o != 'digits')
     for w in ex.on.values(): w.value = False
     assert (words(ex), ex.take.disabled, ex.weights.sum()) == ('No source is switched on.', True, 0)
+
+@pytest.mark.browser
+def test_the_saved_state_fits_a_phone(rank, tmp_path):
+    "Where no kernel runs, as on the site: a name and a bar in two lines on a phone, in one on a desk"
+    (tmp_path/'a.html').write_text(f'<body>{rank.explore().to_html()}')
+    with browser(chromium()) as chrome:
+        page = chrome.new_page()
+        page.goto((tmp_path/'a.html').as_uri())
+        def bars(width):
+            "(right edge, height of the row) of each bar"
+            page.set_viewport_size(dict(width=width, height=844))
+            return page.evaluate("[...document.querySelectorAll('.dnb-row')].map(o => "
+                                 "[o.querySelector('svg').getBoundingClientRect().right, o.getBoundingClientRect().height])")
+        assert len(bars(390)) == 8 and all(right <= 390 and height > 34 for right,height in bars(390))
+        assert all(height < 30 for _,height in bars(1280))
 
 def test_another_metric(rank):
     ex,other = rank.explore(),rank.by('parc', progress=False)

@@ -7,9 +7,11 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from PIL import Image
+from browser import faults_on_a_phone
 from distill_nb import advice as rules, report
 from distill_nb.quality import Findings, confusion_counts
 from distill_nb.ranking import Ranking
+from distill_nb.zoo import Zoo
 from distill_nb.advice import advice, findings_json
 from distill_nb.forecast import Forecast
 from distill_nb.report import plot_candidates, plot_confusion, plot_history, write_report
@@ -240,3 +242,25 @@ def test_a_ranking_without_a_positive_score(tmp_path, recwarn):
     write_report(f, tmp_path)
     assert json.loads(findings_json(f))['ranking'][0]['weight'] == .5 and 'knows nothing' in advice(f)[1]
     assert not [w for w in recwarn if 'distill_nb' in str(w.filename)]
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone_and_is_readable_in_the_dark(tmp_path):
+    assert faults_on_a_phone(write_report(full(tmp_path), tmp_path)) == []
+
+@pytest.mark.browser
+def test_a_page_that_is_not_sound_is_seen(tmp_path):
+    "A table wider than a phone, one that scrolls in its box, and a link in the blue of a light page"
+    table = '<table style="width:500px"><tr><td>x</td></tr></table>'
+    (tmp_path/'a.html').write_text('<style>:root {color-scheme: light dark}</style><body style="background: light-dark(white, black)">'
+        f'{table}<div style="overflow-x:auto">{table}</div><a href="b" style="color:#00e">dark blue</a> words')
+    light,dark,narrow = faults_on_a_phone(tmp_path/'a.html')
+    assert [o[0] for o in light[2]] == ['TABLE.','TBODY.','TR.','TD.','page']
+    assert [o[0] for o in dark[2]] == [*(o[0] for o in light[2]), 'dark blue'] and dark[2][-1][1] < 2.5 and narrow[:2] == (320,'dark')
+
+def test_the_widest_column_of_the_ranking_is_the_last(tmp_path):
+    "A phone shows the scores without scrolling"
+    rank = Ranking(Zoo.embedded(), np.linspace(.5, .1, 8), 'cka', 50)
+    text = write_report(Findings('Ranking', ranking=rank), tmp_path).read_text()
+    head = re.search(r'aria-label="ranking"><table><thead><tr>(.*?)</tr>', text)[1]
+    assert re.findall(r'<th[^>]*>(.*?)</th>', head) == ['source','score','weight','task']
+    assert '<td>handwritten digits (MNIST)</td></tr>' in text

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip('myst_nb')
 pytest.importorskip('pydata_sphinx_theme')
 pytest.importorskip('sphinx_design')
-from browser import visit
+from browser import hard_to_read, too_wide, visit
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'scripts'))
@@ -155,6 +155,18 @@ def test_every_page_in_a_browser(served, site, scheme, width):
                                    "!document.querySelector('mjx-merror')", timeout=300_000)
         if shots: page.screenshot(path=f"{shots}/{name[:-5].replace('/','_')}_{scheme}_{width}.png")
     assert wrong == [] and said == []
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scheme', ['light','dark'])
+def test_what_cells_put_out_is_readable_on_a_phone(served, scheme):
+    "Widgets, tables and a report in the colours of the page; 3 to 1 is what green and orange predictions have"
+    chrome,base = served
+    page = chrome.new_context(color_scheme=scheme, viewport=dict(width=390, height=844)).new_page()
+    wrong = []
+    for name in ('tutorials/quick_start','tutorials/explore','tutorials/no_label','report','explore'):
+        page.goto(f'{base}{name}.html')
+        wrong += [(name, o) for o in too_wide(page) + hard_to_read(page, 3, 'article')]
+    assert wrong == []
 
 @pytest.mark.browser
 def test_the_slider_moves_without_a_kernel(served):

@@ -1,6 +1,7 @@
 "The folder of images to label: whole or not there, never in place of anything else, and labelled data once it is filled in"
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+from browser import faults_on_a_phone
 from distill_nb import to_label
 from distill_nb.choose import Choice
 from distill_nb.items import get_images
@@ -49,6 +50,10 @@ def test_the_page_shows_names_as_they_are_and_needs_nothing_else(photos, tmp_pat
     assert '&lt;b&gt;.png' in page and '<b>.png' not in page and '<i>' not in page
     assert 'href="04_%231%20100%25.png"' in page
     assert 'guess' not in (write_to_label(chosen(photos), tmp_path/'first')/'index.html').read_text()
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone_and_is_readable_in_the_dark(photos, tmp_path):
+    assert faults_on_a_phone(write_to_label(chosen(photos, np.full((6,2), .5)), tmp_path/'next')/'index.html') == []
 
 @pytest.mark.parametrize('images', [list(pics), [b'', *[None]*5]], ids=['arrays','bytes'])
 def test_images_that_are_no_files(images, photos, tmp_path):
