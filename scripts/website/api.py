@@ -124,12 +124,19 @@ def methods(cls):
 
 def indexed(entries): return '\n'.join(f'```{{index}} {o}\n```\n' for o in entries)
 
-def index_entries(obj, name):
-    "Entries of the index for a name and, if it is a class, its public methods"
+def index_entries(obj, name, names):
+    "Entries of the index for a name and, if it is a class, its public methods without a section of their own"
     owner,_,method = name.rpartition('.')
-    rows = [f'pair: {owner}; {method}()'] if owner else [f'single: {name} (class)' if inspect.isclass(obj) else f'single: {name}()']
-    if inspect.isclass(obj): rows += [f'pair: {name}; {n}' for n in own_methods(obj)]
-    return indexed(rows)
+    if owner: return [f'pair: {owner}; {method}' + '()'*(not is_property(name, names))]
+    if not inspect.isclass(obj): return [f'single: {name}()']
+    def apart(call): return (own := names.get(f"{name}.{call.removesuffix('()')}")) and own[0] != names.get(name, own)[0]
+    return [f'single: {name} (class)', *(f'pair: {name}; {n}' for n in own_methods(obj) if not apart(n))]
+
+def is_property(name, names):
+    "Is 'Class.name' a property?"
+    owner,_,attr = name.rpartition('.')
+    module = names[name][1] if name in names else None
+    return bool(module) and isinstance(inspect.getattr_static(find(owner, module), attr, None), property)
 
 def find(name, module):
     "The object of a public name; of a property its function"
@@ -139,14 +146,14 @@ def find(name, module):
         obj = own.fget if isinstance(own, property) else getattr(obj, part, None)
     return getattr(obj, '__func__', obj)
 
-def api(name, module, label, level):
+def api(name, module, label, level, names={}):
     "Heading, signature, docstring and table of arguments of one public name, in Markdown; '' if it cannot be found"
     obj = find(name, module)
     if obj is None or not callable(obj): return ''
     code = f"\n[Source on GitHub]({repo}/blob/main/{module.replace('.', '/')}.py)\n"
     if parser := commands.of_function(obj): return commands.section(parser, label, level, lambda rows: argument_table(
         [(n, t, d, table_cell(w)) for n,t,d,w in rows]), indexed) + code
-    lines = [f'({label})=', f'{"#"*level} {name}', '', index_entries(obj, name), f'```python\n{signature(obj, name)}\n```', '']
+    lines = [f'({label})=', f'{"#"*level} {name}', '', indexed(index_entries(obj, name, names)), f'```python\n{signature(obj, name)}\n```', '']
     doc = inspect.getdoc(obj) or ''
     if doc and (inspect.isclass(obj) or not doc.startswith('Initialize')): lines += [no_html(doc), '']
     lines += argument_rows(obj)

@@ -44,7 +44,7 @@ def convert(path, names, pages):
             for n in defined(body):
                 if n not in names or n in seen: continue
                 seen.add(n)
-                text = api(n, module, f'{module}.{n}'.lower(), min(level+1, 6))
+                text = api(n, module, f'{module}.{n}'.lower(), min(level+1, 6), names)
                 if text: cells.append(md(link_names(text, names, (n,), module)))
         if {'export','exports','exporti'} & flags.keys() and only_imports(body): continue
         shown = [linked(o, path, pages) for o in outputs(c)]
