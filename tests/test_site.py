@@ -89,6 +89,15 @@ def test_a_command_has_its_options():
     assert '`joint` or `probe` or `source` or `both`' in text and '| [`--force`]{#distill-nb-train-force} | flag |  |' in text
     for name,f in commands.items(): assert f'## distill_nb {name}' in site_api.api(f.__name__, 'distill_nb.cli', 'x', 2)
 
+def test_stars_and_dashes_are_what_they_look_like():
+    assert site_api.table_cell("names ('*net*'), that of --start, a*b*c, `x*`") == "names (`*net*`), that of `--start`, a\\*b\\*c, `x*`"
+
+def test_an_argument_is_no_link(convert):
+    text = convert('#| default_exp data', '#| export\ndef few_labels(labels, n): pass')[0]['source']
+    assert '| `labels` |' in text
+    names = dict(n=('x.n', 'x'), few_labels=('x.few_labels', 'x'))
+    assert site_api.link_names('| `n` | `few_labels`', names, ('f','n')) == '| `n` | [`few_labels`](#x.few_labels)'
+
 def test_tests_are_no_part_of_an_example(convert):
     folds = lambda c: (c['source'], c['metadata']['tags'], c['metadata']['mystnb']['code_prompt_show'])
     only,cell_with_setup = convert('test_eq(1, 1)\nassert True', 'x = 1\ntest_eq(x, 1)')

@@ -52,10 +52,16 @@ def defined(code):
     nodes = [n for n in ast.parse(code).body if isinstance(n, (ast.FunctionDef,ast.ClassDef)) and not n.name.startswith('_')]
     return [f'{cls}.{n.name}' if (cls := patched_class(n)) else n.name for n in nodes]
 
+def show_cell(v): return re.sub(r'\s+', ' ', show_default(v)).replace('|', r'\|')
 def code_types(s): return re.sub(r'\b(?!None\b)[A-Z]\w*', r'`\g<0>`', s) # names of classes, which become links
 def show_default(v): return 'inf' if v == float('inf') else getattr(v, '__name__', None) or repr(v)
 def no_html(s): return ''.join(p if i%2 else re.sub(r'<(/?\w+)>', r'\\<\1>', p) for i,p in enumerate(re.split(r'(`[^`]*`)', s)))
-def table_cell(s): return no_html(re.sub(r'\s+', ' ', str(s))).replace('|', r'\|')
+def literal(s):
+    "Words of a comment in which stars and dashes are what they look like: options and patterns as code"
+    s = re.sub(r"'([^'`\s]*\*[^'`\s]*)'|(?<![\w`-])(--[a-z][\w-]*)", lambda m: f'`{m[1] or m[2]}`', s)
+    return ''.join(p if i%2 else p.replace('*', r'\*') for i,p in enumerate(re.split(r'(`[^`]*`)', s)))
+
+def table_cell(s): return literal(no_html(re.sub(r'\s+', ' ', str(s)))).replace('|', r'\|')
 
 def argument(p):
     "A parameter as it stands in a signature"
@@ -91,6 +97,11 @@ def argument_table(rows):
     lines = [head, ['---']*4, *rows]
     return ['{.arguments}', *('| ' + ' | '.join(r[i] for i in kept) + ' |' for r in lines), '']
 
+def arguments(name, module):
+    "Names of the arguments of a public name, which are links nowhere in its section"
+    try: return [*inspect.signature(find(name, module)).parameters]
+    except (TypeError,ValueError): return []
+
 def argument_rows(obj):
     "The table of arguments, from the docments"
     from fastcore.docments import docments
@@ -105,7 +116,7 @@ def argument_rows(obj):
         typ,text = code_types(kind(anno, default)),o.get('docment') or ''
         if not text and (not typ or n == 'return' and typ == 'None'): continue
         name = '**returns**' if n == 'return' else f'`{n}`'
-        rows.append((name, table_cell(typ), '' if default is none else f'`{table_cell(show_default(default))}`', table_cell(text)))
+        rows.append((name, table_cell(typ), '' if default is none else f'`{show_cell(default)}`', table_cell(text)))
     return argument_table(rows)
 
 def own_methods(cls):

@@ -1,6 +1,6 @@
 "A notebook as the site shows it"
 import ast, itertools, re
-from website.api import api, defined, link_names
+from website.api import api, arguments, defined, link_names
 from website.examples import is_test, without_tests
 from website.figures import alt_text
 from website.pages import edit_link, links, load, page_name, source
@@ -45,7 +45,7 @@ def convert(path, names, pages):
                 if n not in names or n in seen: continue
                 seen.add(n)
                 text = api(n, module, f'{module}.{n}'.lower(), min(level+1, 6), names)
-                if text: cells.append(md(link_names(text, names, (n,), module)))
+                if text: cells.append(md(link_names(text, names, (n, *arguments(n, module)), module)))
         if {'export','exports','exporti'} & flags.keys() and only_imports(body): continue
         shown = [linked(o, path, pages) for o in outputs(c)]
         code,tags,label = shown_code(body, flags, shown)

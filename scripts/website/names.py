@@ -5,7 +5,7 @@ import functools, re
 objects = {'rank': 'Ranking', 'ranking': 'Ranking', 'zoo': 'Zoo', 'src': 'Source', 'source': 'Source', 'store': 'Store', 'choice': 'Choice',
            'suspects': 'Suspects', 'comparison': 'Comparison', 'predictor': 'Predictor', 'findings': 'Findings', 'forecast': 'Forecast',
            'student': 'Student', 'learn': 'Learner', 'dls': 'DataLoaders'}
-homonyms = {'predict','train','demo','bench','main','parser','rank','prepare','metrics'} # mostly something else in prose
+homonyms = {'zoo','predict','train','demo','bench','main','parser','rank','prepare','metrics'} # mostly something else in prose
 
 @functools.cache
 def fastai_names():
@@ -36,7 +36,7 @@ def where(text, names, here=(), module=None):
     if (m := re.match(r'distill_nb (\w+)', text)) and (o := names.get(m[1], names.get(f'{m[1]}_'))): return '#' + o[0]
     name = spelled(text)
     if name is None or name in here or name in homonyms: return None
-    for o in here:
+    for o in here[:1]:
         if (own := names.get(f'{o}.{name}')) and own[0] != names.get(o, own)[0]: return '#' + own[0]
     known = [o for o in candidates(name) if o in names]
     if '.' in name: known = [o for o in known if '.' in o or name.split('.')[0] in {m.rpartition('.')[2] for _,m in names.values()}]
