@@ -60,8 +60,9 @@ def test_an_exported_function_has_its_arguments(convert):
 
 def test_types_as_a_reader_says_them():
     many = Annotated[int, dict(nargs='+')]
-    said = {'int or None': (int, None), 'int': (int, 3), 'Path': (Path, none), 'float or int or None': (float|int|None, None), 'bool': (none, True),
-            'str or None': (Optional[str], None), 'callable': (none, Path), 'any': (object, None), 'int, one or more': (many, none),
+    said = {'int or None': (int, None), 'int': (int, 3), 'Path': (Path, none), 'float or int or None': (float|int|None, None),
+            'bool': (none, True), 'str or None': (Optional[str], None), 'callable': (none, Path), 'any': (object, None),
+            'int, one or more': (many, none),
             'Zoo': ('Zoo', none), 'list of str': (list[str], none)}
     assert {k: kinds.kind(*v) for k,v in said.items()} == {k: k for k in said}
     assert [kinds.kind(*o) for o in ((none,None), (none,none), (None,none))] == ['','',''] and kinds.kind(Callable) == 'callable'
@@ -101,10 +102,12 @@ def test_an_argument_is_no_link(convert):
 def test_tests_are_no_part_of_an_example(convert):
     folds = lambda c: (c['source'], c['metadata']['tags'], c['metadata']['mystnb']['code_prompt_show'])
     only,cell_with_setup = convert('test_eq(1, 1)\nassert True', 'x = 1\ntest_eq(x, 1)')
-    assert folds(only) == ('test_eq(1, 1)\nassert True', ['hide-input'], 'Tests') and folds(cell_with_setup)[1:] == (['hide-input'], 'Tests')
+    assert folds(only) == ('test_eq(1, 1)\nassert True', ['hide-input'], 'Tests')
+    assert folds(cell_with_setup)[1:] == (['hide-input'], 'Tests')
     assert folds(convert('x = 1\nx')[0]) == ('x = 1\nx', [], 'Code')
     assert folds(convert('#| export\ndef few_labels(): pass')[0])[2] == 'Source'
-    shown = examples.without_tests('x = f(1)\ntest_eq(x,\n        1) # so\nfor i in x: test_fail(lambda: i)\nassert (y := 1)\nz = 2; test_eq(z, 2)\nx')
+    cell = 'x = f(1)\ntest_eq(x,\n        1) # so\nfor i in x: test_fail(lambda: i)\nassert (y := 1)\nz = 2; test_eq(z, 2)\nx'
+    shown = examples.without_tests(cell)
     assert shown == 'x = f(1)\nassert (y := 1)\nz = 2; test_eq(z, 2)\nx'
     assert not examples.is_test('x = 1\ntest_eq(x, 1)\nx', has_output=True) and not examples.is_test('%time x') and not examples.is_test('')
 
@@ -126,12 +129,16 @@ def test_every_figure_has_words():
 def test_names_find_what_they_stand_for():
     names = {'Ranking': ('r.ranking', 'r'), 'Ranking.explore': ('e.ranking.explore', 'e'), 'Store': ('s.store', 's'),
              'Store.keep_all': ('s.store.keep_all', 's'), 'rank': ('distill_nb.cli.rank', 'distill_nb.cli')}
-    for text,to in {'rank.explore()': '#e.ranking.explore', 'Ranking.explore': '#e.ranking.explore', 'Store(path, on_error="skip").rows': '#s.store',
+    for text,to in {'rank.explore()': '#e.ranking.explore', 'Ranking.explore': '#e.ranking.explore',
+                    'Store(path, on_error="skip").rows': '#s.store',
                     '@Store': '#s.store', 'keep_all': '#s.store.keep_all', 'distill_nb rank --p 4': '#distill_nb.cli.rank', 'rank': None,
-                    'Learner': 'https://docs.fast.ai/learner.html#learner', 'fit_one_cycle': 'https://docs.fast.ai/callback.schedule.html#learner.fit_one_cycle',
-                    'learn.export()': 'https://docs.fast.ai/learner.html#learner.export', 'export': None, 'torch.save': None, 'a + b': None}.items():
+                    'Learner': 'https://docs.fast.ai/learner.html#learner',
+                    'fit_one_cycle': 'https://docs.fast.ai/callback.schedule.html#learner.fit_one_cycle',
+                    'learn.export()': 'https://docs.fast.ai/learner.html#learner.export',
+                    'export': None, 'torch.save': None, 'a + b': None}.items():
         assert site_names.where(text, names, module='s') == to, text
-    assert site_names.where('explore(p)', names, here=('Ranking',)) == '#e.ranking.explore' and site_names.where('Store', names, here=('Store',)) is None
+    assert site_names.where('explore(p)', names, here=('Ranking',)) == '#e.ranking.explore'
+    assert site_names.where('Store', names, here=('Store',)) is None
 
 def test_a_method_of_two_classes_has_one_section():
     names = site_api.symbols()

@@ -24,14 +24,21 @@ def made(tmp_path):
     out = lambda **data: dict(output_type='execute_result', metadata={}, data=data)
     code = lambda src, tags=(), label='Code', *outputs: dict(cell_type='code', source=src, outputs=[*outputs], metadata=dict(
         tags=[*tags], mystnb=dict(code_prompt_show=label, image=dict(alt='two bars'))))
-    cells = [convert.md('# Stores\n\n> Where `things` are kept. Always.'), convert.md('Text, see [`far`](#m.far) and [the other](tutorials/one.ipynb#b).'),
-             convert.md('(m.store)=\n## Store\n\n```{index} single: Store()\n```\n\n{.arguments}\n| | |\n|---|---|\n| [`--p`]{#m-p} | words |'),
-             code('class Store: pass', ['hide-input'], 'Source'), code('test_eq(1, 1)', ['hide-input'], 'Tests'),
-             code('a = 1\na', (), 'Code', out(**{'text/plain': '\x1b[31m1\x1b[0m', 'image/png': 'iVBORw0base64'}), out(**{'text/plain': ['1\n','2']})),
+    cells = [convert.md('# Stores\n\n> Where `things` are kept. Always.'),
+             convert.md('Text, see [`far`](#m.far) and [the other](tutorials/one.ipynb#b).'),
+             convert.md('(m.store)=\n## Store\n\n```{index} single: Store()\n```\n\n{.arguments}\n'
+                        '| | |\n|---|---|\n| [`--p`]{#m-p} | words |'),
+             code('class Store: pass', ['hide-input'], 'Source'),
+             code('test_eq(1, 1)', ['hide-input'], 'Tests'),
+             code('a = 1\na', (), 'Code', out(**{'text/plain': '\x1b[31m1\x1b[0m', 'image/png': 'iVBORw0base64'}),
+                  out(**{'text/plain': ['1\n','2']})),
              code('hidden', ['remove-input'], 'Code', dict(output_type='stream', name='stdout', text='said\n'))]
-    write = lambda name, text: ((tmp_path/'src'/name).parent.mkdir(parents=True, exist_ok=True), (tmp_path/'src'/name).write_text(text))
+    def write(name, text):
+        (tmp_path/'src'/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/'src'/name).write_text(text)
     write('store.ipynb', json.dumps(dict(cells=cells)))
-    write('tutorials/one.ipynb', json.dumps(dict(cells=[convert.md('# One\n\nThe first tutorial. See [`Store`](#m.store).\n\n(m.far)=\n## far')])))
+    write('tutorials/one.ipynb', json.dumps(dict(cells=[convert.md(
+        '# One\n\nThe first tutorial. See [`Store`](#m.store).\n\n(m.far)=\n## far')])))
     write('index.md', '# distill_nb\n\n> In one line.\n\n```{toctree}\nstore\n```\n')
     write('_static/note.md', '# not a page')
     (tmp_path/'html'/'tutorials').mkdir(parents=True)

@@ -138,6 +138,7 @@ def indexed(entries): return '\n'.join(f'```{{index}} {o}\n```\n' for o in entri
 def index_entries(obj, name, names):
     "Entries of the index for a name and, if it is a class, its public methods without a section of their own"
     owner,_,method = name.rpartition('.')
+    if name.startswith('_'): return []
     if owner: return [f'pair: {owner}; {method}' + '()'*(not is_property(name, names))]
     if not inspect.isclass(obj): return [f'single: {name}()']
     def apart(call): return (own := names.get(f"{name}.{call.removesuffix('()')}")) and own[0] != names.get(name, own)[0]
@@ -164,7 +165,8 @@ def api(name, module, label, level, names={}):
     code = f"\n[Source on GitHub]({repo}/blob/main/{module.replace('.', '/')}.py)\n"
     if parser := commands.of_function(obj): return commands.section(parser, label, level, lambda rows: argument_table(
         [(n, t, d, table_cell(w)) for n,t,d,w in rows]), indexed) + code
-    lines = [f'({label})=', f'{"#"*level} {name}', '', indexed(index_entries(obj, name, names)), f'```python\n{signature(obj, name)}\n```', '']
+    lines = [f'({label})=', f'{"#"*level} {name}', '', indexed(index_entries(obj, name, names)),
+             f'```python\n{signature(obj, name)}\n```', '']
     doc = inspect.getdoc(obj) or ''
     if doc and (inspect.isclass(obj) or not doc.startswith('Initialize')): lines += [no_html(doc), '']
     lines += argument_rows(obj)

@@ -43,7 +43,8 @@ def section(parser, label, level, table, indexed):
     name = parser.prog
     anchor = name.replace(' ', '-').replace('_', '-')
     entries = [f'single: {name}', *(f'pair: {a.option_strings[-1]}; {name}' for a in shown(parser) if a.option_strings)]
-    return '\n'.join([f'({label})=', f'{"#"*level} {name}', '', indexed(entries), parser.description or '', '', f'```shell\n{usage(parser)}\n```', '', *table([*rows(parser, anchor)])])
+    return '\n'.join([f'({label})=', f'{"#"*level} {name}', '', indexed(entries), parser.description or '', '',
+                      f'```shell\n{usage(parser)}\n```', '', *table([*rows(parser, anchor)])])
 
 def of_function(f):
     "The parser of a function that is a command, or runs one, else None"
