@@ -17,6 +17,7 @@ from website.changelog import changelog # noqa: E402
 from website.convert import convert, md # noqa: E402
 from website.front import front # noqa: E402
 from website.gallery import write_pictures # noqa: E402
+from website.machines import write_markdown # noqa: E402
 from website.pages import chapters, folders, notebooks, opening, repo # noqa: E402
 from website.vendor import vendor # noqa: E402
 
@@ -25,6 +26,7 @@ def toctree(names): return '```{toctree}\n:hidden:\n\n' + '\n'.join(names) + '\n
 def chapter_page(title, names, pages):
     "The page that lists a chapter"
     rows = [f'- **[{head}]({n}.ipynb).** {line}' for n in names for head,line in [opening(pages[n])]]
+    if title == 'Library': rows.append('- **{ref}`Index <genindex>`.** Every public name, command and option')
     return f'# {title}\n\n' + '\n'.join(rows) + '\n\n' + toctree(names)
 
 def write(file, text):
@@ -61,6 +63,8 @@ def main():
     shutil.rmtree(a.out/'html', ignore_errors=True)
     write_sources(a.out/'src', not a.no_vendor)
     cmd = [sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', str(a.out/'src'), str(a.out/'html')]
-    raise SystemExit(subprocess.run(cmd).returncode)
+    code = subprocess.run(cmd).returncode
+    if not code: write_markdown(a.out/'src', a.out/'html', chapters())
+    raise SystemExit(code)
 
 if __name__ == '__main__': main()

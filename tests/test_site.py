@@ -1,9 +1,10 @@
 """The documentation site: builds without a warning; every page loads in a browser without an error and without asking
 anybody else for anything, its links lead somewhere, its figures are seen, light and dark, wide and narrow; the search
 finds what a user would type."""
-import json, os, re, subprocess, sys
+import inspect, json, os, re, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Annotated, Callable, Optional
 from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 pytest.importorskip('myst_nb')
@@ -14,7 +15,9 @@ from browser import hard_to_read, too_wide, visit
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'scripts'))
 import make_site
-from website import convert as site_convert, pages as site_pages
+from website import api as site_api, convert as site_convert, examples, kinds, names as site_names, pages as site_pages
+
+none = inspect.Parameter.empty
 
 # The converter
 
@@ -39,9 +42,9 @@ def convert(tmp_path, monkeypatch):
 def test_directives(convert):
     assert convert('#| hide\nx', '#| default_exp data', '') == []
     plain,folded = convert('#| slow\nx = 1', '#| exporti\nx = 1')
-    assert (plain['source'], plain['metadata']) == ('x = 1', dict(tags=[])) and folded['metadata'] == dict(tags=['hide-input'])
+    assert (plain['source'], plain['metadata']['tags'], folded['metadata']['tags']) == ('x = 1', [], ['hide-input'])
     assert convert('#| export\nimport os\nfrom pathlib import Path') == []
-    assert convert('#| echo: false\nx')[0]['metadata'] == dict(tags=['remove-input'])
+    assert convert('#| echo: false\nx')[0]['metadata']['tags'] == ['remove-input']
 
 def test_outputs_that_a_page_shows(convert):
     out = lambda **data: dict(output_type='display_data', metadata={}, data=data)
@@ -55,6 +58,92 @@ def test_an_exported_function_has_its_arguments(convert):
     heading,api,source = convert('#| default_exp data', 'md ## Splits', '#| export\ndef few_labels(labels, n): pass')
     assert api['source'].startswith('(distill_nb.data.few_labels)=\n### few_labels')
     assert '| `n` |' in api['source'] and '**returns**' in api['source'] and '#| export' not in source['source']
+
+def test_types_as_a_reader_says_them():
+    many = Annotated[int, dict(nargs='+')]
+    said = {'int or None': (int, None), 'int': (int, 3), 'Path': (Path, none), 'float or int or None': (float|int|None, None),
+            'bool': (none, True), 'str or None': (Optional[str], None), 'callable': (none, Path), 'any': (object, None),
+            'int, one or more': (many, none),
+            'Zoo': ('Zoo', none), 'list of str': (list[str], none)}
+    assert {k: kinds.kind(*v) for k,v in said.items()} == {k: k for k in said}
+    assert [kinds.kind(*o) for o in ((none,None), (none,none), (None,none))] == ['','',''] and kinds.kind(Callable) == 'callable'
+
+def test_no_table_of_arguments_has_a_type_of_the_machinery():
+    names = site_api.symbols()
+    rows = [(n, o) for n,(label,module) in names.items() if label == f'{module}.{n}'.lower() and callable(f := site_api.find(n, module))
+            for o in site_api.argument_rows(f)[3:]]
+    assert len(rows) > 1500
+    assert [o for o in rows if re.search(r'NoneType|_empty|<class|typing\.|<function| 0x', o[1])] == []
+    assert all('events' not in o and 'after_batch' not in o for n,o in rows if n in ('FreezeStats','CheckFit'))
+
+def test_arguments_without_types_or_defaults_have_no_such_columns():
+    def f(
+        a, # first
+        b, # second
+    ): pass
+    assert site_api.argument_rows(f) == ['{.arguments}', '|  |  |', '| --- | --- |', '| `a` | first |', '| `b` | second |', '']
+
+def test_a_command_has_its_options():
+    text = site_api.api('train', 'distill_nb.cli', 'distill_nb.cli.train', 2)
+    from distill_nb.cli import commands
+    assert text.startswith('(distill_nb.cli.train)=\n## distill_nb train') and 'distill_nb train LABELED UNLABELED ZOO' in text
+    assert '| [`--p`]{#distill-nb-train-p} | float | `4.0` | power of the scores' in text and '--pdb' not in text
+    assert '`joint` or `probe` or `source` or `both`' in text and '| [`--force`]{#distill-nb-train-force} | flag |  |' in text
+    for name,f in commands.items(): assert f'## distill_nb {name}' in site_api.api(f.__name__, 'distill_nb.cli', 'x', 2)
+
+def test_stars_and_dashes_are_what_they_look_like():
+    assert site_api.table_cell("names ('*net*'), that of --start, a*b*c, `x*`") == "names (`*net*`), that of `--start`, a\\*b\\*c, `x*`"
+
+def test_an_argument_is_no_link(convert):
+    text = convert('#| default_exp data', '#| export\ndef few_labels(labels, n): pass')[0]['source']
+    assert '| `labels` |' in text
+    names = dict(n=('x.n', 'x'), few_labels=('x.few_labels', 'x'))
+    assert site_api.link_names('| `n` | `few_labels`', names, ('f','n')) == '| `n` | [`few_labels`](#x.few_labels)'
+
+def test_tests_are_no_part_of_an_example(convert):
+    folds = lambda c: (c['source'], c['metadata']['tags'], c['metadata']['mystnb']['code_prompt_show'])
+    only,cell_with_setup = convert('test_eq(1, 1)\nassert True', 'x = 1\ntest_eq(x, 1)')
+    assert folds(only) == ('test_eq(1, 1)\nassert True', ['hide-input'], 'Tests')
+    assert folds(cell_with_setup)[1:] == (['hide-input'], 'Tests')
+    assert folds(convert('x = 1\nx')[0]) == ('x = 1\nx', [], 'Code')
+    assert folds(convert('#| export\ndef few_labels(): pass')[0])[2] == 'Source'
+    cell = 'x = f(1)\ntest_eq(x,\n        1) # so\nfor i in x: test_fail(lambda: i)\nassert (y := 1)\nz = 2; test_eq(z, 2)\nx'
+    shown = examples.without_tests(cell)
+    assert shown == 'x = f(1)\nassert (y := 1)\nz = 2; test_eq(z, 2)\nx'
+    assert not examples.is_test('x = 1\ntest_eq(x, 1)\nx', has_output=True) and not examples.is_test('%time x') and not examples.is_test('')
+
+def test_a_figure_is_described(convert):
+    alt = lambda *cells: convert(*cells)[-1]['metadata']['mystnb']['image']['alt']
+    assert alt('md ## Ranks\n\nA bar for each of the [eight](x.md) `sources`, with its interval. Look:', 'plot()') == (
+        'A bar for each of the eight sources, with its interval. Look')
+    assert alt('md ## Ranks\n\nLook:', 'plot()') == 'Ranks: Look' and alt('md Look:', '#| fig-alt: two bars\nplot()') == 'two bars'
+    assert len(alt('md ' + 'word '*100, 'plot()')) <= 244
+
+def test_every_figure_has_words():
+    names,missing = site_pages.notebooks(),[]
+    for name,path in names.items():
+        for c in site_convert.convert(path, {}, {})['cells']:
+            pictures = [o for o in c.get('outputs', []) if any(k.startswith('image/') for k in o.get('data') or {})]
+            if pictures and len(c['metadata']['mystnb']['image']['alt']) < 15: missing.append((name, c['id']))
+    assert missing == []
+
+def test_names_find_what_they_stand_for():
+    names = {'Ranking': ('r.ranking', 'r'), 'Ranking.explore': ('e.ranking.explore', 'e'), 'Store': ('s.store', 's'),
+             'Store.keep_all': ('s.store.keep_all', 's'), 'rank': ('distill_nb.cli.rank', 'distill_nb.cli')}
+    for text,to in {'rank.explore()': '#e.ranking.explore', 'Ranking.explore': '#e.ranking.explore',
+                    'Store(path, on_error="skip").rows': '#s.store',
+                    '@Store': '#s.store', 'keep_all': '#s.store.keep_all', 'distill_nb rank --p 4': '#distill_nb.cli.rank', 'rank': None,
+                    'Learner': 'https://docs.fast.ai/learner.html#learner',
+                    'fit_one_cycle': 'https://docs.fast.ai/callback.schedule.html#learner.fit_one_cycle',
+                    'learn.export()': 'https://docs.fast.ai/learner.html#learner.export',
+                    'export': None, 'torch.save': None, 'a + b': None}.items():
+        assert site_names.where(text, names, module='s') == to, text
+    assert site_names.where('explore(p)', names, here=('Ranking',)) == '#e.ranking.explore'
+    assert site_names.where('Store', names, here=('Store',)) is None
+
+def test_a_method_of_two_classes_has_one_section():
+    names = site_api.symbols()
+    assert names['Zoo.label'] == names['Ranking.label'] == ('distill_nb.labeler.ranking.label', 'distill_nb.labeler')
 
 def test_names_become_links_once(convert):
     c, = convert('md `Store`, `Store(path)`, [`Store`](#x), `nothing`, `predict`\n\n```\n`Store`\n```')
@@ -135,6 +224,14 @@ def test_api_pages_show_docments(site):
     assert 'the share of the target loss' in text
     assert '/blob/main/distill_nb/learner.py' in text and '/edit/main/nbs/35_learner.ipynb' in text
 
+def test_the_index_is_full(site):
+    text = (site/'genindex.html').read_text(encoding='utf-8')
+    for word in ('few_labels()', 'Ranking (class)', 'explore()', 'distill_nb train', '--lam'): assert word in text, word
+
+def test_no_picture_is_described_by_its_file(site):
+    pages = [p for p in site.rglob('*.html') if '_static' not in p.parts]
+    assert [p.name for p in pages if re.search(r'alt="[^"]*_images/', p.read_text(encoding='utf-8'))] == []
+
 @pytest.mark.browser
 @pytest.mark.parametrize('scheme', ['light', pytest.param('dark', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('width', [1280,390])
@@ -181,6 +278,17 @@ def test_the_slider_moves_without_a_kernel(served):
     page.keyboard.press('ArrowRight')
     page.wait_for_function("[...document.querySelectorAll('.cell_output p')].some(p => p.offsetParent && p.innerText == 'p = 5')")
     assert shown() == ['p = 5'] and said == []
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1280,390])
+def test_tables_of_arguments_fit(served, width):
+    chrome,base = served
+    page = chrome.new_page(viewport=dict(width=width, height=900))
+    for name in ('cli','learner','train','ranking','estimators/kernels'):
+        page.goto(f'{base}{name}.html')
+        wide = page.evaluate("""() => [...document.querySelectorAll('table.arguments')].map(t => [t.parentElement.scrollWidth
+            - t.parentElement.clientWidth, t.querySelector('td:last-child').clientWidth]).filter(o => o[0] > 0 || o[1] < 150)""")
+        assert wide == [], name
 
 words = {'ranking': 'ranking.html', 'distill_learner': 'learner', 'FixMatch': 'fixmatch', 'onnx': 'export',
          'PARC': 'pairs', 'resume': 'resume', 'checkpoint': 'sources', 'temperature': 'calibrate',

@@ -1,9 +1,11 @@
 "A notebook as the site shows it"
 import ast, itertools, re
-from website.api import api, defined, link_names
+from website.api import api, arguments, defined, link_names
+from website.examples import is_test, without_tests
+from website.figures import alt_text
 from website.gallery import with_cards
 from website.live import alive
-from website.pages import edit_link, links, load, source
+from website.pages import edit_link, links, load, page_name, source
 
 ids = itertools.count()
 def md(text): return dict(cell_type='markdown', id=f'm{next(ids)}', metadata={}, source=text)
@@ -17,30 +19,45 @@ def tags_of(flags):
     if flags.get('echo') == 'false': return ['remove-input']
     return ['hide-input'] if flags.keys() & {'code-fold','hide_input','export','exports','exporti'} else []
 
+def folded(label): return dict(code_prompt_show=label, code_prompt_hide=label)
+
+def shown_code(body, flags, outputs):
+    "(code, tags, what folds it is called) of a cell: one that is there for its tests is folded, others go without theirs"
+    if flags.keys() & {'export','exports','exporti'}: return body, tags_of(flags), 'Source'
+    if is_test(body, bool(outputs)): return body, ['hide-input'], 'Tests'
+    return without_tests(body), tags_of(flags), 'Code'
+
 def convert(path, names, pages):
     "A notebook as the site shows it"
     nb = load(path)
-    cells,level,module,seen = [],1,None,set()
+    cells,level,module,seen,above,heading = [],1,None,set(),'',''
     for c in nb['cells']:
         src = source(c)
         flags = directives(src)
         if 'default_exp' in flags: module = f"distill_nb.{flags['default_exp']}"
         if not src.strip() or {'hide','default_exp'} & flags.keys(): continue
         if c['cell_type'] == 'markdown':
-            for m in re.finditer(r'^(#+) ', without_code(src), re.M): level = len(m[1])
-            cells.append(md(links(link_names(with_cards(src, path), names), path, pages)))
+            src = with_cards(src, path)
+            for m in re.finditer(r'^(#+) (.*)$', without_code(src), re.M): level,heading = len(m[1]),m[2]
+            above = without_code(src)
+            cells.append(md(links(link_names(src, names, module=module), path, pages)))
             continue
         body = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
         if {'export','exports'} & flags.keys() and module:
             for n in defined(body):
                 if n not in names or n in seen: continue
                 seen.add(n)
-                text = api(n, module, f'{module}.{n}'.lower(), min(level+1, 6))
-                if text: cells.append(md(link_names(text, names, here=(n,))))
+                text = api(n, module, f'{module}.{n}'.lower(), min(level+1, 6), names)
+                if text: cells.append(md(link_names(text, names, (n, *arguments(n, module)), module)))
         if {'export','exports','exporti'} & flags.keys() and only_imports(body): continue
         shown = [linked(p, path, pages) for o in c['outputs'] for p in alive(o, outputs(dict(outputs=[o])), path)]
-        cells.append({**c, 'source': body, 'metadata': dict(tags=tags_of(flags)), 'outputs': shown})
-    cells.append(md(f'---\n[Edit this page]({edit_link(path)}): it is a notebook, and runs as it is.'))
+        code,tags,label = shown_code(body, flags, shown)
+        alt = alt_text(above, heading, flags.get('fig-alt', ''))
+        how = dict(**folded(label), image=dict(alt=alt.replace('"', "'")))
+        cells.append({**c, 'source': code, 'metadata': dict(tags=tags, mystnb=how), 'outputs': shown})
+    here = page_name(path).rpartition('/')[2]
+    cells.append(md(f'---\n[Edit this page]({edit_link(path)}): it is a notebook, and runs as it is. '
+                    f'<a href="{here}.html.md">The page as Markdown</a>'))
     return {**nb, 'cells': cells}
 
 def outputs(cell):
