@@ -19,6 +19,7 @@ from website.front import front # noqa: E402
 from website.gallery import write_pictures # noqa: E402
 from website.machines import write_markdown # noqa: E402
 from website.pages import chapters, folders, notebooks, opening, repo # noqa: E402
+from website.search import without_index # noqa: E402
 from website.vendor import vendor # noqa: E402
 
 def toctree(names): return '```{toctree}\n:hidden:\n\n' + '\n'.join(names) + '\n```\n'
@@ -64,7 +65,8 @@ def main():
     write_sources(a.out/'src', not a.no_vendor)
     cmd = [sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', str(a.out/'src'), str(a.out/'html')]
     code = subprocess.run(cmd).returncode
-    if not code: write_markdown(a.out/'src', a.out/'html', chapters())
-    raise SystemExit(code)
+    if code: raise SystemExit(code)
+    without_index(a.out/'html')
+    write_markdown(a.out/'src', a.out/'html', chapters())
 
 if __name__ == '__main__': main()

@@ -10,7 +10,7 @@ tasks = [
          page='tutorials/own_sources.html#a-checkpoint', words='Source.from_checkpoint('),
     dict(task='Distil into a small student', clicks=['Quick start', 'Let them all teach'],
          page='tutorials/quick_start.html#let-them-all-teach', words='learn = distill_learner('),
-    dict(task='Train in half precision (fp16)', clicks=['How do I ...?', 'How do I train in half precision (fp16, bf16)?'],
+    dict(task='Train in half precision (fp16)', clicks=['How do I …?', 'How do I train in half precision (fp16, bf16)?'],
          page='guide/how_do_i.html#how-do-i-train-in-half-precision-fp16-bf16', words='to_fp16'),
     dict(task='Go on after a stop', search='resume',
          page='resume.html#the-callback', words='Resume'),

@@ -77,6 +77,11 @@ said
     assert '[`Store`](../store.html#m-store)' in (made/'tutorials'/'one.html.md').read_text()
     assert (made/'index.html.md').read_text() == '# distill_nb\n\n> In one line.\n' and not (made/'_static').exists()
 
+def test_what_only_sphinx_reads_is_left_out():
+    "Grids and their options; the cards of the front page become sections"
+    text = '# A\n\n:::::{grid} 1 1 3 3\n:gutter: 3\n\n::::{grid-item-card} Rank\n:class-card: front-card\n\nWords: more.\n::::\n:::::\n'
+    assert re.split('\n{2,}', machines.tidy(text, '', {})) == ['# A', '## Rank', 'Words: more.']
+
 def test_the_list_of_pages(made):
     text = (made/'llms.txt').read_text()
     assert text.startswith('# distill_nb\n\n> In one line.\n')

@@ -61,8 +61,9 @@ def listing(pages, chapters):
     "The text of `llms.txt`: `pages` name -> Markdown, `chapters` title -> names"
     title,line = title_and_line(pages['index'])
     rows = [f'# {title or "distill_nb"}', '', f'> {line}', '',
-            'Each page is given as Markdown. Install with `pip install git+https://github.com/distill-nb/distill_nb`, then `from distill_nb.all import *`; the main calls are '
-            '`rank_sources`, `distill_learner` and `train_student`, and `distill_nb rank` and `distill_nb train` in a shell.']
+            'Each page is given as Markdown. `pip install git+https://github.com/distill-nb/distill_nb`, then '
+            '`from distill_nb.all import *`; the main calls are `rank_sources`, `distill_learner` and `train_student`, and '
+            '`distill_nb rank` and `distill_nb train` in a shell.']
     for chapter,names in chapters.items():
         rows += ['', f'## {chapter}', '']
         for n in (o for o in names if o in pages):
