@@ -40,6 +40,7 @@ def case(arch, px, bs, a):
         for k,f in list(fs.items()):                               # the same answers, and warm
             try: z = f(x)
             except RuntimeError as e:                              # `vmap` has no batch norm on some devices
+                if first is None: raise                            # without the first there is nothing to compare with
                 print(f'{arch}, {k}: left out, {e}', flush=True)
                 fs.pop(k)
                 continue
